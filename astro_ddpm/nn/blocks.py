@@ -1,0 +1,167 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Residual blocks, attention gates and changes of resolution.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["AttentionGate", "ChannelNorm", "Downsample", "ResidualBlock", "Upsample"]
+
+
+def zero_init(layer: nn.Module) -> nn.Module:
+    """Set the parameters of ``layer`` to zero and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ChannelNorm(nn.Module):
+    r"""
+    Root-mean-square norm over the channels of each pixel.
+
+    .. math:: y_c = g_c \, x_c \Big/ \sqrt{\tfrac{1}{C} \sum_{c'} x_{c'}^2 + \epsilon}
+
+    (Zhang & Sennrich 2019, *Root Mean Square Layer Normalization*, equation 4, applied pixel by pixel.)
+    No statistic is shared between pixels, unlike in group or instance norms.
+
+    Parameters
+    ----------
+    channels : int
+        The number of channels.
+
+    eps : float, optional
+        Added to the mean square.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
+        pixels = x.permute(0, 2, 3, 1)
+        return F.rms_norm(pixels, self.gain.shape, self.gain, self.eps).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """
+    Two 3x3 convolutions with pre-activation, around which the input is carried unchanged.
+
+    ``skip(x) + conv(silu(film(norm(conv(silu(norm(x)))))))`` where ``film`` multiplies and shifts the
+    channels by functions of a conditioning vector (He et al. 2016, *Identity Mappings in Deep Residual
+    Networks*; Perez et al. 2018, *FiLM*). The last convolution starts at zero, so that the block starts
+    as the identity (or as the 1x1 projection where the number of channels changes).
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        The number of channels before and after.
+
+    embedding_channels : int, optional
+        The length of the conditioning vector; 0 for none.
+
+    dropout : float, optional
+        The probability with which a channel of a pixel is dropped before the last convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int = 0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1 = ChannelNorm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = ChannelNorm(out_channels)
+        self.film = zero_init(nn.Linear(embedding_channels, 2 * out_channels)) if embedding_channels else None
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """
+        Apply the block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, in_channels, ny, nx)
+            The features.
+
+        embedding : Tensor, shape (batch, embedding_channels), optional
+            The conditioning vectors.
+
+        Returns
+        -------
+        y : Tensor, shape (batch, out_channels, ny, nx)
+            The new features.
+        """
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.film is not None:
+            scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class AttentionGate(nn.Module):
+    r"""
+    Additive attention gate: decides pixel by pixel how much of a skip connection to let through.
+
+    .. math:: \alpha = \mathrm{sigmoid}(\psi^T \mathrm{silu}(W_x x + W_g g)), \qquad y = \alpha x
+
+    (Oktay et al. 2018, *Attention U-Net*, equations 1 and 2, with all maps 1x1 convolutions at the
+    resolution of the skip connection, so that the gate is local.)
+
+    Parameters
+    ----------
+    channels : int
+        The channels of the skip connection and of the gating features.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(channels // 2, 1)
+        self.skip = nn.Conv2d(channels, hidden, 1)
+        self.gate = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.psi = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        """Return ``skip`` weighted by the gate; all shapes are (batch, channels, ny, nx)."""
+        return skip * torch.sigmoid(self.psi(F.silu(self.skip(skip) + self.gate(gate))))
+
+
+class Downsample(nn.Conv2d):
+    """
+    Halve the resolution by a 2x2 convolution of stride 2.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        The number of channels before and after.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 2, stride=2)
+
+
+class Upsample(nn.Module):
+    """
+    Double the resolution: a 1x1 convolution, then each pixel becomes 2x2 equal ones.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        The number of channels before and after.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of shape (batch, out_channels, 2 ny, 2 nx)."""
+        return F.interpolate(self.project(x), scale_factor=2, mode="nearest")

@@ -1,0 +1,294 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The residual attention U-Net, alone and guided by a first estimate for the diffusion model.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import AttentionGate, ChannelNorm, Downsample, ResidualBlock, Upsample, zero_init
+from .embedding import SinusoidalEmbedding
+
+__all__ = ["AttentionUNet", "GuidedUNet", "RAUNet", "WhitenedStem"]
+
+
+class WhitenedStem(nn.Module):
+    """
+    First features of an image in units of its noise.
+
+    Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters,
+    which start with zero sum and unit noise gain, sees that range uncompressed, so that structure of
+    one sigma on top of a bright core is not lost; ``arcsinh`` then compresses image and filter outputs.
+
+    Parameters
+    ----------
+    filters : int, optional
+        The number of linear filters.
+
+    size : int, optional
+        Their width in pixels, odd.
+    """
+
+    def __init__(self, filters: int = 14, size: int = 5):
+        super().__init__()
+        self.bank = nn.Conv2d(1, filters, size, padding=size // 2, bias=False)
+        self.channels = filters + 2
+        with torch.no_grad():
+            weight = self.bank.weight
+            weight -= weight.mean(dim=(2, 3), keepdim=True)
+            weight /= weight.square().sum(dim=(2, 3), keepdim=True).sqrt()
+
+    def forward(self, z: Tensor, valid: Tensor) -> Tensor:
+        """
+        Compute the features.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, 1, ny, nx)
+            The image divided by its noise.
+
+        valid : Tensor, shape (batch, 1, ny, nx)
+            1 where a pixel was measured, 0 where it was filled from its neighbours.
+
+        Returns
+        -------
+        features : Tensor, shape (batch, filters + 2, ny, nx)
+            ``arcsinh`` of image and filter outputs, and the validity.
+        """
+        return torch.cat([torch.asinh(z), torch.asinh(self.bank(z)), valid], dim=1)
+
+
+class AttentionUNet(nn.Module):
+    """
+    U-Net of residual blocks whose skip connections pass attention gates.
+
+    Images of any size are accepted: the features are padded at the bottom and right edges to a multiple
+    of the coarsest pixel and cropped again.
+
+    Parameters
+    ----------
+    in_channels : int
+        The channels of the input.
+
+    channels : sequence of int, optional
+        The channels at each resolution, from fine to coarse.
+
+    embedding_channels : int, optional
+        The length of the conditioning vector of every block; 0 for none.
+
+    dropout : float, optional
+        The dropout of the two coarsest resolutions.
+
+    Raises
+    ------
+    ValueError
+        If ``channels`` is empty.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: tuple[int, ...] = (32, 64, 96, 128),
+        embedding_channels: int = 0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if not channels:
+            msg = "channels must hold at least one number"
+            raise ValueError(msg)
+        finer, coarser = channels[:-1], channels[1:]
+        levels = len(channels)
+
+        def block(width_in: int, width_out: int, level: int) -> ResidualBlock:
+            rate = dropout if level >= levels - 2 else 0.0
+            return ResidualBlock(width_in, width_out, embedding_channels, rate)
+
+        self.stride = 2 ** (levels - 1)
+        self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(block(c, c, level) for level, c in enumerate(finer))
+        self.down = nn.ModuleList(map(Downsample, finer, coarser))
+        self.middle = block(channels[-1], channels[-1], levels - 1)
+        self.up = nn.ModuleList(map(Upsample, coarser, finer))
+        self.gates = nn.ModuleList(map(AttentionGate, finer))
+        self.up_blocks = nn.ModuleList(block(2 * c, c, level) for level, c in enumerate(finer))
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """
+        Compute features at full resolution.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, in_channels, ny, nx)
+            The input.
+
+        embedding : Tensor, shape (batch, embedding_channels), optional
+            The conditioning vectors.
+
+        Returns
+        -------
+        features : Tensor, shape (batch, channels[0], ny, nx)
+            The features.
+        """
+        ny, nx = x.shape[-2:]
+        h = F.pad(self.stem(x), (0, -nx % self.stride, 0, -ny % self.stride), mode="replicate")
+        skips = []
+        for block, down in zip(self.down_blocks, self.down, strict=True):
+            h = block(h, embedding)
+            skips.append(h)
+            h = down(h)
+        h = self.middle(h, embedding)
+        for block, up, gate in zip(self.up_blocks[::-1], self.up[::-1], self.gates[::-1], strict=True):
+            h, skip = up(h), skips.pop()
+            h = block(torch.cat([h, gate(skip, h)], dim=1), embedding)
+        return h[..., :ny, :nx]
+
+
+class Head(nn.Sequential):
+    """
+    Norm, activation and a 3x3 convolution that starts at zero.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        The number of channels before and after.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            ChannelNorm(in_channels),
+            nn.SiLU(),
+            zero_init(nn.Conv2d(in_channels, out_channels, 3, padding=1)),
+        )
+
+
+class RAUNet(nn.Module):
+    r"""
+    Residual attention U-Net: mean and standard deviation of the whitened residual.
+
+    With the image :math:`y`, its noise :math:`\sigma` and the noise-free scene :math:`x`, the network
+    sees :math:`z = y / \sigma` and estimates mean and standard deviation of
+    :math:`r = (x - y) / \sigma` given :math:`z`.
+
+    Parameters
+    ----------
+    channels : sequence of int, optional
+        The channels at each resolution, from fine to coarse.
+
+    dropout : float, optional
+        The dropout of the two coarsest resolutions.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0):
+        super().__init__()
+        self.config = {"channels": list(channels), "dropout": dropout}
+        self.stem = WhitenedStem()
+        self.unet = AttentionUNet(self.stem.channels, tuple(channels), dropout=dropout)
+        self.mean_head = Head(channels[0], 1)
+        self.std_head = Head(channels[0], 1)
+
+    def forward(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Estimate the residual.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, 1, ny, nx)
+            The image divided by its noise.
+
+        valid : Tensor, shape (batch, 1, ny, nx)
+            1 where a pixel was measured, 0 where it was filled from its neighbours.
+
+        Returns
+        -------
+        mean, std : Tensor, shape (batch, 1, ny, nx)
+            Mean and standard deviation of the residual, in units of the noise.
+        """
+        features = self.unet(self.stem(z, valid))
+        return self.mean_head(features), torch.exp(self.std_head(features) - 1)
+
+
+class GuidedUNet(nn.Module):
+    """
+    The network inside the denoiser: a residual attention U-Net guided by image and first estimate.
+
+    Parameters
+    ----------
+    channels : sequence of int, optional
+        The channels at each resolution, from fine to coarse.
+
+    embedding_channels : int, optional
+        The length of the conditioning vector.
+
+    dropout : float, optional
+        The dropout of the two coarsest resolutions.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (32, 64, 96, 128),
+        embedding_channels: int = 128,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.config = {
+            "channels": list(channels),
+            "embedding_channels": embedding_channels,
+            "dropout": dropout,
+        }
+        self.stem = WhitenedStem()
+        self.unet = AttentionUNet(self.stem.channels + 3, tuple(channels), embedding_channels, dropout)
+        self.head = Head(channels[0], 1)
+        self.scalars = SinusoidalEmbedding(embedding_channels // 2)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * (embedding_channels // 2), embedding_channels),
+            nn.SiLU(),
+            nn.Linear(embedding_channels, embedding_channels),
+            nn.SiLU(),
+        )
+
+    def encode(self, z: Tensor, valid: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """
+        Gather what guides the network; computed once per image.
+
+        Parameters
+        ----------
+        z, valid : Tensor, shape (batch, 1, ny, nx)
+            The image divided by its noise, and its validity, as in `RAUNet`.
+
+        mean, std : Tensor, shape (batch, 1, ny, nx)
+            The output of a `RAUNet`.
+
+        Returns
+        -------
+        guide : Tensor, shape (batch, n, ny, nx)
+            The planes that guide the network.
+        """
+        return torch.cat([self.stem(z, valid), mean, torch.log(std)], dim=1)
+
+    def forward(self, x: Tensor, noise_level: Tensor, guide: Tensor, depth: Tensor) -> Tensor:
+        """
+        Evaluate the network.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, 1, ny, nx)
+            The noised residual, scaled to unit variance.
+
+        noise_level : Tensor, shape (batch,)
+            The noise level as the denoiser encodes it, of order one.
+
+        guide : Tensor, shape (batch, n, ny, nx)
+            The output of `encode`.
+
+        depth : Tensor, shape (batch,)
+            The noise of the exposure to draw, in units of the noise of the image.
+
+        Returns
+        -------
+        y : Tensor, shape (batch, 1, ny, nx)
+            The output, of order one.
+        """
+        scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
+        features = self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars))
+        return self.head(features)

@@ -1,0 +1,400 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The noise of an image: per-pixel standard deviation, sky level, holes, whitening.
+
+Everything in this package happens in units of the noise. For an image :math:`y` with noise
+:math:`\\sigma` the networks see :math:`z = y / \\sigma` and predict :math:`r = (x - y) / \\sigma`, the
+whitened distance to the deep image :math:`x`.
+"""
+
+import numpy as np
+
+__all__ = [
+    "estimate_sky_level",
+    "estimate_sky_sigma",
+    "fill_holes",
+    "neighbour_correlation",
+    "sigma_from_gain",
+    "sigma_from_uncertainty",
+    "unwhiten",
+    "whiten",
+]
+
+MAD_TO_STD = 1.482602218505602
+
+
+def whiten(data, sigma, origin=0.0):
+    r"""
+    Express an image in units of its noise.
+
+    .. math:: z = (x - x_0) / \sigma
+
+    Parameters
+    ----------
+    data : array_like, shape (..., ny, nx)
+        The image :math:`x`.
+
+    sigma : array_like, shape (..., ny, nx)
+        Its noise (1 sigma), in the unit of ``data``, positive.
+
+    origin : array_like, optional
+        The image :math:`x_0` that becomes zero.
+
+    Returns
+    -------
+    z : ndarray, shape (..., ny, nx)
+        The whitened image, without unit.
+
+    See Also
+    --------
+    unwhiten : The inverse.
+    """
+    return (data - np.asarray(origin)) / sigma
+
+
+def unwhiten(z, sigma, origin=0.0):
+    r"""
+    Bring an image in units of the noise back to its own unit.
+
+    .. math:: x = x_0 + \sigma z
+
+    Parameters
+    ----------
+    z : array_like, shape (..., ny, nx)
+        The whitened image.
+
+    sigma : array_like, shape (..., ny, nx)
+        The noise (1 sigma) in the unit of the result.
+
+    origin : array_like, optional
+        The image :math:`x_0` where ``z`` is zero.
+
+    Returns
+    -------
+    data : ndarray, shape (..., ny, nx)
+        The image in its own unit.
+
+    See Also
+    --------
+    whiten : The inverse.
+    """
+    return np.asarray(origin) + sigma * z
+
+
+def sigma_from_uncertainty(uncertainty):
+    """
+    Per-pixel standard deviation from any uncertainty class that knows its own meaning.
+
+    Parameters
+    ----------
+    uncertainty : `~astropy.nddata.NDUncertainty`
+        A standard deviation, a variance or an inverse variance of shape (ny, nx).
+
+    Returns
+    -------
+    sigma : ndarray, shape (ny, nx)
+        The standard deviation, in the unit of ``uncertainty`` or its square root. Pixels of zero
+        inverse variance, which are pixels without information, are infinite.
+
+    Raises
+    ------
+    TypeError
+        If ``uncertainty`` cannot be expressed as a standard deviation.
+    """
+    from astropy.nddata import (
+        IncompatibleUncertaintiesException,
+        NDUncertainty,
+        StdDevUncertainty,
+    )
+
+    if not isinstance(uncertainty, NDUncertainty):
+        msg = f"uncertainty must be an NDUncertainty, not {type(uncertainty).__name__}"
+        raise TypeError(msg)
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(uncertainty.represent_as(StdDevUncertainty).array)
+    except IncompatibleUncertaintiesException:
+        msg = (
+            f"uncertainty of class {type(uncertainty).__name__} has no standard deviation; use "
+            "StdDevUncertainty, VarianceUncertainty or InverseVariance"
+        )
+        raise TypeError(msg) from None
+
+
+def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0):
+    r"""
+    Per-pixel noise of a CCD image from its gain and read noise.
+
+    .. math:: \sigma^2 = \frac{\max(\tilde y, 0) + s}{g} + \left(\frac{R}{g}\right)^2
+
+    (for example Howell 2006, *Handbook of CCD Astronomy*, section 4.4). The photon noise uses the image
+    :math:`\tilde y` smoothed by a Gaussian, since a noise estimated from the very pixel that it
+    describes is low where the pixel is low, and biases every weighted flux.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The sky-subtracted image, in adu.
+
+    gain : float
+        The gain :math:`g` in electron / adu.
+
+    read_noise : float
+        The read noise :math:`R` in electron.
+
+    sky_level : float, optional
+        The level :math:`s` of the sky that was subtracted, in adu.
+
+    smoothing : float, optional
+        The standard deviation of the Gaussian in pixels.
+
+    Returns
+    -------
+    sigma : ndarray, shape (ny, nx)
+        The noise (1 sigma) in adu.
+
+    Raises
+    ------
+    ValueError
+        If ``gain`` is not positive, ``read_noise`` or ``sky_level`` is negative, or the noise is zero
+        somewhere because all of them vanish.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if not gain > 0:
+        msg = f"gain must be positive (electron / adu), not {gain}"
+        raise ValueError(msg)
+    if not (read_noise >= 0 and sky_level >= 0):
+        msg = f"read_noise and sky_level must not be negative, not {read_noise} and {sky_level}"
+        raise ValueError(msg)
+    smooth = gaussian_filter(np.asarray(data, float), smoothing)
+    variance = (np.maximum(smooth, 0) + sky_level) / gain + (read_noise / gain) ** 2
+    if not variance.min() > 0:
+        msg = "the noise is zero where there is no flux: give read_noise or sky_level"
+        raise ValueError(msg)
+    return np.sqrt(variance)
+
+
+def _lagged(array, lag):
+    """Return the four corners of a ``lag`` x ``lag`` square at every position."""
+    return array[lag:, lag:], array[:-lag, lag:], array[lag:, :-lag], array[:-lag, :-lag]
+
+
+def _faint_pixels(data, mask, fraction=0.5):
+    """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
+    from scipy.ndimage import gaussian_filter
+
+    valid = np.isfinite(data) if mask is None else np.isfinite(data) & ~mask
+    if not valid.any():
+        msg = "data has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    weight = gaussian_filter(valid.astype(float), 2)
+    level = gaussian_filter(np.where(valid, data, 0.0), 2) / np.maximum(weight, 1e-6)
+    return valid & (level <= np.quantile(level[valid], fraction))
+
+
+def _lagged_contrast(data, mask, lag):
+    """Second differences of the faint pixels at a lag, scaled to the variance of one pixel."""
+    a, b, c, d = _lagged(data, lag)
+    faint = np.logical_and.reduce(_lagged(_faint_pixels(data, mask), lag))
+    return ((a - b - c + d) / 2)[faint]
+
+
+def _prepare_plane(data, mask, lag):
+    """Return float64 data and a boolean mask, checked."""
+    data = np.asarray(data, float)
+    mask = None if mask is None else np.asarray(mask, bool)
+    if data.ndim != 2:
+        msg = f"data must be two-dimensional, not of shape {data.shape}"
+        raise ValueError(msg)
+    if mask is not None and mask.shape != data.shape:
+        msg = f"mask has shape {mask.shape}, data has {data.shape}"
+        raise ValueError(msg)
+    if lag < 1 or min(data.shape) <= lag:
+        msg = f"lag must be at least 1 and less than the size of data {data.shape}, not {lag}"
+        raise ValueError(msg)
+    return data, mask
+
+
+def estimate_sky_sigma(data, mask=None, lag=3):
+    r"""
+    Measure the noise of the sky.
+
+    The second differences :math:`(y_{i,j} - y_{i+l,j} - y_{i,j+l} + y_{i+l,j+l}) / 2` at lag :math:`l`
+    are free of level and gradient and have the variance of one pixel wherever pixels :math:`l` apart
+    are independent. Neighbours are not in resampled images, hence a lag of 3 pixels. Their median
+    absolute deviation is taken over the faint half of the valid pixels.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image; pixels that are not finite are left out.
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    lag : int, optional
+        The lag in pixels.
+
+    Returns
+    -------
+    sigma : float
+        The noise (1 sigma) in the unit of ``data``.
+
+    Raises
+    ------
+    ValueError
+        If ``data`` is not two-dimensional, smaller than the lag, without enough valid pixels, or if the
+        noise measured is zero.
+    """
+    data, mask = _prepare_plane(data, mask, lag)
+    contrast = _lagged_contrast(np.where(np.isfinite(data), data, 0.0), _with_nonfinite(data, mask), lag)
+    if contrast.size < 16:
+        msg = "data has too few faint valid pixels to measure the noise; give uncertainty="
+        raise ValueError(msg)
+    sigma = MAD_TO_STD * np.median(np.abs(contrast - np.median(contrast)))
+    if not sigma > 0:
+        msg = "the noise measured in data is zero (a constant or noise-free image); give uncertainty="
+        raise ValueError(msg)
+    return float(sigma)
+
+
+def _with_nonfinite(data, mask):
+    """Return the mask of pixels that are masked or not finite."""
+    return ~np.isfinite(data) if mask is None else mask | ~np.isfinite(data)
+
+
+def neighbour_correlation(data, mask=None):
+    r"""
+    Correlation of the noise of neighbouring pixels, measured on the faint half of an image.
+
+    From the variances of second differences at lag 1 and 3. For noise with correlation :math:`\rho`
+    along rows and columns and :math:`\rho^2` along diagonals the ratio of both is
+    :math:`(1 - \rho)^2`.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image.
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    Returns
+    -------
+    rho : float
+        The correlation coefficient.
+
+    Raises
+    ------
+    ValueError
+        As in `estimate_sky_sigma`.
+    """
+    near, far = (estimate_sky_sigma(data, mask, lag) for lag in (1, 3))
+    return 1 - near / far
+
+
+def estimate_sky_level(data, mask=None):
+    """
+    Level of the sky.
+
+    The mode of the sigma-clipped pixels, estimated as 2.5 median - 1.5 mean
+    (`photutils.background.SExtractorBackground`).
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image; pixels that are not finite are left out.
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    Returns
+    -------
+    level : float
+        The level, in the unit of ``data``.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is valid.
+    """
+    from astropy.stats import SigmaClip
+    from photutils.background import SExtractorBackground
+
+    data = np.asarray(data, float)
+    valid = ~_with_nonfinite(data, None if mask is None else np.asarray(mask, bool))
+    if not valid.any():
+        msg = "data has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    return float(SExtractorBackground(SigmaClip(sigma=3.0, maxiters=10))(data[valid]))
+
+
+def _box_sum(array, half):
+    """Sum over the (2 half + 1)-pixel box centred on each pixel, cut at the edges."""
+    for axis in (-2, -1):
+        n = array.shape[axis]
+        cumulative = np.cumsum(array, axis=axis)
+        padding = [(0, 0)] * array.ndim
+        padding[axis] = (1, 0)
+        cumulative = np.pad(cumulative, padding)
+        index = np.arange(n)
+        high = np.minimum(index + half + 1, n)
+        low = np.maximum(index - half, 0)
+        array = np.take(cumulative, high, axis) - np.take(cumulative, low, axis)
+    return array
+
+
+def fill_holes(data, sigma, valid, minimum=4):
+    r"""
+    Treat each hole as a poor measurement made by its surroundings.
+
+    A pixel that was not measured gets the mean :math:`m` of the measured pixels in the smallest box
+    around it (3, 5, 9, 17, ... pixels wide) that holds at least ``minimum`` of them, and as noise the
+    scatter about that mean and the noise of those pixels in quadrature,
+
+    .. math:: \sigma^2 = \langle (y - m)^2 \rangle + \langle \sigma_y^2 \rangle .
+
+    What the networks predict in a hole, the distance to that mean in units of that noise, is then of
+    order one wherever the hole lies, on the sky or on a galaxy.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (..., ny, nx)
+        Images and their noise (1 sigma).
+
+    valid : ndarray of bool, shape (..., ny, nx)
+        True for pixels that were measured. What the others hold is not used.
+
+    minimum : int, optional
+        The number of measured pixels that a box must hold.
+
+    Returns
+    -------
+    data, sigma : ndarray, shape (..., ny, nx)
+        Copies without holes, of the dtypes of the inputs.
+
+    Raises
+    ------
+    ValueError
+        If an image holds less than ``minimum`` measured pixels.
+    """
+    if valid.all():
+        return data.copy(), sigma.copy()
+    if valid.sum(axis=(-2, -1)).min() < minimum:
+        msg = f"an image must hold at least {minimum} valid pixels to fill the others from"
+        raise ValueError(msg)
+    y, noise = data.astype(float), sigma.astype(float)
+    planes = np.where(valid, np.stack([np.ones_like(y), y, y**2 + noise**2]), 0.0)
+    filled, spread = data.copy(), sigma.copy()
+    todo = ~valid
+    half = 1
+    while todo.any():
+        number, total, square = _box_sum(planes, half)
+        now = todo & (number > minimum - 0.5)
+        mean = total[now] / number[now]
+        filled[now] = mean
+        spread[now] = np.sqrt(np.maximum(square[now] / number[now] - mean**2, 0))
+        todo &= ~now
+        half *= 2
+    return filled, spread

@@ -1,0 +1,190 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Lightning modules: what a training step is for each of the two networks.
+"""
+
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from astro_ddpm.diffusion import Denoiser, multiscale_square, stratified_levels
+from astro_ddpm.nn import GuidedUNet, RAUNet
+
+__all__ = ["DDPMModule", "RAUNetModule"]
+
+
+class _Module(pl.LightningModule):
+    """
+    Optimiser and learning rate shared by both: AdamW, linear warm-up, cosine decay to zero.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The largest learning rate.
+
+    warmup_steps : int
+        The steps until it is reached.
+    """
+
+    def __init__(self, learning_rate: float, warmup_steps: int):
+        super().__init__()
+        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+
+    def configure_optimizers(self):
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        total = self.trainer.estimated_stepping_batches
+
+        def factor(step):
+            return min((step + 1) / self.warmup_steps, 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class RAUNetModule(_Module):
+    r"""
+    Training of the RAUNet: posterior mean by least squares, its width by Gaussian likelihood.
+
+    With total variance :math:`v = s^2 + \mathrm{depth}^2`, of the scene and of the target's noise, the
+    loss of the mean is the (multi-scale) square of :math:`(r - m) / v^{1/4}`. The weight depends on the
+    input only, so the mean stays the posterior mean, while sky and cores count alike (Seitzer et al.
+    2022, *On the Pitfalls of Heteroscedastic Uncertainty Estimation*, with :math:`\beta = 1/2`).
+    The width :math:`s` follows from :math:`\ln v + (r - m)^2 / v` with :math:`m` held fixed.
+
+    Parameters
+    ----------
+    channels : sequence of int, optional
+        The channels of the network at each resolution.
+
+    dropout : float, optional
+        The dropout of its two coarsest resolutions.
+
+    learning_rate : float, optional
+        The largest learning rate.
+
+    warmup_steps : int, optional
+        The steps until it is reached.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (32, 64, 96, 128),
+        dropout: float = 0.1,
+        learning_rate: float = 1e-3,
+        warmup_steps: int = 200,
+    ):
+        super().__init__(learning_rate, warmup_steps)
+        self.save_hyperparameters()
+        self.network = RAUNet(channels, dropout).to(memory_format=torch.channels_last)
+
+    def _errors(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return error of the mean and total variance, shape (batch, 1, ny, nx)."""
+        mean, std = self.network(batch["z"], batch["valid"])
+        return batch["residual"] - mean, std.square() + batch["depth"].reshape(-1, 1, 1, 1).square()
+
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch."""
+        error, variance = self._errors(batch)
+        mean_loss = multiscale_square(error / variance.detach().pow(0.25))
+        width_loss = (variance.log() + error.detach().square() / variance).mean()
+        self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss})
+        return mean_loss + 0.1 * width_loss
+
+    def validation_step(self, batch, batch_index):
+        """Log the error in the sky and on sources, and how well the width tells it."""
+        error, variance = self._errors(batch)
+        bright = batch["z"] + batch["residual"] > 1
+        for name, pick in (("sky", ~bright), ("source", bright)):
+            self.log(f"val_mse_{name}", error[pick].square().mean())
+            self.log(f"val_reduced_{name}", (error.square() / variance)[pick].mean())
+
+
+class DDPMModule(_Module):
+    """
+    Training of the diffusion model, guided by a trained RAUNet that stays as it is.
+
+    The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
+    quadrature; its network starts with the weights of the RAUNet.
+
+    Parameters
+    ----------
+    raunet : `~astro_ddpm.nn.RAUNet`
+        The trained network.
+
+    dropout : float, optional
+        The dropout of the two coarsest resolutions of the new network.
+
+    learning_rate : float, optional
+        The largest learning rate.
+
+    warmup_steps : int, optional
+        The steps until it is reached.
+    """
+
+    def __init__(
+        self,
+        raunet: RAUNet,
+        dropout: float = 0.1,
+        learning_rate: float = 1e-3,
+        warmup_steps: int = 200,
+    ):
+        super().__init__(learning_rate, warmup_steps)
+        self.save_hyperparameters(ignore="raunet")
+        self.raunet = raunet.eval().requires_grad_(False)
+        self.network = GuidedUNet(tuple(raunet.config["channels"]), dropout=dropout)
+        copy_shared_weights(raunet, self.network)
+        self.denoiser = Denoiser(self.network.to(memory_format=torch.channels_last))
+
+    def train(self, mode: bool = True):
+        """Switch to training or evaluation; the RAUNet always evaluates."""
+        super().train(mode)
+        self.raunet.eval()
+        return self
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of one batch at random noise levels."""
+        z, valid, depth = batch["z"], batch["valid"], batch["depth"]
+        with torch.no_grad():
+            mean, scene_std = self.raunet(z, valid)
+        std = torch.sqrt(scene_std.square() + depth.reshape(-1, 1, 1, 1).square())
+        sigma = stratified_levels(len(z), generator=generator, device=z.device)
+        noise = torch.randn(z.shape, generator=generator, device=z.device)
+        guide = self.network.encode(z, valid, mean, scene_std)
+        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth)
+
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch."""
+        loss = self.loss(batch)
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_index):
+        """Log the loss at noise that is the same in every epoch."""
+        generator = torch.Generator(self.device).manual_seed(batch_index)
+        self.log("val_loss", self.loss(batch, generator))
+
+
+def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """
+    Copy weights into parameters of the same name, in place.
+
+    Where the target's first convolution has more input channels, the source's fill the leading ones.
+
+    Parameters
+    ----------
+    source, target : `torch.nn.Module`
+        The networks.
+    """
+    weights = source.state_dict()
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            if name not in weights:
+                continue
+            given = weights[name]
+            if parameter.shape == given.shape:
+                parameter.copy_(given)
+            elif parameter.shape[:1] == given.shape[:1] and parameter.ndim == 4:
+                parameter[:, : given.shape[1]].copy_(given)

@@ -1,0 +1,179 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Find, load and save trained models.
+"""
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["list_models", "load", "save"]
+
+HOME = Path(__file__).parent
+FORMAT = "astro_ddpm model 1"
+
+
+def list_models():
+    """
+    List the models that ship with the package.
+
+    Returns
+    -------
+    names : list of str
+        Names that `load` and `astro_ddpm.enhance` understand.
+
+    Examples
+    --------
+    >>> from astro_ddpm import zoo
+    >>> zoo.list_models()
+    ['ddpm', 'raunet']
+    """
+    return sorted(path.stem for path in HOME.glob("*.safetensors"))
+
+
+def load(name):
+    """
+    Load a model.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A name from `list_models`, or the path of a ``.safetensors`` file written by `save`.
+
+    Returns
+    -------
+    model : `~astro_ddpm.zoo.Model`
+        The model, ready to use. Loading the same file again returns the same object.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or the file is not an intact model of this package: another format,
+        weights that do not fit the architecture, or a SHA-256 that differs from the recorded one.
+    """
+    path = HOME / f"{name}.safetensors" if str(name) in list_models() else Path(name)
+    if not path.is_file():
+        msg = f"unknown model {str(name)!r}: neither a file nor one of {', '.join(list_models())}"
+        raise ValueError(msg)
+    stat = path.stat()
+    return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _load(path, _mtime, _size):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        msg = f"model {path} is not a readable safetensors file: {error}"
+        raise ValueError(msg) from None
+    if metadata.get("format") != FORMAT:
+        msg = f"model {path} was not written by this package (format {metadata.get('format')!r})"
+        raise ValueError(msg)
+    if metadata.get("sha256") != _digest(tensors):
+        msg = f"model {path} is damaged: the SHA-256 of its weights is not the recorded one"
+        raise ValueError(msg)
+    try:
+        return _build(path, tensors, metadata)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        msg = f"model {path} holds weights that do not fit its architecture: {error}"
+        raise ValueError(msg) from None
+
+
+def _build(path, tensors, metadata):
+    """Make the networks that the metadata describe and give them their weights."""
+    from astro_ddpm.nn import GuidedUNet, RAUNet
+
+    from .model import Model
+
+    makers = {"raunet": RAUNet, "network": GuidedUNet}
+    networks = {}
+    for part, config in json.loads(metadata["architecture"]).items():
+        network = makers[part](**config)
+        prefix = f"{part}."
+        network.load_state_dict(
+            {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        )
+        networks[part] = network
+    return Model(
+        **networks,
+        name=path.stem,
+        sha256=metadata["sha256"],
+        ranges=json.loads(metadata["ranges"]),
+        training=json.loads(metadata["training"]),
+    )
+
+
+def _digest(tensors):
+    """SHA-256 of names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        array = tensors[key].detach().cpu().contiguous().numpy()
+        digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save(model, path, *, overwrite=False):
+    """
+    Save a model as a safetensors file.
+
+    Architecture, training ranges, history and the SHA-256 of the weights go into its metadata.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        The model.
+
+    path : str or path-like
+        The file, with the suffix ``.safetensors``.
+
+    overwrite : bool, optional
+        Whether to replace an existing file.
+
+    Returns
+    -------
+    sha256 : str
+        The SHA-256 of the weights.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists and is not to be overwritten.
+
+    ValueError
+        If ``path`` has another suffix.
+    """
+    from safetensors.torch import save as to_bytes
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        msg = f"path must end in .safetensors, not {path.name!r}"
+        raise ValueError(msg)
+    if path.exists() and not overwrite:
+        msg = f"path {path} exists; set overwrite to replace it"
+        raise FileExistsError(msg)
+    parts = {"raunet": model.raunet, "network": model.network}
+    parts = {name: network for name, network in parts.items() if network is not None}
+    tensors = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, network in parts.items()
+        for key, tensor in network.state_dict().items()
+    }
+    sha256 = _digest(tensors)
+    metadata = {
+        "format": FORMAT,
+        "architecture": json.dumps({name: network.config for name, network in parts.items()}),
+        "ranges": json.dumps(model.ranges),
+        "training": json.dumps(model.training),
+        "sha256": sha256,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(to_bytes(tensors, metadata))
+    os.replace(partial, path)
+    return sha256

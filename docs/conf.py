@@ -1,0 +1,55 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+How Sphinx builds the documentation. What pyproject.toml knows is read from there.
+"""
+
+import tomllib
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from sphinx_astropy.conf.v3 import *
+
+metadata = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+project = metadata["name"]
+author = metadata["authors"][0]["name"]
+copyright = f"2026, {author}"
+release = installed_version(project)
+version = release.partition("+")[0]
+
+html_title = f"{project} {version}"
+htmlhelp_basename = f"{project}doc"
+exclude_patterns += ["_templates"]
+
+# Classes are described where they are defined, not in __init__; the types of parameters stand in the
+# docstrings, together with shapes and units, and need not be repeated in the signatures.
+autoclass_content = "class"
+autodoc_typehints = "none"
+numpydoc_xref_param_type = False
+automodapi_inheritance_diagram = False
+
+# Every cross-reference must resolve. Those into other projects need the network, which only Read the
+# Docs is sure to have; elsewhere they stay plain text, so that the build does not depend on it.
+nitpicky = True
+nitpick_ignore_regex = [
+    (
+        "py:.*",
+        r"(astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning"
+        r"|scipy|torch)(\..*)?",
+    ),
+]
+intersphinx_mapping = (
+    {
+        "python": ("https://docs.python.org/3/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "astropy": ("https://docs.astropy.org/en/stable/", None),
+        "photutils": ("https://photutils.readthedocs.io/en/stable/", None),
+        "ccdproc": ("https://ccdproc.readthedocs.io/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+        "pytorch_lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
+    }
+    if on_rtd
+    else {}
+)
