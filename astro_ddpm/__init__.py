@@ -6,9 +6,12 @@ The public names are `enhance` and `EnhancedCCDData`; everything else is importe
 it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train.
 """
 
+from .enhance import enhance
+from .nddata import EnhancedCCDData
+
 try:
     from .version import version as __version__
 except ImportError:
     __version__ = ""
 
-__all__ = []
+__all__ = ["EnhancedCCDData", "enhance"]

@@ -10,6 +10,7 @@ whitened distance to the deep image :math:`x`.
 import numpy as np
 
 __all__ = [
+    "detect_pedestal",
     "estimate_sky_level",
     "estimate_sky_sigma",
     "fill_holes",
@@ -327,7 +328,48 @@ def estimate_sky_level(data, mask=None):
     if not valid.any():
         msg = "data has no valid pixel: every one is masked or not finite"
         raise ValueError(msg)
-    return float(SExtractorBackground(SigmaClip(sigma=3.0, maxiters=10))(data[valid]))
+    return float(SExtractorBackground(sigma_clip=SigmaClip(sigma=3.0, maxiters=10))(data[valid]))
+
+
+def detect_pedestal(data, sigma, mask=None, threshold=3.0):
+    r"""
+    Notice a sky level that was not subtracted.
+
+    Around a subtracted sky some pixels lie near zero, whatever sources there are. A pedestal is there
+    if hardly any does: if the 1 % quantile of :math:`y / \sigma` is above the threshold, or, for a
+    negative pedestal, the 99 % quantile below minus the threshold.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image.
+
+    sigma : array_like, shape (ny, nx) or float
+        Its noise (1 sigma).
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    threshold : float, optional
+        In units of the noise.
+
+    Returns
+    -------
+    level : float
+        The level of the sky in the unit of ``data``, or 0 if there is no pedestal.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is valid.
+    """
+    data = np.asarray(data, float)
+    valid = ~_with_nonfinite(data, None if mask is None else np.asarray(mask, bool))
+    if not valid.any():
+        msg = "data has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    low, high = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.99])
+    return estimate_sky_level(data, mask) if low > threshold or high < -threshold else 0.0
 
 
 def _box_sum(array, half):

@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     (
         "py:.*",
         r"(astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning"
-        r"|scipy|torch)(\..*)?",
+        r"|scipy|torch)(\..*)?|None|True|False",
     ),
 ]
 intersphinx_mapping = (

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.modeling.models import Sersic2D
+from astropy.modeling.models import Moffat2D, Sersic2D
 from astropy.nddata import CCDData, StdDevUncertainty, block_reduce, overlap_slices
 from astropy.table import QTable
 from astropy.wcs import WCS
-from photutils.psf import MoffatPSF
 from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.special import gammainc, gammaincinv, i0e
@@ -303,7 +302,7 @@ def _positive(name, value, unit, *, zero=False):
 
 class _Moffat:
     """
-    The point spread function.
+    The point spread function, of unit flux.
 
     Parameters
     ----------
@@ -312,6 +311,14 @@ class _Moffat:
 
     beta : float
         The power-law index.
+
+    Attributes
+    ----------
+    radius : float
+        Where the PSF ends, in pixels.
+
+    peak : float
+        The value at the center, per square pixel.
     """
 
     def __init__(self, fwhm, beta):
@@ -323,19 +330,15 @@ class _Moffat:
             raise ValueError(msg)
         self.fwhm = fwhm
         self.radius = _PSF_RADIUS * fwhm
-        alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
-        self.model = MoffatPSF(alpha=alpha, beta=beta)
+        gamma = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
+        self.peak = (beta - 1) / (np.pi * gamma**2)
+        self.model = Moffat2D(self.peak, gamma=gamma, alpha=beta)
 
     def stamp(self, dx=0.0, dy=0.0):
         """Return the PSF on the fine grid, with unit sum."""
         xx, yy = _fine_grid(self.radius, dx, dy)
         values = self.model(xx, yy) * (np.hypot(xx, yy) <= self.radius)
         return values / values.sum()
-
-    @property
-    def peak(self):
-        """The part of the flux per square pixel at the center."""
-        return float(self.model(0.0, 0.0))
 
     @property
     def image(self):

@@ -134,7 +134,7 @@ def aperture_photometry(
     >>> image = CCDData(np.ones((32, 32)), unit="adu", uncertainty=sigma)
     >>> table = aperture_photometry(image, CircularAperture((15, 16), r=4))
     >>> print(table["flux"][0].round(2), table["flux_err"][0].round(2))
-    50.27 adu 3.41 adu
+    50.27 adu 3.38 adu
     """
     data, sigma, samples = unpack(enhanced)
     samples = None if samples is None or len(samples) < 2 else samples
@@ -307,7 +307,7 @@ def _measure(aperture, data, sigma, samples, valid):
 
 
 def _sums(planes, weights, valid, *, power=1):
-    """Return weighted sums, shape ``(n_planes, n_positions)``, NaN where there is nothing to sum."""
+    """Return weighted sums, shape ``(n_planes, n_positions)``, NaN where no pixel is valid."""
     sums = np.full((len(planes), len(weights)), np.nan)
     for column, weight in enumerate(weights):
         inside, part = weight.get_overlap_slices(valid.shape)

@@ -6,20 +6,41 @@ Pictures of enhanced images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import astropy.units as u
 import numpy as np
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData, NDData
 from astropy.stats import mad_std
+
+from .photometry import standard_deviation, unpack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_comparison"]
 
-_MASK_COLOR = "#2aa5a0"
-_TICKS = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000])
+_MASK_COLOR = "#38b6b0"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A plane, shape ``(ny, nx)``, and what it is; panels of one kind share their colors."""
+
+    title: str
+    plane: np.ndarray | None
+    kind: str = "flux"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The colors of one kind of panel; ``ticks`` are in units of ``unit``."""
+
+    cmap: Any
+    norm: Any
+    unit: float
+    ticks: tuple[float, ...]
+    label: str
 
 
 def plot_comparison(
@@ -98,5 +119,140 @@ def plot_comparison(
     >>> deep = field.deep_exposure(0.2)
     >>> figure = plot_comparison(deep, field.truth, image=field.image)
     >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
-    ['Input', 'Enhanced', 'Reference', '(Enhanced − reference) / σ', 'Uncertainty']
+    ['Input', 'Enhanced', 'Reference', 'Enhanced − reference', 'Uncertainty']
     """
+    from matplotlib.figure import Figure
+
+    if n_samples < 0:
+        msg = f"n_samples must not be negative, got {n_samples!r}"
+        raise ValueError(msg)
+    mean, sigma, samples = unpack(enhanced)
+    planes = _plane("image", image, enhanced), mean, _plane("reference", reference, enhanced)
+    noise, level = _noise(image, planes[0], mean, sigma, enhanced.unit)
+    draws = [] if samples is None else samples[:n_samples]
+    panels = _panels(*planes, sigma, draws, noise)
+    scales = _scales(panels, level, enhanced.unit, cmap)
+
+    n_rows = 1 if len(panels) <= 5 else 2
+    n_columns = -(-len(panels) // n_rows)
+    height = panel_size * mean.shape[0] / mean.shape[1] + 0.8
+    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
+    without_bar = set(scales)
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(n_rows, n_columns, number)
+        picture = _show(axes, panel, scales[panel.kind])
+        if panel.kind in without_bar:
+            _add_bar(figure, axes, picture, scales[panel.kind])
+            without_bar.remove(panel.kind)
+    return figure
+
+
+def _plane(name, value, enhanced):
+    """Return an image as a masked array in the unit of ``enhanced``, or None."""
+    if value is None:
+        return None
+    unit = getattr(value, "unit", None) or enhanced.unit
+    data = np.ma.getdata(value.data if isinstance(value, NDData) else value)
+    plane = u.Quantity(getattr(data, "value", data), unit, dtype=float).to_value(enhanced.unit)
+    if plane.shape != enhanced.data.shape:
+        msg = f"{name} must have the shape {enhanced.data.shape} of enhanced, got {plane.shape}"
+        raise ValueError(msg)
+    mask = getattr(value, "mask", None)
+    return np.ma.masked_invalid(np.ma.array(plane, mask=False if mask is None else mask))
+
+
+def _noise(image, plane, mean, sigma, unit):
+    """Return the noise of every pixel, shape ``(ny, nx)``, and its median, in ``unit``."""
+    if plane is None:
+        noise, valid = sigma, np.isfinite(mean)
+    else:
+        noise, valid = _image_noise(image, unit), ~np.ma.getmaskarray(plane)
+    if noise is None:
+        noise = np.full(mean.shape, mad_std((mean if plane is None else plane.data)[valid]))
+    return noise, float(np.nanmedian(noise[valid])) or 1.0
+
+
+def _image_noise(image, unit):
+    """Return the standard deviation of ``image`` in ``unit``, or None."""
+    sigma = standard_deviation(image) if isinstance(image, CCDData) else None
+    return None if sigma is None else u.Quantity(sigma, image.unit).to_value(unit)
+
+
+def _panels(image, mean, reference, sigma, draws, noise):
+    """Return what there is to show, in order."""
+    uncertainty = _Panel("Uncertainty", sigma, "uncertainty")
+    panels = [_Panel("Input", image), _Panel("Enhanced", mean), _Panel("Reference", reference)]
+    panels += [uncertainty] if reference is None else []
+    panels += [_residual(image, mean, reference, noise)]
+    panels += [_Panel(f"Sample {number}", draw) for number, draw in enumerate(draws, start=1)]
+    panels += [] if reference is None else [uncertainty]
+    return [panel for panel in panels if panel.plane is not None]
+
+
+def _residual(image, mean, reference, noise):
+    """Return the residual panel; its plane is None if there is nothing to compare with."""
+    if reference is not None:
+        title, difference = "Enhanced − reference", mean - reference
+    elif image is not None:
+        title, difference = "Input − enhanced", image - mean
+    else:
+        return _Panel("", None, "residual")
+    return _Panel(title, np.ma.masked_invalid(difference / noise), "residual")
+
+
+def _scales(panels, level, unit, cmap):
+    """Return the colors of every kind of panel."""
+    from matplotlib import colormaps
+    from matplotlib.colors import AsinhNorm, LogNorm, Normalize
+
+    planes = {panel.kind: panel.plane for panel in panels if panel.title != "Input"}
+    flux = np.ma.masked_invalid(next(p.plane for p in panels if p.title == "Enhanced"))
+    top = max(np.percentile(flux.compressed(), 99.8), 20 * level)
+    scales = {
+        "flux": _Scale(
+            colormaps[cmap] if isinstance(cmap, str) else cmap,
+            AsinhNorm(1.5 * level, vmin=-2 * level, vmax=top),
+            level,
+            (0, 3, 10, 30, 100, 300, 1000, 3000, 10_000),
+            f"flux / σ   (σ = {level * unit:.3g})",
+        )
+    }
+    if "uncertainty" in planes:
+        low, top = np.nanpercentile(planes["uncertainty"], [1, 99.9])
+        low = max(0.8 * low, 0.01 * level)
+        norm = LogNorm(low, max(top, 5 * low), clip=True)
+        ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+        scales["uncertainty"] = _Scale(colormaps["viridis"], norm, level, ticks, "uncertainty / σ")
+    if "residual" in planes:
+        pulls = planes["residual"].compressed()
+        spread = mad_std(pulls) if pulls.size else 0
+        limit = next((nice for nice in (0.5, 1, 2, 3) if nice >= 2.5 * spread), 5)
+        norm = Normalize(-limit, limit)
+        ticks = (-limit, -limit / 2, 0, limit / 2, limit)
+        scales["residual"] = _Scale(colormaps["RdBu_r"], norm, 1.0, ticks, "residual / σ")
+    return scales
+
+
+def _show(axes, panel, scale):
+    """Draw a panel and return its image."""
+    cmap = scale.cmap.with_extremes(bad=_MASK_COLOR)
+    plane = np.ma.masked_invalid(panel.plane)
+    axes.set_title(panel.title, fontsize="medium")
+    axes.set(xticks=[], yticks=[], anchor="N")
+    axes.spines[:].set_visible(False)
+    return axes.imshow(plane, cmap=cmap, norm=scale.norm, origin="lower", interpolation="nearest")
+
+
+def _add_bar(figure, axes, picture, scale):
+    """Add a color bar under a panel."""
+    low, high = scale.norm.vmin, scale.norm.vmax
+    ticks = [tick for tick in scale.ticks if low <= tick * scale.unit <= high]
+    bar = figure.colorbar(
+        picture, ax=axes, location="bottom", fraction=0.04, pad=0.02, aspect=30, panchor=False
+    )
+    bar.set_ticks([tick * scale.unit for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize="small", length=2)
+    bar.set_label(scale.label, fontsize="small")
+    bar.outline.set_visible(False)

@@ -3,9 +3,11 @@
 A trained model: its networks, and what is known about them.
 """
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from astro_ddpm.diffusion import Denoiser, log_uniform_levels, sample_dpmpp_2m
@@ -57,6 +59,25 @@ class Model:
     def kind(self) -> str:
         """Whether the model draws samples: ``"ddpm"`` or ``"raunet"``."""
         return "raunet" if self.network is None else "ddpm"
+
+    def to(self, device) -> "Model":
+        """
+        Return the model on a device; the model itself stays where it is.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            The device.
+
+        Returns
+        -------
+        model : `Model`
+            The model itself if it is there already.
+        """
+        if next(self.raunet.parameters()).device == torch.device(device):
+            return self
+        networks = {"raunet": self.raunet, "network": self.network}
+        return replace(self, **{k: n and deepcopy(n).to(device) for k, n in networks.items()})
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -127,3 +148,40 @@ class Model:
             return denoiser(x, sigma, mean, std, guide, depths)
 
         return sample_dpmpp_2m(denoise, mean + levels[0] * noise, levels, callback=callback)
+
+    @staticmethod
+    def scene_std(draws: Tensor, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
+        r"""
+        Standard deviation of the noise-free scene.
+
+        The variance of the draws contains the noise of the exposure, which is taken out,
+
+        .. math:: s^2 = q \, (s_0^2 + \mathrm{depth}^2) - \mathrm{depth}^2
+
+        where :math:`s_0` is the estimate of the RAUNet and :math:`q` the ratio of the variance of the
+        draws to :math:`s_0^2 + \mathrm{depth}^2`. One pixel of a few draws tells that ratio badly, so it
+        is averaged over 5x5 pixels, and together with one pseudo-draw of ratio 1 per image, which
+        makes a single draw fall back on :math:`s_0`. At least a quarter of :math:`s_0^2` is left.
+
+        Parameters
+        ----------
+        draws : Tensor, shape (n, 1, ny, nx)
+            The draws.
+
+        estimate : tuple of Tensor, shape (1, 1, ny, nx)
+            The output of `estimate`.
+
+        depth : float
+            The depth of the draws.
+
+        Returns
+        -------
+        std : Tensor, shape (1, 1, ny, nx)
+            In units of the noise of the image.
+        """
+        scene = estimate[1].square()
+        total = scene + depth**2
+        square = (draws - draws.mean(dim=0)).square().sum(dim=0, keepdim=True)
+        ratio = F.avg_pool2d(square / total, 5, stride=1, padding=2, count_include_pad=False)
+        ratio = (ratio + 1) / len(draws)
+        return torch.sqrt(torch.maximum(ratio * total - depth**2, scene / 4))

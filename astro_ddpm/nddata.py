@@ -1,0 +1,491 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Images as astropy knows them: any input unpacked, any result packed.
+"""
+
+import os
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits, registry
+from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
+
+from .noise import sigma_from_uncertainty
+from .utils import atomic_path, warn_user
+
+__all__ = ["EnhancedCCDData", "NoisyImage", "read_image", "unpack"]
+
+
+class EnhancedCCDData(CCDData):
+    """
+    An enhanced image: posterior mean, its uncertainty and draws from the posterior.
+
+    A `~astropy.nddata.CCDData` whose ``data`` is the posterior mean of the noise-free scene and whose
+    ``uncertainty`` is the posterior's standard deviation. Slicing slices the samples, arithmetic with
+    numbers, arrays and images without uncertainty acts on them, and FITS files keep them in an
+    extension ``SAMPLES``.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for `~astropy.nddata.CCDData`.
+
+    samples : array_like, shape (n, ny, nx), optional
+        Draws of deep exposures, in the unit of ``data``.
+
+    Raises
+    ------
+    ValueError
+        If ``samples`` does not hold images of the shape of ``data``.
+    """
+
+    def __init__(self, *args, samples=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if samples is None and args and isinstance(args[0], EnhancedCCDData):
+            samples = args[0].samples
+            if kwargs.get("copy"):
+                samples = deepcopy(samples)
+        self.samples = samples
+
+    @property
+    def samples(self):
+        """
+        Draws of deep exposures, shape (n, ny, nx), in the unit of the data; None if there are none.
+
+        Each is what one exposure of the depth asked for might show, noise included. The spread of a
+        flux, size or shape measured on all of them is the error of that measurement, with all
+        covariances between pixels.
+        """
+        return self._samples
+
+    @samples.setter
+    def samples(self, values):
+        if values is not None:
+            values = np.asanyarray(values)
+            if values.ndim == 0 or values.shape[1:] != self.shape:
+                msg = f"samples must be of shape (n, *{self.shape}), not {values.shape}"
+                raise ValueError(msg)
+        self._samples = values
+
+    def quantile(self, q):
+        """
+        Quantiles of the samples at every pixel.
+
+        Parameters
+        ----------
+        q : float or array_like of float
+            Probabilities between 0 and 1.
+
+        Returns
+        -------
+        quantile : ndarray, shape (ny, nx), or (len(q), ny, nx) for several probabilities
+            The quantiles, in the unit of the data. They are those of an exposure of the depth asked
+            for, and so include its noise.
+
+        Raises
+        ------
+        ValueError
+            If there are no samples, or ``q`` is not between 0 and 1.
+        """
+        if self.samples is None:
+            msg = "quantile needs samples, and this image has none: enhance with a model that draws them"
+            raise ValueError(msg)
+        q = np.asarray(q, float)
+        if not np.all((q >= 0) & (q <= 1)):
+            msg = f"q must be between 0 and 1, not {q}"
+            raise ValueError(msg)
+        return np.quantile(self.samples, q, axis=0).astype(self.samples.dtype)
+
+    def _slice(self, item):
+        kwargs = super()._slice(item)
+        if self.samples is not None:
+            items = item if isinstance(item, tuple) else (item,)
+            kwargs["samples"] = self.samples[(slice(None), *items)]
+        return kwargs
+
+    def _arithmetic(self, operation, operand, *args, **kwargs):
+        result, init = super()._arithmetic(operation, operand, *args, **kwargs)
+        if getattr(self, "samples", None) is not None:
+            init["samples"] = self._operate_on_samples(operation, operand, result)
+        return result, init
+
+    def _operate_on_samples(self, operation, operand, result):
+        """Apply an operation to each sample, or give up the samples with a warning."""
+        if operand is None or operand.uncertainty is not None or getattr(operand, "samples", None) is not None:
+            warn_user(
+                f"samples are dropped by {operation.__name__}: they do not know the uncertainty of the "
+                "other operand, or the axes that were collapsed"
+            )
+            return None
+        values = operation(self.samples << _unit(self), operand.data << _unit(operand))
+        return values.to_value(getattr(result, "unit", u.dimensionless_unscaled))
+
+    def convert_unit_to(self, unit, equivalencies=()):
+        """
+        Return the image in another unit, samples included.
+
+        Parameters
+        ----------
+        unit : `~astropy.units.Unit` or str
+            The unit.
+
+        equivalencies : list of tuple, optional
+            As for `~astropy.units.Quantity.to`.
+
+        Returns
+        -------
+        image : `EnhancedCCDData`
+            A new image.
+
+        Raises
+        ------
+        ~astropy.units.UnitConversionError
+            If the units are not convertible.
+        """
+        result = super().convert_unit_to(unit, equivalencies)
+        if self.samples is not None:
+            result.samples = self.unit.to(unit, self.samples, equivalencies=equivalencies)
+        return result
+
+    def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
+        """
+        Make an HDU list of the image and all its planes.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for `astropy.nddata.CCDData.to_hdu`.
+
+        hdu_samples, hdu_flags : str or None, optional
+            The names of the extensions that hold samples and flags (an array); None to leave them out.
+
+        Returns
+        -------
+        hdus : `~astropy.io.fits.HDUList`
+            Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any.
+        """
+        hdus = super().to_hdu(*args, **kwargs)
+        if hdu_flags and isinstance(self.flags, np.ndarray):
+            flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
+            hdus.append(fits.ImageHDU(flags, name=hdu_flags))
+        if hdu_samples and self.samples is not None:
+            hdus.append(fits.ImageHDU(self.samples, name=hdu_samples))
+            if self.unit != u.dimensionless_unscaled:
+                hdus[-1].header["BUNIT"] = self.unit.to_string()
+        return hdus
+
+
+def _unit(image):
+    return u.dimensionless_unscaled if image.unit is None else image.unit
+
+
+def _native(array):
+    """Return an array in the byte order of the machine, without copying one that is already."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read_enhanced(filename, **kwargs):
+    """Read what `_write_enhanced` wrote, in the byte order of the machine."""
+    if "unit" not in kwargs and "BUNIT" not in fits.getheader(filename, kwargs.get("hdu", 0)):
+        kwargs["unit"] = u.dimensionless_unscaled
+    ccd = CCDData.read(filename, format="fits", **kwargs)
+    image = EnhancedCCDData(_native(ccd.data), **_attributes(ccd))
+    if ccd.uncertainty is not None:
+        image.uncertainty = type(ccd.uncertainty)(_native(ccd.uncertainty.array))
+    with fits.open(filename) as hdus:
+        if "FLAGS" in hdus:
+            image.flags = _native(hdus["FLAGS"].data)
+        if "SAMPLES" in hdus:
+            image.samples = _native(hdus["SAMPLES"].data)
+    return image
+
+
+def _write_enhanced(image, filename, *, overwrite=False, hdu_samples="SAMPLES", **kwargs):
+    """Write every plane; the file appears when it is complete."""
+    with atomic_path(filename, overwrite=overwrite) as partial:
+        image.to_hdu(hdu_samples=hdu_samples, **kwargs).writeto(partial)
+
+
+def _attributes(ccd):
+    """What a CCDData carries besides data and uncertainty."""
+    return {name: getattr(ccd, name) for name in ("unit", "mask", "wcs", "meta", "psf", "flags")}
+
+
+registry.register_reader("fits", EnhancedCCDData, _read_enhanced)
+registry.register_writer("fits", EnhancedCCDData, _write_enhanced)
+registry.register_identifier("fits", EnhancedCCDData, fits.connect.is_fits)
+
+
+def _find_image(hdus, ext):
+    """Index of an extension by number or name, or of the first that holds an image."""
+    if ext is None:
+        for index, hdu in enumerate(hdus):
+            if hdu.is_image and hdu.header.get("NAXIS", 0) > 0:
+                return index
+        msg = f"{hdus.filename()} holds no image"
+        raise ValueError(msg)
+    wanted = str(ext).strip()
+    names = [hdu.name.strip().upper() for hdu in hdus]
+    if wanted.lstrip("-").isdigit() and 0 <= int(wanted) < len(hdus):
+        return int(wanted)
+    if wanted.upper() in names:
+        return names.index(wanted.upper())
+    msg = f"ext {ext!r} is not in {hdus.filename()}, which has 0 to {len(hdus) - 1} named {names}"
+    raise ValueError(msg)
+
+
+def _parse_unit(text):
+    """Turn a BUNIT into a unit, or None with a warning if nobody knows it."""
+    for spelling in (str(text).strip(), str(text).strip().lower()):
+        try:
+            return u.Unit(spelling)
+        except ValueError:
+            continue
+    warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
+    return None
+
+
+def read_image(path, ext=None):
+    """
+    Read an image from a FITS file, with mask and uncertainty if it has them as CCDData writes them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it may be compressed.
+
+    ext : int or str, optional
+        The number or the name of the extension; the first that holds an image by default. Blanks and
+        case do not matter.
+
+    Returns
+    -------
+    ccd : `~astropy.nddata.CCDData`
+        The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header
+        are added to those of an extension.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no image, or not the extension.
+
+    OSError
+        If the file does not exist or cannot be read as FITS.
+    """
+    with fits.open(path) as hdus:
+        index = _find_image(hdus, ext)
+        header, primary = hdus[index].header, hdus[0].header.copy()
+        unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
+    if unit is None:
+        ccd = CCDData.read(path, hdu=index, unit=u.dimensionless_unscaled)
+    elif u.Unit(str(header["BUNIT"]), parse_strict="silent") == unit:
+        ccd = CCDData.read(path, hdu=index)
+    else:
+        ccd = CCDData.read(path, hdu=index, unit=unit)
+    if index:
+        ccd.meta.extend(primary, strip=True, unique=True)
+    return ccd
+
+
+def _from_hdu(hdu):
+    """Turn an image HDU into a CCDData."""
+    from astropy.wcs import WCS
+
+    if hdu.data is None:
+        msg = "image is an HDU without data"
+        raise ValueError(msg)
+    wcs = WCS(hdu.header) if "CTYPE1" in hdu.header else None
+    unit = _parse_unit(hdu.header["BUNIT"]) if hdu.header.get("BUNIT") else None
+    return CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=hdu.header.copy())
+
+
+def _as_ccddata(image):
+    """Turn any input into a CCDData that may share its planes."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)):
+        return _from_hdu(image)
+    if isinstance(image, CCDData):
+        return image
+    if isinstance(image, NDData):
+        return CCDData(image, unit=_unit(image))
+    if isinstance(image, fits.HDUList):
+        msg = "image is an HDUList; pass one of its HDUs"
+        raise TypeError(msg)
+    if isinstance(image, u.Quantity):
+        return CCDData(image)
+    return CCDData(np.ma.asanyarray(image), unit=u.dimensionless_unscaled)
+
+
+@dataclass(frozen=True)
+class NoisyImage:
+    """
+    An image unpacked: what the method needs as plain arrays, and the rest to pack the result with.
+
+    Attributes
+    ----------
+    data : ndarray, shape (ny, nx)
+        The image in native float32 or float64, a copy.
+
+    sigma : ndarray, shape (ny, nx), or None
+        Its noise (1 sigma) in the same unit, None if nothing is known. Where ``valid`` is False it has
+        no meaning.
+
+    valid : ndarray of bool, shape (ny, nx)
+        False for pixels that are masked, not finite or without information.
+
+    ccd : `~astropy.nddata.CCDData`
+        Where it came from.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray | None
+    valid: np.ndarray
+    ccd: CCDData
+
+    def pack(self, data, sigma, samples, meta):
+        """
+        Put a result into an `EnhancedCCDData` with everything else the input carried.
+
+        Parameters
+        ----------
+        data, sigma : ndarray, shape (ny, nx)
+            Mean and standard deviation of the posterior.
+
+        samples : ndarray, shape (n, ny, nx), or None
+            Draws from it.
+
+        meta : dict-like
+            The header.
+
+        Returns
+        -------
+        enhanced : `EnhancedCCDData`
+            The result. Pixels that were not finite are added to the mask of the input.
+        """
+        carried = {k: deepcopy(v) for k, v in _attributes(self.ccd).items() if k not in ("meta", "mask")}
+        lost = ~np.isfinite(self.data)
+        mask = self.ccd.mask
+        if mask is not None or lost.any():
+            mask = lost | (False if mask is None else np.asarray(mask, bool))
+        return EnhancedCCDData(
+            data,
+            uncertainty=StdDevUncertainty(sigma),
+            samples=samples,
+            mask=mask,
+            meta=meta,
+            **carried,
+        )
+
+
+def _float_data(data):
+    """Copy to native float32 or float64, whichever holds all values exactly."""
+    array = np.ma.getdata(data)
+    if array.dtype.kind not in "iuf":
+        msg = f"image must hold real numbers, not {array.dtype}"
+        raise TypeError(msg)
+    dtype = np.result_type(array.dtype.newbyteorder("="), np.float32)
+    return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
+
+
+def _std_in_unit(uncertainty, unit, shape):
+    """Standard deviation of any form of ``uncertainty`` as an array in the unit of the image."""
+    if isinstance(uncertainty, NDUncertainty):
+        array, its_unit = sigma_from_uncertainty(uncertainty), _std_unit(uncertainty)
+    else:
+        array, its_unit = uncertainty, getattr(uncertainty, "unit", None)
+        array = np.asarray(getattr(array, "value", array))
+    if array.dtype.kind not in "iuf":
+        msg = f"uncertainty must hold real numbers, not {array.dtype}"
+        raise TypeError(msg)
+    if array.shape not in ((), shape):
+        msg = f"uncertainty has shape {array.shape}, image has {shape}"
+        raise ValueError(msg)
+    try:
+        factor = 1.0 if its_unit is None else its_unit.to(unit)
+    except u.UnitConversionError:
+        msg = (
+            f"uncertainty is in {its_unit}, which is not a unit of the image ({unit}). Some steps, such as "
+            "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
+        )
+        raise u.UnitConversionError(msg) from None
+    return np.broadcast_to(array.astype(float) * factor, shape)
+
+
+def _std_unit(uncertainty):
+    """Unit of the standard deviation that belongs to an uncertainty, or None."""
+    if uncertainty.unit is None:
+        return None
+    power = {"std": 1, "var": 0.5, "ivar": -0.5}[uncertainty.uncertainty_type]
+    return uncertainty.unit**power
+
+
+def unpack(image, uncertainty=None):
+    """
+    Unpack any kind of image.
+
+    Parameters
+    ----------
+    image : CCDData, NDData, Quantity, array_like, masked array, HDU, str or path-like
+        A two-dimensional image (ny, nx), or the FITS file that holds one.
+
+    uncertainty : NDUncertainty, Quantity, array_like or float, optional
+        The noise of an image that does not carry it; arrays and numbers are standard deviations.
+
+    Returns
+    -------
+    noisy : `NoisyImage`
+        Plain arrays, and the rest.
+
+    Raises
+    ------
+    TypeError
+        If ``image`` or ``uncertainty`` is of a kind that cannot be used.
+
+    ValueError
+        If ``image`` is not two-dimensional, is empty or without a valid pixel, if shapes differ, if the
+        noise is zero or negative at a valid pixel, or if the noise is given twice.
+
+    ~astropy.units.UnitConversionError
+        If the unit of the noise does not fit.
+    """
+    ccd = _as_ccddata(image)
+    data = _float_data(ccd.data)
+    if data.ndim != 2:
+        msg = f"image must be two-dimensional (ny, nx), not of shape {data.shape}"
+        raise ValueError(msg)
+    if data.size == 0:
+        msg = f"image is empty: its shape is {data.shape}"
+        raise ValueError(msg)
+    valid = np.isfinite(data)
+    if ccd.mask is not None:
+        mask = np.asarray(ccd.mask, bool)
+        if mask.shape not in ((), data.shape):
+            msg = f"image has shape {data.shape}, its mask {mask.shape}"
+            raise ValueError(msg)
+        valid &= ~mask
+    if not valid.any():
+        msg = "image has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    if ccd.uncertainty is not None and uncertainty is not None:
+        msg = "uncertainty is given although the image carries one; set image.uncertainty to None first"
+        raise ValueError(msg)
+    given = ccd.uncertainty if uncertainty is None else uncertainty
+    if given is None:
+        return NoisyImage(data, None, valid, ccd)
+    raw = np.asarray(getattr(given, "array", given))
+    if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
+        msg = "uncertainty is negative at some valid pixels; mask them or mend it"
+        raise ValueError(msg)
+    sigma = _std_in_unit(given, ccd.unit, data.shape)
+    if np.any(sigma[valid] == 0):
+        msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
+        raise ValueError(msg)
+    valid = valid & np.isfinite(sigma)
+    if not valid.any():
+        msg = "uncertainty is not finite at any valid pixel"
+        raise ValueError(msg)
+    return NoisyImage(data, sigma, valid, ccd)

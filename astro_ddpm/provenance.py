@@ -1,0 +1,59 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The record of what was done, in FITS-safe keywords and a history line.
+"""
+
+from astropy.io import fits
+
+__all__ = ["KEYWORDS", "write"]
+
+KEYWORDS = {
+    "DDPMVERS": ("version", "version of astro_ddpm"),
+    "DDPMMODL": ("model", "model"),
+    "DDPMSHA": ("sha256", ""),
+    "DDPMSEED": ("seed", "seed of the samples"),
+    "DDPMNSAM": ("n_samples", "number of samples"),
+    "DDPMSTEP": ("steps", "evaluations of the denoiser per sample"),
+    "DDPMDEP": ("depth", "noise of the samples / noise of the input"),
+    "DDPMDEVI": ("device", "where it was computed"),
+    "DDPMNOIS": ("noise", "whether the noise was given or estimated"),
+    "DDPMBKG": ("background", "the sky that was subtracted meanwhile"),
+    "DDPMMASK": ("mask_treatment", "what was done to masked pixels"),
+}
+
+
+def write(meta, record):
+    """
+    Add what was done to a header, in place.
+
+    A repeat overwrites the keywords and adds to the history.
+
+    Parameters
+    ----------
+    meta : `~astropy.io.fits.Header` or dict
+        The header of the result.
+
+    record : dict
+        The values of the names in ``KEYWORDS``, apart from the version.
+    """
+    from . import __version__
+
+    record = {"version": __version__, **record}
+    record["background"] = _describe(record["background"])
+    is_header = isinstance(meta, fits.Header)
+    for keyword, (name, comment) in KEYWORDS.items():
+        meta[keyword] = (record[name], comment) if is_header and comment else record[name]
+    options = ", ".join(f"{name}={value!r}" for name, value in record.items() if name not in ("version", "sha256"))
+    line = f"astro_ddpm {record['version']} enhance: {options}"
+    if is_header:
+        meta.add_history(line)
+    else:
+        meta["HISTORY"] = f"{meta['HISTORY']} | {line}" if "HISTORY" in meta else line
+
+
+def _describe(background):
+    """A number or a word for the background."""
+    if background is None or isinstance(background, str):
+        return background or "none"
+    value = getattr(background, "value", background)
+    return float(value) if getattr(value, "ndim", 0) == 0 else "image"

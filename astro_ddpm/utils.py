@@ -1,0 +1,90 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Small helpers shared by several rooms.
+"""
+
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+from astropy.utils.exceptions import AstropyUserWarning
+
+__all__ = ["atomic_path", "progress", "warn_user"]
+
+
+def warn_user(message):
+    """
+    Issue an `~astropy.utils.exceptions.AstropyUserWarning` that points at the caller of this package.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+        if ".tests." in frame.f_globals["__name__"]:
+            break
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, AstropyUserWarning, stacklevel=level)
+
+
+@contextmanager
+def atomic_path(path, *, overwrite=False):
+    """
+    Give a path to write to that becomes the wanted file only when all went well.
+
+    Parameters
+    ----------
+    path : path-like
+        The file that is wanted.
+
+    overwrite : bool, optional
+        Whether to replace an existing file.
+
+    Yields
+    ------
+    partial : `~pathlib.Path`
+        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists and is not to be overwritten.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        msg = f"{path} exists; set overwrite to replace it"
+        raise FileExistsError(msg)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress(total, *, show):
+    """
+    Show a progress bar, or not.
+
+    Parameters
+    ----------
+    total : int
+        The number of steps.
+
+    show : bool
+        Whether to show the bar.
+
+    Yields
+    ------
+    advance : callable
+        Moves the bar by one step, whatever it is called with.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=total, disable=not show, unit="step") as bar:
+        yield lambda *_: bar.update()
