@@ -10,7 +10,7 @@ from pytest_astropy_header.display import PYTEST_HEADER_MODULES
 
 
 def pytest_configure():
-    """Empty the list of modules that the header of pytest-astropy imports to ask for their version."""
+    """Empty the list of modules that pytest-astropy imports to ask for their version."""
     PYTEST_HEADER_MODULES.clear()
 
 

@@ -16,7 +16,7 @@ from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 from .noise import sigma_from_uncertainty
 from .utils import atomic_path, warn_user
 
-__all__ = ["EnhancedCCDData", "NoisyImage", "read_image", "unpack"]
+__all__ = ["EnhancedCCDData", "NoisyImage", "find_image", "read_image", "unpack"]
 
 
 class EnhancedCCDData(CCDData):
@@ -219,8 +219,28 @@ registry.register_writer("fits", EnhancedCCDData, _write_enhanced)
 registry.register_identifier("fits", EnhancedCCDData, fits.connect.is_fits)
 
 
-def _find_image(hdus, ext):
-    """Index of an extension by number or name, or of the first that holds an image."""
+def find_image(hdus, ext=None):
+    """
+    Find the extension that holds an image.
+
+    Parameters
+    ----------
+    hdus : `~astropy.io.fits.HDUList`
+        An open file.
+
+    ext : int or str, optional
+        Its number or name; blanks and case do not matter. The first image by default.
+
+    Returns
+    -------
+    index : int
+        The number of the extension.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no image, or not that extension.
+    """
     if ext is None:
         for index, hdu in enumerate(hdus):
             if hdu.is_image and hdu.header.get("NAXIS", 0) > 0:
@@ -276,7 +296,7 @@ def read_image(path, ext=None):
         If the file does not exist or cannot be read as FITS.
     """
     with fits.open(path) as hdus:
-        index = _find_image(hdus, ext)
+        index = find_image(hdus, ext)
         header, primary = hdus[index].header, hdus[0].header.copy()
         unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
     if unit is None:
@@ -398,9 +418,6 @@ def _std_in_unit(uncertainty, unit, shape):
     else:
         array, its_unit = uncertainty, getattr(uncertainty, "unit", None)
         array = np.asarray(getattr(array, "value", array))
-    if array.dtype.kind not in "iuf":
-        msg = f"uncertainty must hold real numbers, not {array.dtype}"
-        raise TypeError(msg)
     if array.shape not in ((), shape):
         msg = f"uncertainty has shape {array.shape}, image has {shape}"
         raise ValueError(msg)
@@ -477,6 +494,9 @@ def unpack(image, uncertainty=None):
     if given is None:
         return NoisyImage(data, None, valid, ccd)
     raw = np.asarray(getattr(given, "array", given))
+    if raw.dtype.kind not in "iuf":
+        msg = f"uncertainty must hold real numbers, not {raw.dtype}"
+        raise TypeError(msg)
     if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
         msg = "uncertainty is negative at some valid pixels; mask them or mend it"
         raise ValueError(msg)

@@ -102,11 +102,7 @@ def sigma_from_uncertainty(uncertainty):
     TypeError
         If ``uncertainty`` cannot be expressed as a standard deviation.
     """
-    from astropy.nddata import (
-        IncompatibleUncertaintiesException,
-        NDUncertainty,
-        StdDevUncertainty,
-    )
+    from astropy.nddata import NDUncertainty, StdDevUncertainty
 
     if not isinstance(uncertainty, NDUncertainty):
         msg = f"uncertainty must be an NDUncertainty, not {type(uncertainty).__name__}"
@@ -114,7 +110,7 @@ def sigma_from_uncertainty(uncertainty):
     try:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(uncertainty.represent_as(StdDevUncertainty).array)
-    except IncompatibleUncertaintiesException:
+    except TypeError:
         msg = (
             f"uncertainty of class {type(uncertainty).__name__} has no standard deviation; use "
             "StdDevUncertainty, VarianceUncertainty or InverseVariance"
@@ -335,9 +331,9 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     r"""
     Notice a sky level that was not subtracted.
 
-    Around a subtracted sky some pixels lie near zero, whatever sources there are. A pedestal is there
-    if hardly any does: if the 1 % quantile of :math:`y / \sigma` is above the threshold, or, for a
-    negative pedestal, the 99 % quantile below minus the threshold.
+    Around a subtracted sky some pixels lie near zero, whatever sources there are, and sources only add.
+    So there is a pedestal if the 1 % quantile of :math:`y / \sigma` is above the threshold, or the
+    median below minus the threshold.
 
     Parameters
     ----------
@@ -368,8 +364,8 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     if not valid.any():
         msg = "data has no valid pixel: every one is masked or not finite"
         raise ValueError(msg)
-    low, high = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.99])
-    return estimate_sky_level(data, mask) if low > threshold or high < -threshold else 0.0
+    low, middle = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.5])
+    return estimate_sky_level(data, mask) if low > threshold or middle < -threshold else 0.0
 
 
 def _box_sum(array, half):

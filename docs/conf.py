@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sphinx_astropy.conf.v3 import *
 
-metadata = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+metadata = pyproject["project"]
 
 project = metadata["name"]
 author = metadata["authors"][0]["name"]
@@ -21,23 +22,24 @@ html_title = f"{project} {version}"
 htmlhelp_basename = f"{project}doc"
 exclude_patterns += ["_templates"]
 
-# Classes are described where they are defined, not in __init__; the types of parameters stand in the
-# docstrings, together with shapes and units, and need not be repeated in the signatures.
+# Classes are described where they are defined, not in __init__. The types of parameters stand in
+# the docstrings, together with shapes and units, and need not be repeated in the signatures.
 autoclass_content = "class"
 autodoc_typehints = "none"
 numpydoc_xref_param_type = False
 automodapi_inheritance_diagram = False
 
-# Every cross-reference must resolve. Those into other projects need the network, which only Read the
-# Docs is sure to have; elsewhere they stay plain text, so that the build does not depend on it.
+numpydoc_validation_checks = set(pyproject["tool"]["numpydoc_validation"]["checks"])
+numpydoc_validation_exclude = set(pyproject["tool"]["numpydoc_validation"]["exclude"])
+
+# Every cross-reference must resolve. Those into other projects need the network, which only Read
+# the Docs is sure to have; elsewhere they stay plain text, and the build does not depend on it.
 nitpicky = True
-nitpick_ignore_regex = [
-    (
-        "py:.*",
-        r"(astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning"
-        r"|scipy|torch)(\..*)?|None|True|False",
-    ),
-]
+others = (
+    "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy"
+    "|torch"
+)
+nitpick_ignore_regex = [("py:.*", rf"({others})(\..*)?|None|True|False")]
 intersphinx_mapping = (
     {
         "python": ("https://docs.python.org/3/", None),

@@ -56,7 +56,7 @@ class GalaxyField:
 
     Made by `make_galaxy_field`.
 
-    Attributes
+    Parameters
     ----------
     image : `~astropy.nddata.CCDData`
         The noisy, sky-subtracted image, shape ``(ny, nx)``, in adu. It

@@ -13,11 +13,12 @@ import astropy.units as u
 import numpy as np
 import photutils
 from astropy.coordinates import SkyCoord
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData
 from astropy.table import QTable
 from photutils.aperture import Aperture, SkyAperture
 
 import astro_ddpm
+from astro_ddpm.nddata import _std_in_unit
 
 __all__ = ["aperture_photometry"]
 
@@ -212,12 +213,11 @@ def standard_deviation(image):
     -------
     sigma : `~numpy.ndarray` or `None`
         The standard deviation as float64, or `None` without uncertainty.
+        Pixels of zero inverse variance are infinite.
     """
     if image.uncertainty is None:
         return None
-    uncertainty = image.uncertainty.represent_as(StdDevUncertainty)
-    sigma = np.asarray(uncertainty.array, float)
-    return u.Quantity(sigma, uncertainty.unit or image.unit).to_value(image.unit)
+    return _std_in_unit(image.uncertainty, image.unit, image.shape)
 
 
 def _valid_pixels(mask, shape):

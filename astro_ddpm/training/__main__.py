@@ -89,7 +89,7 @@ def fit(args):
         callbacks=[
             PowerEMA(),
             LearningRateMonitor(),
-            ModelCheckpoint(folder, save_last=True, save_top_k=0),
+            ModelCheckpoint(folder, "last", enable_version_counter=False),
         ],
     )
     last = folder / "last.ckpt"
@@ -109,6 +109,7 @@ def fit(args):
         },
     )
     sha256 = zoo.save(model, args.output, overwrite=args.overwrite)
+    last.unlink()  # a finished run is not to be continued by the next one
     sys.stdout.write(f"{args.output} {sha256}\n")
 
 

@@ -165,16 +165,19 @@ def _prepare_pair(shallow, deep, variance_per_flux):
     # both exposures see the same scene: photon noise per flux goes with the square of the sky noise
     deep_sigma = _noise_map(deep, deep_sky, variance_per_flux * (deep_sky / sky) ** 2)
     match = homogenize_psf(shallow, deep, sigma)
-    inner = (slice(8, -8), slice(8, -8))
-    if np.sqrt(np.mean((((shallow - match.image) / sigma)[inner]) ** 2)) > MAX_RESIDUAL_RMS:
+    inside = (slice(len(match.kernel) // 2, -(len(match.kernel) // 2)),) * 2
+    if np.sqrt(np.mean((((shallow - match.image) / sigma)[inside]) ** 2)) > MAX_RESIDUAL_RMS:
         return None
-    return {
+    planes = {
         "shallow": shallow,
         "sigma": sigma,
         "target": match.image,
-        "depth": match.noise_gain * deep_sky / sky,
         "deep": deep,
         "deep_sigma": deep_sigma,
+    }
+    # beyond the inside the kernel has seen pixels that do not exist
+    return {name: plane[inside] for name, plane in planes.items()} | {
+        "depth": match.noise_gain * deep_sky / sky
     }
 
 
@@ -193,7 +196,8 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
 
     output : str or path-like
         The ``.npz`` file to write: ``shallow``, ``sigma``, ``target``, ``deep``, ``deep_sigma`` of shape
-        (n, ny, nx), ``depth`` of shape (n,), all float32.
+        (n, ny - 8, nx - 8), without the border that the kernel cannot reach, and ``depth`` of shape
+        (n,), all float32.
 
     variance_per_flux : float, optional
         The photon noise of the shallow images: variance per unit of flux, the inverse of the gain.

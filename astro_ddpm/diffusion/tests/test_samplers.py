@@ -207,9 +207,9 @@ class TestMixture:
         expected = (np.arange(len(x)) + 0.5) / len(x)
         assert np.abs(self.cdf(x) - expected).max() < tolerance
         assert abs(np.mean(x < -1) - self.cdf(np.array([-1.0]))[0]) < tolerance
-        variance = self.weights @ (self.stds**2 + self.means**2)  # the mean is zero
+        variance = float(self.weights @ (self.stds**2 + self.means**2))  # the mean is zero
         assert abs(x.mean()) < 3 * tolerance
-        assert_allclose(x.std(), np.sqrt(variance), rtol=3 * tolerance)
+        assert_allclose(x.std(), variance**0.5, rtol=3 * tolerance)
 
     def start(self, levels, n=4001):
         """Return all quantiles of the start: draws without sampling noise."""
@@ -218,7 +218,7 @@ class TestMixture:
     def test_mean_is_zero(self):
         assert abs(float(self.weights @ self.means)) < 1e-12
 
-    @pytest.mark.parametrize(("n", "tolerance"), [(10, 0.04), (20, 0.008), (40, 0.002), (200, 0.0006)])
+    @pytest.mark.parametrize(("n", "tolerance"), [(10, 0.04), (20, 0.008), (40, 0.002), (100, 0.0006)])
     def test_dpmpp_2m(self, n, tolerance):
         levels = log_uniform_levels(n, 0.02, 40)
         self.check(sample_dpmpp_2m(self.denoise, self.start(levels), levels), tolerance)

@@ -165,11 +165,27 @@ class TestError:
         assert_allclose(table["flux_err"][0].value, np.sqrt(np.sum((weight * sigma) ** 2)))
         assert table.meta["flux_err"] == "uncertainty"
 
-    def test_uncertainty_in_another_unit(self):
-        uncertainty = StdDevUncertainty(np.full(SHAPE, 2.0), unit="mJy")
+    @pytest.mark.parametrize(
+        ("kind", "value", "unit"),
+        [
+            (StdDevUncertainty, 2.0, "mJy"),
+            (VarianceUncertainty, 4.0, "mJy2"),
+            (InverseVariance, 0.25, "mJy-2"),
+        ],
+    )
+    def test_uncertainty_in_another_unit(self, kind, value, unit):
+        uncertainty = kind(np.full(SHAPE, value), unit=unit)
         image = CCDData(np.zeros(SHAPE), unit="Jy", uncertainty=uncertainty)
         table = aperture_photometry(image, pa.RectangularAperture((40, 30), 5, 5))
         assert_allclose(table["flux_err"][0].to_value("mJy"), 10)
+
+    def test_uncertainty_in_an_impossible_unit(self):
+        # as cosmicray_lacosmic of ccdproc 2.5.1 leaves it
+        image = CCDData(np.zeros(SHAPE), unit="adu", uncertainty=StdDevUncertainty(np.ones(SHAPE)))
+        image.uncertainty.unit = "adu"
+        image._unit = u.electron
+        with pytest.raises(u.UnitConversionError, match="uncertainty is in adu"):
+            aperture_photometry(image, CircularAperture(POSITIONS, 4))
 
     def test_one_sample_is_no_spread(self, rng):
         image = enhance(np.zeros(SHAPE), sigma=1.0, samples=rng.normal(size=(1, *SHAPE)))

@@ -1,0 +1,275 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The command ``astro-ddpm``.
+
+Exit codes: 0 for success, 1 for an error that the message explains, 2 for a wrong command line, 130
+when interrupted.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def _parser():
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="astro-ddpm",
+        description="Turn noisy galaxy images into what a much deeper exposure would have shown.",
+    )
+    parser.add_argument("--version", action="version", version=f"astro-ddpm {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_enhance(commands)
+    models = commands.add_parser("models", help="list the models that ship with the package")
+    models.set_defaults(run=list_models)
+    return parser
+
+
+def _add_common(parser, samples_help="samples to draw (%(default)s)"):
+    parser.add_argument("--model", default="ddpm", help="name or .safetensors file (%(default)s)")
+    parser.add_argument("--samples", type=int, default=16, metavar="N", help=samples_help)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def _add_demo(commands):
+    demo = commands.add_parser(
+        "demo",
+        help="enhance a simulated galaxy field and compare with its truth",
+        description="Simulate a galaxy field, enhance it, write FITS files and a picture, and print "
+        "recovered fluxes beside the true ones.",
+    )
+    demo.add_argument(
+        "-o", "--output", default="astro-ddpm-demo", metavar="DIR", help="folder for the files (%(default)s)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="seed of field and samples (%(default)s)")
+    demo.add_argument("--size", type=int, default=256, help="width of the field in pixels (%(default)s)")
+    _add_common(demo)
+    demo.set_defaults(run=demo_command)
+
+
+def _add_enhance(commands):
+    enhance = commands.add_parser(
+        "enhance",
+        help="enhance a FITS image",
+        description="Enhance a FITS image. The result holds the posterior mean, its uncertainty, the mask "
+        "and the samples.",
+    )
+    enhance.add_argument("input", metavar="IN.fits", help="sky-subtracted image, may be compressed")
+    enhance.add_argument("-o", "--output", required=True, metavar="OUT.fits", help="file to write")
+    enhance.add_argument("--ext", help="extension of the image, number or name (the first image)")
+    noise = enhance.add_mutually_exclusive_group()
+    noise.add_argument("--stddev", metavar="FILE", help="image of the noise, one sigma")
+    noise.add_argument("--variance", metavar="FILE", help="image of the variance")
+    noise.add_argument("--weight", metavar="FILE", help="image of the inverse variance")
+    enhance.add_argument("--mask", metavar="FILE", help="image that is not zero at bad pixels")
+    enhance.add_argument(
+        "--background", help="sky to subtract meanwhile: 'photutils' or a number (none)"
+    )
+    enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
+    enhance.add_argument("--depth", type=float, help="noise of the samples / noise of the image")
+    enhance.add_argument("--steps", type=int, help="evaluations of the denoiser per sample (10)")
+    enhance.add_argument("--seed", type=int, help="same seed, same samples (drawn and recorded)")
+    enhance.add_argument("--device", help="where to compute, such as cpu or cuda:0")
+    _add_common(enhance)
+    enhance.set_defaults(run=enhance_command)
+
+
+def enhance_command(args):
+    """Run ``astro-ddpm enhance``."""
+    from .pipeline import enhance_file
+
+    start = time.perf_counter()
+    planes = {name: getattr(args, name) for name in ("stddev", "variance", "weight", "mask")}
+    enhanced = enhance_file(
+        args.input,
+        args.output,
+        ext=args.ext,
+        **planes,
+        overwrite=args.overwrite,
+        model=args.model,
+        n_samples=args.samples,
+        steps=args.steps,
+        seed=args.seed,
+        depth=args.depth,
+        background=_background(args.background),
+        mask_treatment=args.mask_treatment,
+        device=args.device,
+        progress_bar=not args.quiet,
+    )
+    if not args.quiet:
+        _say(_summary(args.output, enhanced, time.perf_counter() - start))
+
+
+def _background(text):
+    """Turn the text of ``--background`` into what `enhance` takes."""
+    if text is None or text == "photutils":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"background must be 'photutils' or a number, not {text!r}"
+        raise ValueError(msg) from None
+
+
+def _summary(output, enhanced, seconds):
+    samples = "no samples" if enhanced.samples is None else f"{len(enhanced.samples)} samples"
+    ny, nx = enhanced.shape
+    meta = enhanced.meta
+    return (
+        f"{output}: {nx} x {ny} pixels, model {meta['DDPMMODL']}, {samples}, seed {meta['DDPMSEED']}, "
+        f"{seconds:.1f} s"
+    )
+
+
+def demo_command(args):
+    """Run ``astro-ddpm demo``."""
+    from . import enhance
+    from .datasets import make_galaxy_field
+    from .evaluation import plot_comparison
+    from .utils import atomic_path
+
+    folder = Path(args.output)
+    names = {"input": "input.fits", "enhanced": "enhanced.fits", "picture": "demo.png", "table": "fluxes.ecsv"}
+    files = {key: folder / name for key, name in names.items()}
+    taken = [str(path) for path in files.values() if path.exists()]
+    if taken and not args.overwrite:
+        msg = f"{', '.join(taken)} would be overwritten; use --overwrite or another --output"
+        raise FileExistsError(msg)
+    start = time.perf_counter()
+    field = make_galaxy_field((args.size, args.size), seed=args.seed)
+    enhanced = enhance(
+        field.image,
+        model=args.model,
+        n_samples=args.samples,
+        seed=args.seed,
+        progress_bar=not args.quiet,
+    )
+    table = compare_fluxes(field, enhanced)
+    folder.mkdir(parents=True, exist_ok=True)
+    field.image.write(files["input"], overwrite=args.overwrite)
+    enhanced.write(files["enhanced"], overwrite=args.overwrite)
+    table.write(files["table"], overwrite=args.overwrite)
+    figure = plot_comparison(enhanced, field.truth, image=field.image)
+    with atomic_path(files["picture"], overwrite=args.overwrite) as partial:
+        figure.savefig(partial, dpi=120)
+    _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+    if not args.quiet:
+        _say(_flux_verdict(table))
+        _say(_summary(files["enhanced"], enhanced, time.perf_counter() - start))
+        _say(f"picture: {files['picture']}")
+
+
+def compare_fluxes(field, enhanced):
+    """
+    Measure the sources of a simulated field on input and result, beside the truth.
+
+    Parameters
+    ----------
+    field : `~astro_ddpm.datasets.GalaxyField`
+        The field.
+
+    enhanced : `~astro_ddpm.EnhancedCCDData`
+        Its enhanced image.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        Per source the flux in one aperture: true, on the input and on the enhanced image, with errors,
+        and the pull of the latter.
+    """
+    import numpy as np
+    from astropy.nddata import CCDData
+    from photutils.aperture import CircularAperture
+
+    from .evaluation import aperture_photometry
+
+    catalog = field.catalog
+    positions = np.transpose([np.asarray(catalog["x"]), np.asarray(catalog["y"])])
+    apertures = CircularAperture(positions, r=6)
+    truth = CCDData(field.truth, unit=field.image.unit)
+    table = aperture_photometry(enhanced, apertures)["id", "x", "y", "flux", "flux_err"]
+    table.rename_columns(["flux", "flux_err"], ["enhanced", "enhanced_err"])
+    before = aperture_photometry(field.image, apertures, mask=field.image.mask)
+    table["true"] = aperture_photometry(truth, apertures)["flux"]
+    table["input"], table["input_err"] = before["flux"], before["flux_err"]
+    if "enhanced_err" in table.colnames:
+        table["pull"] = ((table["enhanced"] - table["true"]) / table["enhanced_err"]).to_value("")
+    table["kind"] = catalog["kind"]
+    order = ["id", "kind", "x", "y", "true", "input", "input_err", "enhanced", "enhanced_err", "pull"]
+    table = table[[name for name in order if name in table.colnames]]
+    for name in table.colnames[2:]:
+        table[name].info.format = ".2f" if name == "pull" else ".1f"
+    return table
+
+
+def _flux_verdict(table):
+    """One line on how well fluxes came out."""
+    import numpy as np
+
+    error_in = np.median(np.abs(table["input"] - table["true"]))
+    error_out = np.median(np.abs(table["enhanced"] - table["true"]))
+    inside = np.mean(np.abs(table["pull"]) < 1)
+    return (
+        f"{len(table)} sources: median flux error {error_in:.1f} before, {error_out:.1f} after; "
+        f"{inside:.0%} of the fluxes within one error of the truth"
+    )
+
+
+def list_models(args):
+    """Run ``astro-ddpm models``."""
+    from . import zoo
+
+    for name in zoo.list_models():
+        model = zoo.load(name)
+        number = sum(p.numel() for net in (model.raunet, model.network) if net for p in net.parameters())
+        _say(f"{name:<10} {model.kind:<7} {number / 1e6:.2f} M parameters  sha256 {model.sha256}")
+
+
+def _say(text):
+    sys.stdout.write(f"{text}\n")
+
+
+def _show_warning(message, category, *_):
+    sys.stderr.write(f"astro-ddpm: warning: {message}\n")
+
+
+def main(args=None):
+    """
+    Run the command line.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    code : int
+        The exit code.
+    """
+    args = _parser().parse_args(args)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            args.run(args)
+        except KeyboardInterrupt:
+            sys.stderr.write("astro-ddpm: interrupted\n")
+            return 130
+        except Exception as error:
+            if args.debug:
+                raise
+            sys.stderr.write(f"astro-ddpm: error: {error or type(error).__name__}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the raunet module.
+"""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm.nn import AttentionUNet, GuidedUNet, RAUNet, WhitenedStem
+
+CHANNELS = (4, 6, 8)
+
+
+def reach(channels=CHANNELS):
+    """
+    Return how many pixels away an input can matter to an output.
+
+    Stem 2, first convolution 1, head 1; two blocks of 2 pixels of each resolution going down and up,
+    one in the middle; and a pixel of the coarsest resolution spans its whole width.
+    """
+    finer = len(channels) - 1
+    return 4 + sum(4 * 2**level for level in range(finer)) + 2 * 2**finer + 2**finer - 1
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start every test with the same weights, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def perturbed(module, dtype=torch.float64):
+    """Return the module, evaluating, with every parameter away from its initial value."""
+    module = module.to(dtype).eval()
+    with torch.no_grad():
+        for seed, parameter in enumerate(module.parameters()):
+            parameter += 0.1 * randn(*parameter.shape, seed=seed, dtype=dtype)
+    return module
+
+
+def image(ny, nx, seed=0, batch=1):
+    """Return noise and a source of 1000 sigma, and a validity plane with holes."""
+    y, x = torch.meshgrid(torch.arange(ny), torch.arange(nx), indexing="ij")
+    source = 1000 * torch.exp(-((y - ny / 2) ** 2 + (x - nx / 2) ** 2) / 8)
+    z = randn(batch, 1, ny, nx, seed=seed) + source
+    return z, (randn(batch, 1, ny, nx, seed=seed + 1) > -2).double()
+
+
+class Guided(torch.nn.Module):
+    """A guided network as a function of image and validity, the rest fixed."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.network = GuidedUNet(CHANNELS, embedding_channels=8, **options)
+
+    def forward(self, z, valid):
+        mean, std = torch.tanh(z), torch.exp(-(torch.tanh(z) ** 2))
+        level, depth = torch.full((2, len(z)), 0.3, dtype=z.dtype)
+        guide = self.network.encode(z, valid, mean, std)
+        return (self.network(torch.sin(3 * z), level, guide, depth),)
+
+
+class Plain(RAUNet):
+    """A RAUNet, for symmetry."""
+
+    def __init__(self, **options):
+        super().__init__(CHANNELS, **options)
+
+
+NETWORKS = pytest.mark.parametrize("make", [Plain, Guided])
+
+
+class TestWhitenedStem:
+    def test_unit_noise_gain(self):
+        stem = WhitenedStem(filters=9, size=7)
+        weight = stem.bank.weight.detach()
+        assert weight.shape == (9, 1, 7, 7)
+        assert_allclose((weight**2).sum(dim=(1, 2, 3)), 1, rtol=1e-5)
+        y = stem.bank(randn(1, 1, 300, 300, dtype=torch.float32)).detach()[..., 3:-3, 3:-3]
+        # correlated over 7 x 7 pixels, so fewer are independent
+        assert_allclose(y.var(dim=(0, 2, 3)), 1, atol=4 * 7 * np.sqrt(2) / 300)
+
+    def test_no_response_to_a_constant(self):
+        stem = WhitenedStem().double()
+        z = torch.full((1, 1, 12, 13), 5000.0, dtype=torch.float64)
+        features = stem(z, torch.ones_like(z)).detach()
+        assert_allclose(features[:, 1:-1, 2:-2, 2:-2], 0, atol=2e-3)
+
+    def test_features(self):
+        stem = WhitenedStem(filters=3).double()
+        z, valid = image(9, 10)
+        features = stem(z, valid).detach()
+        assert features.shape[1] == stem.channels == 5
+        assert_allclose(features[:, :1], np.arcsinh(z.numpy()))
+        assert_allclose(features[:, 1:4], np.arcsinh(stem.bank(z).detach().numpy()))
+        assert_array_equal(features[:, 4:], valid)
+
+
+class TestAttentionUNet:
+    def test_empty_channels(self):
+        with pytest.raises(ValueError, match="channels must hold at least one number"):
+            AttentionUNet(1, ())
+
+    @pytest.mark.parametrize("channels", [(4,), (4, 6), (4, 6, 8, 10)])
+    def test_stride_and_shape(self, channels):
+        unet = AttentionUNet(3, channels)
+        assert unet.stride == 2 ** (len(channels) - 1)
+        assert unet(torch.zeros(2, 3, 9, 11)).shape == (2, channels[0], 9, 11)
+
+    def test_dropout_at_the_two_coarsest(self):
+        unet = AttentionUNet(1, (4, 4, 4, 4), dropout=0.2)
+        for blocks in (unet.down_blocks, unet.up_blocks):
+            assert [block.dropout.p for block in blocks] == [0, 0, 0.2]
+        assert unet.middle.dropout.p == 0.2
+
+
+class TestInitial:
+    def test_raunet(self):
+        mean, std = RAUNet(CHANNELS)(*(a.float() for a in image(13, 16)))
+        assert_array_equal(mean.detach(), 0)
+        assert_allclose(std.detach(), np.exp(-1), rtol=1e-6)
+
+    def test_guided_unet(self):
+        network = Guided().double()
+        assert_array_equal(network(*image(13, 16))[0].detach(), 0)
+
+    def test_config_makes_the_same_network(self):
+        for network in (
+            RAUNet([4, 6], dropout=0.1),
+            GuidedUNet((4, 6), embedding_channels=12, dropout=0.2),
+        ):
+            twin = type(network)(**network.config)
+            twin.load_state_dict(network.state_dict())
+            assert twin.config == network.config
+
+
+@NETWORKS
+class TestAnySize:
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 13), (65, 31), (16, 16)])
+    def test_shape(self, make, shape):
+        for plane in perturbed(make())(*image(*shape, batch=2)):
+            assert plane.shape == (2, 1, *shape)
+            assert torch.isfinite(plane).all()
+
+    def test_padding_far_away_changes_nothing(self, make):
+        # one more row or column may need padding to the next coarse pixel; away from it all is the same
+        network = perturbed(make())
+        z, valid = image(48, 12)
+        whole = network(z, valid)
+        for size in (45, 46, 47):
+            cut = network(z[..., :size, :], valid[..., :size, :])
+            for a, b in zip(whole, cut, strict=True):
+                inner = slice(0, size - reach())
+                assert_allclose(a[..., inner, :].detach(), b[..., inner, :].detach(), atol=1e-9)
+
+
+@NETWORKS
+class TestLocality:
+    def test_far_pixels_do_not_matter(self, make):
+        network = perturbed(make())
+        z, valid = image(12, 100)
+        with torch.no_grad():
+            before = network(z, valid)
+            z[..., 6, 10] = 1e5
+            valid[..., 5, 10] = 0
+            after = network(z, valid)
+        for a, b in zip(before, after, strict=True):
+            far = slice(11 + reach(), None)
+            assert_array_equal(a[..., far], b[..., far])
+            assert (a[..., 8:13] != b[..., 8:13]).any()
+
+    def test_gradient_has_bounded_support(self, make):
+        # the other direction: one output pixel, all the inputs that it depends on
+        network = perturbed(make())
+        z, valid = image(60, 60)
+        z.requires_grad_()
+        sum(plane[0, 0, 31, 28] for plane in network(z, valid)).backward()
+        ys, xs = z.grad[0, 0].nonzero().T
+        assert ys.min() >= 31 - reach()
+        assert ys.max() <= 31 + reach()
+        assert xs.min() >= 28 - reach()
+        assert xs.max() <= 28 + reach()
+        assert ys.max() - ys.min() > reach()  # and the bound is not idle
+
+    def test_translation_equivariance(self, make):
+        network = perturbed(make())
+        z, valid = image(80, 84)
+        stride = 2 ** (len(CHANNELS) - 1)
+        moved = network(*(a.roll((stride, 2 * stride), (-2, -1)) for a in (z, valid)))
+        margin = reach() + 2 * stride
+        inner = (..., slice(margin, -margin), slice(margin, -margin))
+        for a, b in zip(network(z, valid), moved, strict=True):
+            rolled = a.roll((stride, 2 * stride), (-2, -1))
+            assert rolled[inner].numel() > 50
+            assert_allclose(b[inner].detach(), rolled[inner].detach(), rtol=1e-9, atol=1e-9)
+
+    def test_tile_with_halo_equals_whole(self, make):
+        network = perturbed(make())
+        stride = 2 ** (len(CHANNELS) - 1)
+        halo = -(-reach() // stride) * stride
+        z, valid = image(2 * halo + 20, 2 * halo + 32)
+        whole = network(z, valid)
+        # an inner tile: starts at a multiple of the stride, of a size that is none
+        top, left, height, width = halo, halo + 8, 13, 11
+        rows = slice(top - halo, top + height + halo)
+        columns = slice(left - halo, left + width + halo)
+        tile = network(z[..., rows, columns], valid[..., rows, columns])
+        for a, b in zip(whole, tile, strict=True):
+            expected = a[..., top : top + height, left : left + width].detach()
+            result = b[..., halo : halo + height, halo : halo + width].detach()
+            assert expected.std() > 1e-3
+            assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+
+    def test_images_of_a_batch_do_not_mix(self, make):
+        network = perturbed(make())
+        z, valid = image(9, 11, batch=3)
+        batch = network(z, valid)
+        for i in range(3):
+            for a, b in zip(batch, network(z[i : i + 1], valid[i : i + 1]), strict=True):
+                assert_allclose(a[i : i + 1].detach(), b.detach(), rtol=1e-10, atol=1e-10)
+
+
+@NETWORKS
+class TestNumerics:
+    def test_float32_agrees_with_float64(self, make):
+        network = perturbed(make())
+        z, valid = image(24, 20)
+        exact = [plane.detach() for plane in network(z, valid)]
+        single = network.float()(z.float(), valid.float())
+        for a, b in zip(exact, single, strict=True):
+            assert b.dtype == torch.float32
+            assert_allclose(b.detach(), a, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+
+    def test_channels_last_agrees(self, make):
+        network = perturbed(make())
+        inputs = image(24, 20, batch=2)
+        plain = [plane.detach() for plane in network(*inputs)]
+        network = network.to(memory_format=torch.channels_last)
+        last = network(*(a.to(memory_format=torch.channels_last) for a in inputs))
+        for a, b in zip(plain, last, strict=True):
+            assert_allclose(b.detach(), a, rtol=1e-9, atol=1e-9)
+
+    def test_no_global_randomness_in_evaluation(self, make):
+        network = perturbed(make(dropout=0.5))
+        state = torch.get_rng_state()
+        one, two = (network(*image(9, 9)) for _ in range(2))
+        assert_array_equal(torch.get_rng_state(), state)
+        for a, b in zip(one, two, strict=True):
+            assert_array_equal(a.detach(), b.detach())
+
+    def test_gradient_reaches_every_parameter(self, make):
+        network = perturbed(make()).train()
+        sum((plane**2).sum() for plane in network(*image(16, 16))).backward()
+        idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not idle
+
+    def test_inputs_are_not_changed(self, make):
+        z, valid = image(9, 9)
+        copies = z.clone(), valid.clone()
+        perturbed(make())(z, valid)
+        assert_array_equal(z, copies[0])
+        assert_array_equal(valid, copies[1])
+
+
+class TestGuidedUNet:
+    """The network must be able to use everything it is told."""
+
+    @pytest.mark.parametrize("which", ["x", "level", "depth", "z", "valid", "mean", "std"])
+    def test_depends_on(self, which):
+        network = perturbed(GuidedUNet(CHANNELS, embedding_channels=8))
+        z, valid = image(12, 12)
+        values = {
+            "x": randn(1, 1, 12, 12, seed=5),
+            "level": randn(1, seed=6),
+            "depth": randn(1, seed=7).exp(),
+            "z": z,
+            "valid": valid,
+            "mean": randn(1, 1, 12, 12, seed=8),
+            "std": randn(1, 1, 12, 12, seed=9).exp(),
+        }
+
+        def run(x, level, depth, **guide):
+            return network(x, level, network.encode(**guide), depth).detach()
+
+        assert (run(**values) != run(**values | {which: values[which] * 0.5})).any()
+
+    def test_guide_counts_its_planes(self):
+        network = GuidedUNet(CHANNELS).double()
+        z, valid = image(6, 5)
+        guide = network.encode(z, valid, z, torch.full_like(z, 2.0)).detach()
+        assert guide.shape == (1, network.stem.channels + 2, 6, 5)
+        assert_array_equal(guide[:, -2:-1], z)
+        assert_allclose(guide[:, -1], np.log(2))

@@ -1,0 +1,341 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of unpacking any input and of `EnhancedCCDData`.
+"""
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.utils.exceptions import AstropyUserWarning
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm import EnhancedCCDData
+from astro_ddpm.nddata import read_image, unpack
+
+from .helpers import SIGMA, make_image
+
+ALL_DTYPES = [order + kind for order in "<>" for kind in ("u1", "u2", "u4", "i1", "i2", "i4", "i8", "f4", "f8")]
+
+
+def make_enhanced(n=5, shape=(12, 10), seed=0, **kwargs):
+    rng = np.random.default_rng(seed)
+    samples = rng.normal(10, 1, (n, *shape)).astype("f4")
+    std = StdDevUncertainty(samples.std(axis=0))
+    image = make_image(shape, uncertainty=std, **kwargs)
+    options = {name: getattr(image, name) for name in ("unit", "wcs", "mask", "meta", "psf", "flags")}
+    return EnhancedCCDData(samples.mean(axis=0), uncertainty=std, samples=samples, **options)
+
+
+class TestUnpack:
+    """Test the parser of inputs."""
+
+    @pytest.mark.parametrize("dtype", ALL_DTYPES)
+    def test_dtypes_and_byte_orders(self, dtype):
+        values = np.arange(12).reshape(3, 4)
+        data = unpack(values.astype(dtype)).data
+        assert data.dtype.isnative
+        assert data.dtype.itemsize == (4 if np.dtype(dtype).itemsize < 4 or dtype.endswith("f4") else 8)
+        assert_array_equal(data, values)
+
+    def test_every_kind_of_input_is_the_same_image(self, tmp_path):
+        ccd = make_image()
+        hdu = fits.ImageHDU(ccd.data, ccd.wcs.to_header())
+        hdu.header["BUNIT"] = "adu"
+        ccd.write(tmp_path / "ccd.fits")
+        kinds = [
+            ccd,
+            NDData(ccd.data, unit="adu", uncertainty=ccd.uncertainty),
+            ccd.data * u.adu,
+            ccd.data,
+            ccd.data.tolist(),
+            np.ma.array(ccd.data),
+            hdu,
+            fits.PrimaryHDU(ccd.data, hdu.header),
+            tmp_path / "ccd.fits",
+            str(tmp_path / "ccd.fits"),
+        ]
+        for kind in kinds:
+            noisy = unpack(kind)
+            assert_array_equal(noisy.data, ccd.data)
+            assert noisy.valid.all()
+            assert noisy.data.dtype.isnative
+
+    def test_input_is_copied(self):
+        ccd = make_image()
+        assert not np.shares_memory(unpack(ccd).data, ccd.data)
+        assert not np.shares_memory(unpack(ccd.data).data, ccd.data)
+
+    def test_read_only_and_strided(self):
+        data = make_image().data
+        data.flags.writeable = False
+        assert_array_equal(unpack(data[::-1, ::2]).data, data[::-1, ::2])
+        assert_array_equal(unpack(np.asfortranarray(data)).data, data)
+
+    def test_masks(self):
+        values = np.ma.array(np.ones((4, 4)), mask=np.eye(4))
+        noisy = unpack(values)
+        assert_array_equal(noisy.valid, ~np.eye(4, dtype=bool))
+        ccd = make_image((4, 4), mask=np.eye(4, dtype=bool))
+        ccd.data[0, 3], ccd.data[0, 2] = np.nan, -np.inf
+        assert unpack(ccd).valid.sum() == 10
+
+    @pytest.mark.parametrize(
+        "uncertainty",
+        [
+            StdDevUncertainty(np.full((4, 4), SIGMA)),
+            StdDevUncertainty(np.full((4, 4), SIGMA * 1e3), unit="mJy"),
+            VarianceUncertainty(np.full((4, 4), SIGMA**2)),
+            VarianceUncertainty(np.full((4, 4), SIGMA**2 * 1e6), unit="mJy2"),
+            InverseVariance(np.full((4, 4), SIGMA**-2)),
+            InverseVariance(np.full((4, 4), SIGMA**-2), unit="Jy-2"),
+        ],
+    )
+    def test_uncertainty_of_the_image(self, uncertainty):
+        ccd = CCDData(np.ones((4, 4)), unit="Jy", uncertainty=uncertainty)
+        assert_allclose(unpack(ccd).sigma, SIGMA)
+
+    @pytest.mark.parametrize(
+        "uncertainty",
+        [
+            SIGMA,
+            SIGMA * 1e3 * u.mJy,
+            np.full((4, 4), SIGMA, ">f4"),
+            np.full((4, 4), SIGMA) * u.Jy,
+            VarianceUncertainty(np.full((4, 4), SIGMA**2)),
+        ],
+    )
+    def test_uncertainty_given(self, uncertainty):
+        ccd = CCDData(np.ones((4, 4)), unit="Jy")
+        assert_allclose(unpack(ccd, uncertainty).sigma, SIGMA)
+        assert unpack(ccd).sigma is None
+
+    def test_pixels_without_information(self):
+        weight = np.ones((4, 4))
+        weight[1, 2] = 0
+        noisy = unpack(CCDData(np.ones((4, 4)), unit="adu", uncertainty=InverseVariance(weight)))
+        assert_array_equal(noisy.valid, weight > 0)
+
+    @pytest.mark.parametrize(
+        ("image", "match"),
+        [
+            (np.ones((2, 4, 4)), "two-dimensional"),
+            (np.ones(4), "two-dimensional"),
+            (np.ones((0, 4)), "empty"),
+            (np.full((4, 4), np.nan), "image has no valid pixel"),
+            (np.ma.array(np.ones((4, 4)), mask=True), "image has no valid pixel"),
+        ],
+    )
+    def test_bad_images(self, image, match):
+        with pytest.raises(ValueError, match=match):
+            unpack(image)
+
+    def test_bad_classes(self):
+        with pytest.raises(TypeError, match="real numbers"):
+            unpack(np.ones((4, 4), complex))
+        with pytest.raises(TypeError, match="HDUList"):
+            unpack(fits.HDUList([fits.PrimaryHDU(np.ones((4, 4)))]))
+        with pytest.raises(ValueError, match="HDU without data"):
+            unpack(fits.PrimaryHDU())
+        with pytest.raises(TypeError, match="uncertainty must hold real numbers"):
+            unpack(np.ones((4, 4)), np.full((4, 4), "a"))
+
+    @pytest.mark.parametrize(
+        ("uncertainty", "match"),
+        [
+            (np.zeros((4, 4)), "uncertainty is zero"),
+            (0.0, "uncertainty is zero"),
+            (-np.ones((4, 4)), "uncertainty is negative"),
+            (VarianceUncertainty(-np.ones((4, 4))), "uncertainty is negative"),
+            (np.ones((3, 4)), "uncertainty has shape"),
+            (np.full((4, 4), np.nan), "uncertainty is not finite"),
+        ],
+    )
+    def test_bad_uncertainties(self, uncertainty, match):
+        with pytest.raises(ValueError, match=match):
+            unpack(np.ones((4, 4)), uncertainty)
+
+    def test_uncertainty_given_twice(self):
+        with pytest.raises(ValueError, match="although the image carries one"):
+            unpack(make_image(), 1.0)
+
+    def test_unit_that_ccdproc_left_behind(self):
+        ccd = make_image()
+        ccd.unit = u.electron
+        with pytest.raises(u.UnitConversionError, match="cosmicray_lacosmic"):
+            unpack(ccd)
+
+    def test_bad_pixels_may_have_bad_noise(self):
+        mask = np.eye(4, dtype=bool)
+        ccd = make_image((4, 4), mask=mask, uncertainty=StdDevUncertainty(np.where(mask, -1.0, 2.0)))
+        assert_array_equal(unpack(ccd).valid, ~mask)
+
+
+class TestReadImage:
+    """Test reading of FITS files."""
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        primary = fits.PrimaryHDU()
+        primary.header["INSTRUME"] = "camera"
+        science = fits.ImageHDU(np.ones((4, 5), ">i2"), name="sci ")
+        science.header["GAIN"] = 3.0
+        packed = fits.CompImageHDU(np.full((4, 5), 2.0, "f4"), name="PACKED")
+        fits.HDUList([primary, science, packed]).writeto(tmp_path / "mef.fits")
+        return tmp_path / "mef.fits"
+
+    def test_first_image_and_headers(self, path):
+        ccd = read_image(path)
+        assert_array_equal(ccd.data, 1)
+        assert ccd.unit == u.dimensionless_unscaled
+        assert (ccd.meta["GAIN"], ccd.meta["INSTRUME"]) == (3.0, "camera")
+
+    @pytest.mark.parametrize("ext", [2, "2", "packed", " PACKED "])
+    def test_extension(self, path, ext):
+        assert_array_equal(read_image(path, ext).data, 2)
+
+    @pytest.mark.parametrize("ext", [3, "-1", "none"])
+    def test_no_such_extension(self, path, ext):
+        with pytest.raises(ValueError, match="0 to 2 named"):
+            read_image(path, ext)
+
+    @pytest.mark.parametrize(("bunit", "unit"), [("adu", "adu"), ("ADU", "adu"), ("nanomaggy", "nmgy")])
+    def test_units(self, tmp_path, bunit, unit):
+        hdu = fits.PrimaryHDU(np.ones((3, 3)))
+        hdu.header["BUNIT"] = bunit
+        hdu.writeto(tmp_path / "unit.fits")
+        assert read_image(tmp_path / "unit.fits").unit == u.Unit(unit)
+        assert unpack(hdu).ccd.unit == u.Unit(unit)
+
+    def test_unknown_unit(self, tmp_path):
+        fits.PrimaryHDU(np.ones((3, 3)), fits.Header([("BUNIT", "furlongs?")])).writeto(tmp_path / "a.fits")
+        with pytest.warns(AstropyUserWarning, match="not a unit that astropy knows"):
+            assert read_image(tmp_path / "a.fits").unit == u.dimensionless_unscaled
+
+    def test_no_image(self, tmp_path):
+        fits.PrimaryHDU().writeto(tmp_path / "empty.fits")
+        with pytest.raises(ValueError, match="holds no image"):
+            read_image(tmp_path / "empty.fits")
+        with pytest.raises(FileNotFoundError):
+            read_image(tmp_path / "missing.fits")
+
+
+class TestEnhancedCCDData:
+    """Test the class of results."""
+
+    def test_samples_are_checked(self):
+        image = make_enhanced()
+        for bad in (np.ones((12, 10)), np.ones((5, 12, 9)), 3.0):
+            with pytest.raises(ValueError, match="samples must be of shape"):
+                image.samples = bad
+        assert EnhancedCCDData(np.ones((2, 2)), unit="adu").samples is None
+
+    def test_quantile(self):
+        image = make_enhanced(n=200)
+        assert_array_equal(image.quantile(0), image.samples.min(axis=0))
+        assert_allclose(image.quantile(0.5), np.median(image.samples, axis=0))
+        assert image.quantile([0.16, 0.84]).shape == (2, 12, 10)
+        with pytest.raises(ValueError, match="q must be between"):
+            image.quantile(1.1)
+        with pytest.raises(ValueError, match="quantile needs samples"):
+            EnhancedCCDData(np.ones((2, 2)), unit="adu").quantile(0.5)
+
+    @pytest.mark.parametrize(
+        "item", [np.s_[2:7], np.s_[2:7, 3:], np.s_[::2, ::-1], np.s_[..., 1:4]], ids=str
+    )
+    def test_slicing(self, item):
+        image = make_enhanced(wcs=None)
+        part = image[item]
+        assert isinstance(part, EnhancedCCDData)
+        assert_array_equal(part.data, image.data[item])
+        assert_array_equal(part.samples, np.stack([sample[item] for sample in image.samples]))
+
+    def test_arithmetic_with_numbers_and_quantities(self):
+        image = make_enhanced()
+        for result, truth in [
+            (image.multiply(3), image.samples * 3),
+            (image.add(2 * u.adu), image.samples + 2),
+            (image.subtract(CCDData(np.ones((12, 10)), unit="adu")), image.samples - 1),
+            (image.divide(2 * u.s), image.samples / 2),
+        ]:
+            assert_allclose(result.samples, truth, rtol=1e-6)
+            assert_allclose(result.samples.mean(axis=0), result.data, rtol=1e-5)
+        assert image.divide(2 * u.s).unit == u.adu / u.s
+
+    def test_arithmetic_with_uncertain_operand(self):
+        image = make_enhanced()
+        with pytest.warns(AstropyUserWarning, match="samples are dropped by subtract"):
+            assert image.subtract(make_image((12, 10))).samples is None
+        with pytest.warns(AstropyUserWarning, match="samples are dropped by add"):
+            assert image.add(make_enhanced(seed=1)).samples is None
+        no_samples = EnhancedCCDData(image, copy=True)
+        no_samples.samples = None
+        assert no_samples.add(make_enhanced()).samples is None
+
+    def test_convert_unit(self):
+        image = make_enhanced(unit="Jy").convert_unit_to("mJy")
+        assert image.unit == u.mJy
+        assert_allclose(image.samples, 1e3 * make_enhanced().samples, rtol=1e-6)
+
+    def test_copy_is_deep(self):
+        image = make_enhanced()
+        copy = image.copy()
+        copy.samples[:] = 0
+        assert image.samples.min() > 0
+        assert EnhancedCCDData(image).samples is image.samples
+
+    def test_fits_round_trip(self, tmp_path):
+        image = make_enhanced(
+            mask=np.eye(12, 10, dtype=bool), psf=np.ones((3, 3)), flags=np.arange(120).reshape(12, 10)
+        )
+        image.write(tmp_path / "image.fits")
+        back = EnhancedCCDData.read(tmp_path / "image.fits")
+        for name in ("data", "mask", "samples", "psf", "flags"):
+            assert_array_equal(getattr(back, name), getattr(image, name))
+        assert_array_equal(back.uncertainty.array, image.uncertainty.array)
+        assert isinstance(back.uncertainty, StdDevUncertainty)
+        assert all(a.dtype.isnative for a in (back.data, back.samples, back.uncertainty.array, back.flags))
+        assert back.unit == image.unit
+        assert back.meta["OBJECT"] == "galaxy"
+        assert back.meta.comments["OBJECT"] == "a comment"
+        assert_allclose(back.wcs.pixel_to_world_values(3, 4), image.wcs.pixel_to_world_values(3, 4))
+        # and other packages read the mean as any CCDData
+        assert_array_equal(CCDData.read(tmp_path / "image.fits").data, image.data)
+
+    def test_round_trip_without_anything(self, tmp_path):
+        image = EnhancedCCDData(np.ones((3, 4)), unit=u.dimensionless_unscaled)
+        image.write(tmp_path / "bare.fits")
+        back = EnhancedCCDData.read(tmp_path / "bare.fits")
+        assert back.unit == u.dimensionless_unscaled
+        assert back.samples is None
+        assert back.uncertainty is None
+
+    def test_bool_flags_are_written(self, tmp_path):
+        image = make_enhanced(flags=np.eye(12, 10, dtype=bool))
+        image.write(tmp_path / "flags.fits")
+        assert_array_equal(EnhancedCCDData.read(tmp_path / "flags.fits").flags, np.eye(12, 10))
+
+    def test_no_silent_overwriting(self, tmp_path):
+        image = make_enhanced()
+        image.write(tmp_path / "image.fits")
+        with pytest.raises(OSError, match="exists"):
+            image.write(tmp_path / "image.fits")
+        image.multiply(2).write(tmp_path / "image.fits", overwrite=True)
+        assert_allclose(EnhancedCCDData.read(tmp_path / "image.fits").data, 2 * image.data)
+
+    def test_failed_write_keeps_the_old_file(self, tmp_path, monkeypatch):
+        image = make_enhanced()
+        image.write(tmp_path / "image.fits")
+
+        def fail(self, path, **kwargs):
+            path.write_bytes(b"half")
+            msg = "disk full"
+            raise OSError(msg)
+
+        monkeypatch.setattr(fits.HDUList, "writeto", fail)
+        with pytest.raises(OSError, match="disk full"):
+            image.write(tmp_path / "image.fits", overwrite=True)
+        monkeypatch.undo()
+        assert_array_equal(EnhancedCCDData.read(tmp_path / "image.fits").data, image.data)
+        assert [path.name for path in tmp_path.iterdir()] == ["image.fits"]

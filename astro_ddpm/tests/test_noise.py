@@ -1,0 +1,228 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of the noise module against simulated noise and closed forms.
+"""
+
+import numpy as np
+import pytest
+from astropy.nddata import (
+    InverseVariance,
+    StdDevUncertainty,
+    UnknownUncertainty,
+    VarianceUncertainty,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
+
+from astro_ddpm.noise import (
+    detect_pedestal,
+    estimate_sky_level,
+    estimate_sky_sigma,
+    fill_holes,
+    neighbour_correlation,
+    sigma_from_gain,
+    sigma_from_uncertainty,
+    unwhiten,
+    whiten,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+def add_sources(image, rng, number=30):
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    for _ in range(number):
+        y0, x0 = rng.uniform(0, image.shape[0]), rng.uniform(0, image.shape[1])
+        image = image + rng.uniform(5, 500) * np.exp(-0.5 * ((y - y0) ** 2 + (x - x0) ** 2) / 9)
+    return image
+
+
+class TestWhitening:
+    """Test whitening and its inverse."""
+
+    @pytest.mark.parametrize("level", [0.1, 1, 1e2, 1e4])
+    def test_round_trip(self, rng, level):
+        sigma = rng.uniform(0.5, 2, (64, 64)).astype("f4")
+        y = (level * sigma * rng.normal(1, 0.1, (64, 64))).astype("f4")
+        x = (y + sigma * rng.normal(size=y.shape)).astype("f4")
+        back = unwhiten(whiten(x, sigma, y), sigma, y)
+        assert back.dtype == np.float32
+        assert_allclose(back, x, rtol=1e-6, atol=1e-6 * np.abs(y).max())
+        assert_allclose(unwhiten(whiten(y, sigma), sigma), y, rtol=1e-6)
+
+    def test_meaning(self):
+        assert whiten(7.0, 2.0, 3.0) == 2.0
+        assert unwhiten(2.0, 2.0, 3.0) == 7.0
+
+
+class TestSigma:
+    """Test the noise from uncertainties and from the detector."""
+
+    @pytest.mark.parametrize(
+        ("cls", "power"),
+        [(StdDevUncertainty, 1), (VarianceUncertainty, 2), (InverseVariance, -2)],
+    )
+    def test_uncertainty_classes(self, rng, cls, power):
+        sigma = rng.uniform(1, 3, (5, 4))
+        assert_allclose(sigma_from_uncertainty(cls(sigma**power)), sigma)
+
+    def test_no_information_is_infinite(self):
+        assert_array_equal(sigma_from_uncertainty(InverseVariance([[0.0, 4.0]])), [[np.inf, 0.5]])
+
+    def test_unknown_uncertainty(self):
+        with pytest.raises(TypeError, match="UnknownUncertainty has no standard deviation"):
+            sigma_from_uncertainty(UnknownUncertainty([1.0]))
+        with pytest.raises(TypeError, match="uncertainty must be an NDUncertainty"):
+            sigma_from_uncertainty([1.0])
+
+    def test_gain_matches_simulated_ccd(self, rng):
+        gain, read_noise, sky, source = 1.9, 5.0, 80.0, 300.0
+        electrons = rng.poisson(gain * (sky + source), (300, 300)) + rng.normal(0, read_noise, (300, 300))
+        data = electrons / gain - sky
+        sigma = sigma_from_gain(data, gain, read_noise, sky)
+        assert_allclose(np.median(sigma), data.std(), rtol=0.01)
+
+    def test_gain_is_monotonic_in_flux(self):
+        data = np.zeros((30, 30))
+        data[10:20, 10:20] = 1000
+        sigma = sigma_from_gain(data, 2.0, 4.0, 0)
+        assert_allclose(sigma[0, 0], 2.0)
+        assert_allclose(sigma[15, 15], np.sqrt(1000 / 2 + 4), rtol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("gain", "read_noise", "sky", "match"),
+        [
+            (0, 5, 1, "gain must be positive"),
+            (np.nan, 5, 1, "gain must be positive"),
+            (1, -5, 1, "read_noise and sky_level"),
+            (1, 5, -1, "read_noise and sky_level"),
+            (1, 0, 0, "the noise is zero"),
+        ],
+    )
+    def test_gain_errors(self, gain, read_noise, sky, match):
+        with pytest.raises(ValueError, match=match):
+            sigma_from_gain(np.zeros((8, 8)), gain, read_noise, sky)
+
+
+class TestSkySigma:
+    """Test the noise measured in an image."""
+
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_white_noise_below_sources(self, rng, scale):
+        image = scale * add_sources(rng.normal(0, 1, (256, 256)), rng)
+        assert_allclose(estimate_sky_sigma(image), scale, rtol=0.03)
+
+    def test_correlated_noise(self, rng):
+        noise = gaussian_filter(rng.normal(size=(400, 400)), 0.6, mode="wrap")
+        noise /= noise.std()
+        assert_allclose(estimate_sky_sigma(noise), 1, rtol=0.03)
+        assert estimate_sky_sigma(noise, lag=1) < 0.85
+
+    def test_level_and_gradient_do_not_matter(self, rng):
+        noise = rng.normal(size=(200, 200))
+        tilted = noise + 1000 + 0.1 * np.mgrid[:200, :200].sum(0)
+        assert_allclose(estimate_sky_sigma(tilted), 1, rtol=0.05)
+
+    def test_mask_and_nan_are_left_out(self, rng):
+        image = rng.normal(size=(128, 128))
+        bad = rng.random(image.shape) < 0.1
+        spoilt = np.where(bad, 1e6 * rng.normal(size=image.shape), image)
+        assert_allclose(estimate_sky_sigma(spoilt, mask=bad), 1, rtol=0.06)
+        assert_allclose(estimate_sky_sigma(np.where(bad, np.nan, image)), 1, rtol=0.06)
+
+    def test_byte_order(self, rng):
+        image = rng.normal(size=(64, 64)).astype(">f4")
+        assert estimate_sky_sigma(image) == estimate_sky_sigma(image.astype("f4"))
+
+    @pytest.mark.parametrize(
+        ("data", "options", "match"),
+        [
+            (np.zeros((3, 8, 8)), {}, "two-dimensional"),
+            (np.zeros((8, 8)), {"mask": np.zeros((3, 3), bool)}, "mask has shape"),
+            (np.zeros((8, 8)), {"lag": 0}, "lag must be"),
+            (np.zeros((2, 8)), {}, "lag must be"),
+            (np.full((8, 8), np.nan), {}, "no valid pixel"),
+            (np.ones((16, 16)), {}, "zero"),
+            (np.random.default_rng(0).normal(size=(5, 5)), {}, "too few"),
+        ],
+    )
+    def test_errors(self, data, options, match):
+        with pytest.raises(ValueError, match=match):
+            estimate_sky_sigma(data, **options)
+
+    @pytest.mark.parametrize("rho", [0.0, 0.2, 0.4])
+    def test_neighbour_correlation(self, rng, rho):
+        # a first-order kernel along each axis has exactly this separable correlation at lag 1
+        a = (1 - np.sqrt(1 - 4 * rho**2)) / (2 * rho) if rho else 0.0
+        noise = rng.normal(size=(601, 601))
+        noise = noise[1:] + a * noise[:-1]
+        noise = noise[:, 1:] + a * noise[:, :-1]
+        assert_allclose(neighbour_correlation(noise), rho, atol=0.02)
+
+
+class TestSkyLevel:
+    """Test sky level and pedestal."""
+
+    def test_level(self, rng):
+        image = add_sources(rng.normal(50, 1, (256, 256)), rng)
+        assert_allclose(estimate_sky_level(image), 50, atol=0.3)
+        with pytest.raises(ValueError, match="no valid pixel"):
+            estimate_sky_level(np.full((4, 4), np.inf))
+
+    @pytest.mark.parametrize("pedestal", [-40.0, 40.0])
+    def test_pedestal_found(self, rng, pedestal):
+        image = add_sources(rng.normal(pedestal, 1, (128, 128)), rng, 5)
+        assert_allclose(detect_pedestal(image, 1.0), pedestal, atol=1)
+
+    def test_no_pedestal(self, rng):
+        image = add_sources(rng.normal(0, 1, (128, 128)), rng)
+        assert detect_pedestal(image, np.ones(image.shape)) == 0
+        with pytest.raises(ValueError, match="no valid pixel"):
+            detect_pedestal(image, 1.0, mask=np.ones(image.shape, bool))
+
+
+class TestFillHoles:
+    """Test that a hole becomes a poor measurement by its surroundings."""
+
+    def test_without_holes(self, rng):
+        data, sigma = rng.normal(size=(2, 9, 9))
+        out = fill_holes(data, sigma, np.ones((9, 9), bool))
+        assert_array_equal(out, [data, sigma])
+        assert out[0] is not data
+
+    def test_mean_and_scatter_of_neighbours(self, rng):
+        data, sigma = rng.normal(size=(7, 7)), rng.uniform(1, 2, (7, 7))
+        valid = np.ones((7, 7), bool)
+        valid[3, 3] = False
+        filled, noise = fill_holes(np.where(valid, data, np.nan), sigma, valid)
+        around = valid.copy()
+        around[:2] = around[5:] = around[:, :2] = around[:, 5:] = False
+        assert_allclose(filled[3, 3], data[around].mean())
+        assert_allclose(noise[3, 3], np.sqrt(data[around].var() + (sigma[around] ** 2).mean()))
+        assert_array_equal(filled[valid], data[valid])
+        assert_array_equal(noise[valid], sigma[valid])
+
+    def test_large_holes_and_edges(self, rng):
+        data, sigma = 10 + 0.1 * rng.normal(size=(50, 60)), np.full((50, 60), 0.1)
+        valid = np.ones((50, 60), bool)
+        valid[:30, :35] = False
+        filled, noise = fill_holes(np.where(valid, data, np.inf), sigma, valid)
+        assert_allclose(filled, 10, atol=0.5)
+        assert np.all((noise > 0.09) & (noise < 0.3))
+
+    def test_stack_is_filled_image_by_image(self, rng):
+        data, sigma = rng.normal(size=(3, 12, 12)), rng.uniform(1, 2, (3, 12, 12))
+        valid = rng.random((3, 12, 12)) > 0.4
+        filled, noise = fill_holes(data, sigma, valid)
+        for i in range(3):
+            one = fill_holes(data[i], sigma[i], valid[i])
+            assert_allclose(one, (filled[i], noise[i]))
+
+    def test_too_few_pixels(self):
+        valid = np.zeros((5, 5), bool)
+        valid[0, :3] = True
+        with pytest.raises(ValueError, match="at least 4 valid pixels"):
+            fill_holes(np.ones((5, 5)), np.ones((5, 5)), valid)
