@@ -3,11 +3,11 @@
 Turn low signal-to-noise galaxy images into what a much deeper exposure would have shown.
 
 The public names are `enhance` and `EnhancedCCDData`; everything else is imported from the subpackage
-it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train.
+it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train, and astropy
+when there is an image.
 """
 
 from .enhance import enhance
-from .nddata import EnhancedCCDData
 
 try:
     from .version import version as __version__
@@ -15,3 +15,16 @@ except ImportError:
     __version__ = ""
 
 __all__ = ["EnhancedCCDData", "enhance"]
+
+
+def __getattr__(name):
+    if name == "EnhancedCCDData":
+        from .nddata import EnhancedCCDData
+
+        return EnhancedCCDData
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

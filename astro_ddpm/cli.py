@@ -70,9 +70,7 @@ def _add_enhance(commands):
     noise.add_argument("--variance", metavar="FILE", help="image of the variance")
     noise.add_argument("--weight", metavar="FILE", help="image of the inverse variance")
     enhance.add_argument("--mask", metavar="FILE", help="image that is not zero at bad pixels")
-    enhance.add_argument(
-        "--background", help="sky to subtract meanwhile: 'photutils' or a number (none)"
-    )
+    enhance.add_argument("--background", help="sky to subtract meanwhile: 'photutils' or a number (none)")
     enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
     enhance.add_argument("--depth", type=float, help="noise of the samples / noise of the image")
     enhance.add_argument("--steps", type=int, help="evaluations of the denoiser per sample (10)")
@@ -137,8 +135,12 @@ def demo_command(args):
     from .utils import atomic_path
 
     folder = Path(args.output)
-    names = {"input": "input.fits", "enhanced": "enhanced.fits", "picture": "demo.png", "table": "fluxes.ecsv"}
-    files = {key: folder / name for key, name in names.items()}
+    files = {
+        "input": folder / "input.fits",
+        "enhanced": folder / "enhanced.fits",
+        "picture": folder / "demo.png",
+        "table": folder / "fluxes.ecsv",
+    }
     taken = [str(path) for path in files.values() if path.exists()]
     if taken and not args.overwrite:
         msg = f"{', '.join(taken)} would be overwritten; use --overwrite or another --output"
@@ -223,7 +225,7 @@ def _flux_verdict(table):
     )
 
 
-def list_models(args):
+def list_models(_):
     """Run ``astro-ddpm models``."""
     from . import zoo
 
@@ -237,7 +239,7 @@ def _say(text):
     sys.stdout.write(f"{text}\n")
 
 
-def _show_warning(message, category, *_):
+def _show_warning(message, *_):
     sys.stderr.write(f"astro-ddpm: warning: {message}\n")
 
 
@@ -255,8 +257,11 @@ def main(args=None):
     code : int
         The exit code.
     """
+    from astropy.utils.exceptions import AstropyUserWarning
+
     args = _parser().parse_args(args)
     with warnings.catch_warnings():
+        warnings.simplefilter("always", AstropyUserWarning)
         warnings.showwarning = _show_warning
         try:
             args.run(args)

@@ -11,7 +11,6 @@ from copy import deepcopy
 import numpy as np
 
 from . import provenance, zoo
-from .nddata import NoisyImage, unpack
 from .noise import detect_pedestal, estimate_sky_sigma, fill_holes, unwhiten, whiten
 from .utils import progress, warn_user
 
@@ -122,6 +121,8 @@ def enhance(
     >>> deep.unit, deep.shape
     (Unit("adu"), (64, 64))
     """
+    from .nddata import unpack
+
     _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size)
     noisy = unpack(image, uncertainty)
     _check_size(noisy.data.shape)
@@ -226,7 +227,7 @@ def _choose_device(device):
         raise ValueError(msg) from None
 
 
-def _sky(background, noisy: NoisyImage):
+def _sky(background, noisy):
     """Image or value of the sky, in the unit of the image."""
     if background is None:
         return 0.0
@@ -244,7 +245,7 @@ def _sky(background, noisy: NoisyImage):
     return values
 
 
-def _photutils_background(background, noisy: NoisyImage):
+def _photutils_background(background, noisy):
     from photutils.background import Background2D
 
     if background != "photutils":
@@ -255,7 +256,7 @@ def _photutils_background(background, noisy: NoisyImage):
     return Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
 
 
-def _noise(noisy: NoisyImage, sky):
+def _noise(noisy, sky):
     """Return the given noise, or that of the sky with a warning; warn of a sky that is left."""
     data, mask = noisy.data - sky, ~noisy.valid
     sigma = noisy.sigma
@@ -281,7 +282,13 @@ def _noise_field(seed, index, shape):
 
 
 def _posterior(model, z, valid, *, n_samples, steps, seed, depth, batch_size, device, progress_bar):
-    """Mean and standard deviation of the whitened residual, (ny, nx), and draws, (n, ny, nx)."""
+    r"""
+    Mean and standard deviation of the whitened residual, (ny, nx), and draws, (n, ny, nx).
+
+    The mean of a few draws is itself noisy. The sampler maps noise :math:`\epsilon_i` to draws
+    :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate,
+    :math:`\langle f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
+    """
     import torch
 
     def tensor(planes):
@@ -293,19 +300,18 @@ def _posterior(model, z, valid, *, n_samples, steps, seed, depth, batch_size, de
         estimate = model.estimate(*planes)
         if model.kind == "raunet":
             return *(plane[0, 0].cpu().numpy() for plane in estimate), None
-        batch_size = batch_size or max(1, min(n_samples, 2**18 // z.size))
-        batches = [range(i, min(i + batch_size, n_samples)) for i in range(0, n_samples, batch_size)]
-        draws = []
+        noise = np.stack([_noise_field(seed, i, z.shape) for i in range(n_samples)])
+        noise = tensor(np.stack([*noise, noise.mean(axis=0), np.zeros_like(noise[0])]))
+        batches = noise.split(batch_size or max(1, 2**18 // z.size))
         with progress(len(batches) * steps, show=progress_bar) as advance:
-            for batch in batches:
-                noise = tensor([_noise_field(seed, i, z.shape) for i in batch])
-                draws.append(model.draw(*planes, estimate, depth, noise, steps, advance))
-        draws = torch.cat(draws)
-        results = draws.mean(dim=0)[0], model.scene_std(draws, estimate, depth)[0, 0], draws[:, 0]
+            draws = [model.draw(*planes, estimate, depth, batch, steps, advance) for batch in batches]
+        draws, control = torch.cat(draws).split([n_samples, 2])
+        mean = draws.mean(dim=0) - control[0] + control[1]
+        results = mean[0], model.scene_std(draws, estimate, depth)[0, 0], draws[:, 0]
     return tuple(result.cpu().numpy() for result in results)
 
 
-def _restore(noisy: NoisyImage, data, sigma, samples=None):
+def _restore(noisy, data, sigma, samples=None):
     """Put back, in place, what the input held in its invalid pixels."""
     hole = ~noisy.valid
     data[hole] = noisy.data[hole]

@@ -114,7 +114,11 @@ class EnhancedCCDData(CCDData):
 
     def _operate_on_samples(self, operation, operand, result):
         """Apply an operation to each sample, or give up the samples with a warning."""
-        if operand is None or operand.uncertainty is not None or getattr(operand, "samples", None) is not None:
+        if (
+            operand is None
+            or operand.uncertainty is not None
+            or getattr(operand, "samples", None) is not None
+        ):
             warn_user(
                 f"samples are dropped by {operation.__name__}: they do not know the uncertainty of the "
                 "other operand, or the axes that were collapsed"

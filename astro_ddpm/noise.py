@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
+r"""
 The noise of an image: per-pixel standard deviation, sky level, holes, whitening.
 
 Everything in this package happens in units of the noise. For an image :math:`y` with noise
-:math:`\\sigma` the networks see :math:`z = y / \\sigma` and predict :math:`r = (x - y) / \\sigma`, the
+:math:`\sigma` the networks see :math:`z = y / \sigma` and predict :math:`r = (x - y) / \sigma`, the
 whitened distance to the deep image :math:`x`.
 """
 

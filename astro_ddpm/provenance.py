@@ -3,8 +3,6 @@
 The record of what was done, in FITS-safe keywords and a history line.
 """
 
-from astropy.io import fits
-
 __all__ = ["KEYWORDS", "write"]
 
 KEYWORDS = {
@@ -40,10 +38,11 @@ def write(meta, record):
 
     record = {"version": __version__, **record}
     record["background"] = _describe(record["background"])
-    is_header = isinstance(meta, fits.Header)
+    is_header = hasattr(meta, "add_history")
     for keyword, (name, comment) in KEYWORDS.items():
         meta[keyword] = (record[name], comment) if is_header and comment else record[name]
-    options = ", ".join(f"{name}={value!r}" for name, value in record.items() if name not in ("version", "sha256"))
+    options = {name: value for name, value in record.items() if name not in ("version", "sha256")}
+    options = ", ".join(f"{name}={value!r}" for name, value in options.items())
     line = f"astro_ddpm {record['version']} enhance: {options}"
     if is_header:
         meta.add_history(line)

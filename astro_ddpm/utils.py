@@ -9,8 +9,6 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from astropy.utils.exceptions import AstropyUserWarning
-
 __all__ = ["atomic_path", "progress", "warn_user"]
 
 
@@ -23,6 +21,8 @@ def warn_user(message):
     message : str
         The text.
     """
+    from astropy.utils.exceptions import AstropyUserWarning
+
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
         if ".tests." in frame.f_globals["__name__"]:
@@ -61,7 +61,7 @@ def atomic_path(path, *, overwrite=False):
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -35,10 +35,7 @@ numpydoc_validation_exclude = set(pyproject["tool"]["numpydoc_validation"]["excl
 # Every cross-reference must resolve. Those into other projects need the network, which only Read
 # the Docs is sure to have; elsewhere they stay plain text, and the build does not depend on it.
 nitpicky = True
-others = (
-    "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy"
-    "|torch"
-)
+others = "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy|torch"
 nitpick_ignore_regex = [("py:.*", rf"({others})(\..*)?|None|True|False")]
 intersphinx_mapping = (
     {

@@ -137,9 +137,7 @@ class Denoiser(nn.Module):
         level = (torch.log(sigma) / 4).flatten().expand(len(x))
         return centred, sigma, total, self.network(centred / total, level, *condition)
 
-    def forward(
-        self, x: Tensor, sigma: Tensor, mean: Tensor, std: Tensor, *condition: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, mean: Tensor, std: Tensor, *condition: Tensor) -> Tensor:
         """
         Estimate the noise-free image.
 

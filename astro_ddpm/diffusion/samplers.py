@@ -11,6 +11,7 @@ They are the textbook reference; `sample_dpmpp_2m` is for use.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def sample_ddpm(
         If ``levels`` do not fall strictly to zero.
     """
     _check_levels(levels)
-    for i, (high, low) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (high, low) in enumerate(pairwise(levels)):
         x = _step_towards(denoiser(x, high), x, (low / high) ** 2)
         if low > 0:
             x = x + low * torch.sqrt(1 - (low / high) ** 2) * noise(i)
@@ -124,7 +125,7 @@ def sample_ddim(
         If ``levels`` do not fall strictly to zero.
     """
     _check_levels(levels)
-    for i, (high, low) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (high, low) in enumerate(pairwise(levels)):
         x = _step_towards(denoiser(x, high), x, low / high)
         if callback is not None:
             callback(i, x)
@@ -172,7 +173,7 @@ def sample_dpmpp_2m(
     """
     _check_levels(levels)
     previous, previous_h = None, None
-    for i, (high, low) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (high, low) in enumerate(pairwise(levels)):
         denoised = denoiser(x, high)
         h = torch.log(high / low)
         target = denoised

@@ -245,8 +245,7 @@ def _to_pixel(apertures, wcs):
         msg = "apertures in sky coordinates need an image with a WCS"
         raise ValueError(msg)
     pixel = [
-        aperture.to_pixel(wcs) if sky else aperture
-        for aperture, sky in zip(apertures, on_sky, strict=True)
+        aperture.to_pixel(wcs) if sky else aperture for aperture, sky in zip(apertures, on_sky, strict=True)
     ]
     first = np.atleast_2d(pixel[0].positions)
     for aperture in pixel[1:]:

@@ -13,31 +13,52 @@ from .embedding import SinusoidalEmbedding
 __all__ = ["AttentionUNet", "GuidedUNet", "RAUNet", "WhitenedStem"]
 
 
+def gram_filters(size: int) -> Tensor:
+    r"""
+    Products of the discrete orthonormal polynomials of two axes, apart from the constant.
+
+    The polynomials are those of Gram (Savitzky & Golay 1964 smooth with them), orthonormal on
+    ``size`` equidistant points: :math:`\sum_x p_i(x) p_j(x) = \delta_{ij}`. As filters their products
+    measure the derivatives of an image. They have zero sum and unit noise gain, and those of high order
+    see noise but no smooth structure, however bright.
+
+    Parameters
+    ----------
+    size : int
+        The width in pixels, odd.
+
+    Returns
+    -------
+    filters : Tensor, shape (size**2 - 1, 1, size, size)
+        The filters, from low to high order along x, then y.
+    """
+    x = torch.linspace(-1, 1, size, dtype=torch.float64)
+    axis = torch.linalg.qr(torch.stack([x**order for order in range(size)], dim=1)).Q.T
+    filters = torch.einsum("iy,jx->ijyx", axis, axis).reshape(size**2, 1, size, size)
+    return filters[1:].float()
+
+
 class WhitenedStem(nn.Module):
     """
     First features of an image in units of its noise.
 
-    Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters,
-    which start with zero sum and unit noise gain, sees that range uncompressed, so that structure of
-    one sigma on top of a bright core is not lost; ``arcsinh`` then compresses image and filter outputs.
+    Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters sees
+    that range uncompressed, so that noise of one sigma on top of a bright core is not lost;
+    ``arcsinh`` then compresses image and filter outputs. The filters start as `gram_filters` and are
+    trained.
 
     Parameters
     ----------
-    filters : int, optional
-        The number of linear filters.
-
     size : int, optional
-        Their width in pixels, odd.
+        The width of the filters in pixels, odd.
     """
 
-    def __init__(self, filters: int = 14, size: int = 5):
+    def __init__(self, size: int = 5):
         super().__init__()
-        self.bank = nn.Conv2d(1, filters, size, padding=size // 2, bias=False)
-        self.channels = filters + 2
-        with torch.no_grad():
-            weight = self.bank.weight
-            weight -= weight.mean(dim=(2, 3), keepdim=True)
-            weight /= weight.square().sum(dim=(2, 3), keepdim=True).sqrt()
+        filters = gram_filters(size)
+        self.bank = nn.Conv2d(1, len(filters), size, padding=size // 2, bias=False)
+        self.bank.weight = nn.Parameter(filters)
+        self.channels = len(filters) + 2
 
     def forward(self, z: Tensor, valid: Tensor) -> Tensor:
         """
@@ -53,7 +74,7 @@ class WhitenedStem(nn.Module):
 
         Returns
         -------
-        features : Tensor, shape (batch, filters + 2, ny, nx)
+        features : Tensor, shape (batch, size**2 + 1, ny, nx)
             ``arcsinh`` of image and filter outputs, and the validity.
         """
         return torch.cat([torch.asinh(z), torch.asinh(self.bank(z)), valid], dim=1)

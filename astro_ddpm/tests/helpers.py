@@ -18,8 +18,9 @@ SIGMA = 2.0
 def toy_model(*, samples=True, seed=0):
     """Make a small untrained model whose every weight matters."""
     generator = torch.Generator().manual_seed(seed)
-    networks = [RAUNet((4, 8))] + ([GuidedUNet((4, 8), 8)] if samples else [])
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        networks = [RAUNet((4, 8))] + ([GuidedUNet((4, 8), 8)] if samples else [])
         for network in networks:
             for parameter in network.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -27,11 +28,11 @@ def toy_model(*, samples=True, seed=0):
     return Model(*networks, name="toy", sha256="0" * 64, ranges=ranges)
 
 
-def make_image(shape=(40, 36), seed=0, dtype="f4", **kwargs):
+def make_image(shape=(40, 36), seed=0, dtype="f4", amplitude=300, **kwargs):
     """Make a CCDData of a round galaxy with uniform noise, WCS and header."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
-    scene = 300 * np.exp(-0.5 * ((y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2) / 4**2)
+    scene = amplitude * np.exp(-0.5 * ((y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2) / 4**2)
     data = (scene + rng.normal(0, SIGMA, shape)).astype(dtype)
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = "RA---TAN", "DEC--TAN"

@@ -16,7 +16,9 @@ from astro_ddpm.nddata import read_image, unpack
 
 from .helpers import SIGMA, make_image
 
-ALL_DTYPES = [order + kind for order in "<>" for kind in ("u1", "u2", "u4", "i1", "i2", "i4", "i8", "f4", "f8")]
+ALL_DTYPES = [
+    order + kind for order in "<>" for kind in ("u1", "u2", "u4", "i1", "i2", "i4", "i8", "f4", "f8")
+]
 
 
 def make_enhanced(n=5, shape=(12, 10), seed=0, **kwargs):
@@ -241,9 +243,7 @@ class TestEnhancedCCDData:
         with pytest.raises(ValueError, match="quantile needs samples"):
             EnhancedCCDData(np.ones((2, 2)), unit="adu").quantile(0.5)
 
-    @pytest.mark.parametrize(
-        "item", [np.s_[2:7], np.s_[2:7, 3:], np.s_[::2, ::-1], np.s_[..., 1:4]], ids=str
-    )
+    @pytest.mark.parametrize("item", [np.s_[2:7], np.s_[2:7, 3:], np.s_[::2, ::-1], np.s_[..., 1:4]], ids=str)
     def test_slicing(self, item):
         image = make_enhanced(wcs=None)
         part = image[item]

@@ -18,9 +18,7 @@ def _parser():
     prepare = commands.add_parser("prepare", help="turn a list of FITS pairs into arrays")
     prepare.add_argument("listing", help="CSV file of shallow and deep images, relative to its folder")
     prepare.add_argument("output", help=".npz file to write")
-    prepare.add_argument(
-        "--gain", type=float, help="gain of the shallow images in electron per unit of flux"
-    )
+    prepare.add_argument("--gain", type=float, help="gain of the shallow images in electron per unit of flux")
     prepare.add_argument("--overwrite", action="store_true")
 
     for kind in ("raunet", "ddpm"):

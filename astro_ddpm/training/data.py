@@ -59,7 +59,7 @@ class PairDataset(Dataset):
         epoch=0,
         repeat=1,
         augment=True,
-        kinds=(0.4, 0.3, 0.3),
+        kinds=(0.5, 0.25, 0.25),
         max_extra_noise=10.0,
         split_range=(2.0, 60.0),
     ):
@@ -127,6 +127,11 @@ class PairDataModule(pl.LightningDataModule):
 
     seed : int, optional
         Selects order and degradations of all epochs.
+
+    Raises
+    ------
+    ValueError
+        In `setup`, if an epoch does not fill a single batch.
     """
 
     def __init__(
@@ -144,6 +149,10 @@ class PairDataModule(pl.LightningDataModule):
         """Read the arrays."""
         with np.load(self.hparams.train) as train, np.load(self.hparams.validation) as validation:
             self.train, self.validation = dict(train), dict(validation)
+        visits = self.hparams.repeat * len(self.train["shallow"])
+        if visits < self.hparams.batch_size:
+            msg = f"batch_size {self.hparams.batch_size} exceeds the {visits} examples of an epoch"
+            raise ValueError(msg)
 
     def train_dataloader(self):
         """Return the loader of the current epoch; the trainer must reload it at every epoch."""

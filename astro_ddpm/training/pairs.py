@@ -5,13 +5,13 @@ Pairs of a shallow and a deep exposure: one PSF for both, and arrays ready for t
 
 import csv
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from astro_ddpm.noise import estimate_sky_sigma
+from astro_ddpm.utils import atomic_path
 
 __all__ = ["PSFMatch", "homogenize_psf", "prepare_pairs", "read_listing"]
 
@@ -85,9 +85,7 @@ def homogenize_psf(shallow, deep, sigma, kernel_size=9):
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(deep, half, mode="reflect"), (kernel_size, kernel_size)
     )
-    design = np.concatenate(
-        [windows.reshape(deep.size, -1), np.ones((deep.size, 1))], axis=1
-    )
+    design = np.concatenate([windows.reshape(deep.size, -1), np.ones((deep.size, 1))], axis=1)
     use = np.zeros(deep.shape, bool)
     use[half : deep.shape[0] - half, half : deep.shape[1] - half] = True
     use &= np.isfinite(sigma) & np.isfinite(shallow)
@@ -95,9 +93,7 @@ def homogenize_psf(shallow, deep, sigma, kernel_size=9):
         msg = f"shallow of shape {shallow.shape} is too small for kernel_size {kernel_size}"
         raise ValueError(msg)
     weight = 1 / sigma[use]
-    solution = np.linalg.lstsq(
-        design[use.ravel()] * weight[:, None], shallow[use] * weight, rcond=1e-6
-    )[0]
+    solution = np.linalg.lstsq(design[use.ravel()] * weight[:, None], shallow[use] * weight, rcond=1e-6)[0]
     kernel = solution[:-1].reshape(kernel_size, kernel_size)
     image = (design @ solution).reshape(deep.shape)
     return PSFMatch(image, kernel, float(solution[-1]), float(np.sqrt(np.sum(kernel**2))))
@@ -239,8 +235,6 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
         msg = "pairs must all be of one shape; cut stamps of one size first"
         raise ValueError(msg)
     arrays = {key: np.array([row[key] for row in rows], np.float32) for key in rows[0]}
-    partial = output.with_name(f".{output.name}.partial")
-    with partial.open("wb") as file:
+    with atomic_path(output, overwrite=overwrite) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(partial, output)
     return len(rows), len(pairs) - len(rows)

@@ -5,9 +5,10 @@ Find, load and save trained models.
 
 import hashlib
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
+
+from astro_ddpm.utils import atomic_path
 
 __all__ = ["list_models", "load", "save"]
 
@@ -80,7 +81,7 @@ def _load(path, _mtime, _size):
         raise ValueError(msg)
     try:
         return _build(path, tensors, metadata)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, KeyError, TypeError, ValueError) as error:
         msg = f"model {path} holds weights that do not fit its architecture: {error}"
         raise ValueError(msg) from None
 
@@ -155,9 +156,6 @@ def save(model, path, *, overwrite=False):
     if path.suffix != ".safetensors":
         msg = f"path must end in .safetensors, not {path.name!r}"
         raise ValueError(msg)
-    if path.exists() and not overwrite:
-        msg = f"path {path} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
     parts = {"raunet": model.raunet, "network": model.network}
     parts = {name: network for name, network in parts.items() if network is not None}
     tensors = {
@@ -173,7 +171,6 @@ def save(model, path, *, overwrite=False):
         "training": json.dumps(model.training),
         "sha256": sha256,
     }
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(to_bytes(tensors, metadata))
-    os.replace(partial, path)
+    with atomic_path(path, overwrite=overwrite) as partial:
+        partial.write_bytes(to_bytes(tensors, metadata))
     return sha256

@@ -50,9 +50,7 @@ class TestImage:
     def test_uncertainty_is_ccd_equation(self, field):
         header = field.image.header
         electrons = (field.truth + header["SKYLEVEL"]) * header["GAIN"] + header["RDNOISE"] ** 2
-        assert_allclose(
-            field.image.uncertainty.array * header["GAIN"], np.sqrt(electrons), rtol=1e-6
-        )
+        assert_allclose(field.image.uncertainty.array * header["GAIN"], np.sqrt(electrons), rtol=1e-6)
 
     def test_noise_is_white(self, field):
         pull = np.where(field.image.mask, 0, field.image.data - field.truth)
@@ -129,9 +127,7 @@ class TestScene:
         field = make_galaxy_field((256, 256), **options)
         row = field.catalog[0]
         a, axis_ratio = row["r_half"].value, 1 - row["ellipticity"].value
-        aperture = EllipticalAperture(
-            (row["x"].value, row["y"].value), a, a * axis_ratio, theta=row["theta"]
-        )
+        aperture = EllipticalAperture((row["x"].value, row["y"].value), a, a * axis_ratio, theta=row["theta"])
         inside, _ = aperture.do_photometry(field.truth)
         assert_allclose(inside / row["flux"].value, 0.5, atol=0.04)  # the PSF takes some out
 
@@ -144,9 +140,7 @@ class TestScene:
             _Source("sersic", 64.0, 64.0, 1.0, 12.0, 0.0, 0.0, 1.0, spiral=contrast)
             for contrast in (0.0, 1.5)
         )
-        smooth, arms = (
-            _render([source], (129, 129), _Moffat(2.0, 3.5)) for source in (smooth, arms)
-        )
+        smooth, arms = (_render([source], (129, 129), _Moffat(2.0, 3.5)) for source in (smooth, arms))
         ring = np.abs(np.hypot(*(np.mgrid[:129, :129] - 64)) - 12) < 1
         assert np.ptp(arms[ring]) > 5 * np.ptp(smooth[ring])
         assert_allclose(arms[ring].mean(), smooth[ring].mean(), rtol=0.02)
@@ -238,9 +232,7 @@ class TestDeepExposure:
     def test_independent_of_the_image(self, field, seed):
         deep = field.deep_exposure(0.2, seed=seed)
         good = ~field.image.mask
-        pulls = [
-            ((ccd.data - field.truth) / ccd.uncertainty.array)[good] for ccd in (field.image, deep)
-        ]
+        pulls = [((ccd.data - field.truth) / ccd.uncertainty.array)[good] for ccd in (field.image, deep)]
         assert abs(np.corrcoef(pulls)[0, 1]) < 4 / np.sqrt(good.sum())
 
     def test_seed(self, field):

@@ -3,6 +3,8 @@
 Tests for the samplers module: exact answers for Gaussian targets, where samplers are linear.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -112,17 +114,11 @@ class TestGaussian:
         ratios = [spread(sample_dpmpp_2m, levels, std) for std in (0.05, 0.5, 3)]
         assert_allclose(ratios, table, atol=0.005)
 
-    @pytest.mark.parametrize(
-        ("n", "error"), [(6, 0.019), (8, 0.031), (10, 0.025), (16, 0.011), (20, 0.013)]
-    )
+    @pytest.mark.parametrize(("n", "error"), [(6, 0.019), (8, 0.031), (10, 0.025), (16, 0.011), (20, 0.013)])
     def test_default_levels_have_the_promised_spread(self, n, error):
-        assert_allclose(
-            abs(largest_error(sample_dpmpp_2m, log_uniform_levels(n))), error, atol=0.0006
-        )
+        assert_allclose(abs(largest_error(sample_dpmpp_2m, log_uniform_levels(n))), error, atol=0.0006)
 
-    @pytest.mark.parametrize(
-        ("n", "error"), [(6, 0.30), (8, 0.23), (10, 0.18), (16, 0.12), (20, 0.10)]
-    )
+    @pytest.mark.parametrize(("n", "error"), [(6, 0.30), (8, 0.23), (10, 0.18), (16, 0.12), (20, 0.10)])
     def test_ddim_is_too_narrow(self, n, error):
         assert_allclose(-largest_error(sample_ddim, log_uniform_levels(n)), error, atol=0.006)
 
@@ -165,14 +161,10 @@ class TestConvergence:
         return std / (std**2 + low**2) * np.sqrt(variance)
 
     @pytest.mark.parametrize("std", [0.1, 0.5, 3.0])
-    @pytest.mark.parametrize(
-        ("sampler", "order"), [(sample_ddpm, 1), (sample_ddim, 1), (sample_dpmpp_2m, 2)]
-    )
+    @pytest.mark.parametrize(("sampler", "order"), [(sample_ddpm, 1), (sample_ddim, 1), (sample_dpmpp_2m, 2)])
     def test_order(self, sampler, order, std):
         exact = self.limit(sampler, 0.02, 20, std)
-        errors = [
-            spread(sampler, log_uniform_levels(n + 1), std) - exact for n in (200, 400, 800)
-        ]
+        errors = [spread(sampler, log_uniform_levels(n + 1), std) - exact for n in (200, 400, 800)]
         assert abs(errors[-1]) < 0.01
         assert_allclose(np.divide(errors[:-1], errors[1:]), 2**order, rtol=0.06)
 
@@ -275,12 +267,10 @@ class TestEverySampler:
 
     def test_callback(self, sampler):
         calls = []
-        x = self.run(
-            sampler, log_uniform_levels(5), callback=lambda i, x: calls.append((i, x.clone()))
-        )
+        x = self.run(sampler, log_uniform_levels(5), callback=lambda i, x: calls.append((i, x.clone())))
         assert [i for i, _ in calls] == list(range(5))
         assert_array_equal(calls[-1][1], x)
-        assert all((a != b).any() for (_, a), (_, b) in zip(calls, calls[1:], strict=False))
+        assert all((a != b).any() for (_, a), (_, b) in pairwise(calls))
 
     def test_start_is_not_changed(self, sampler):
         start = torch.ones(4, dtype=torch.float64)

@@ -73,9 +73,7 @@ class TestCosineLevels:
         angle = (np.arange(n + 1) / n + offset) / (1 + offset) * np.pi / 2
         alpha_bar = np.cos(angle) ** 2 / np.cos(angle[0]) ** 2
         alpha_bar[-1] = alpha_bar[-2] * (1 - 0.999)
-        assert_allclose(
-            cosine_levels(n, offset).flip(0), np.sqrt(1 / alpha_bar - 1), rtol=1e-9, atol=1e-12
-        )
+        assert_allclose(cosine_levels(n, offset).flip(0), np.sqrt(1 / alpha_bar - 1), rtol=1e-9, atol=1e-12)
 
     def test_beta_max_limits_every_step(self):
         levels = cosine_levels(40, beta_max=0.1).numpy()

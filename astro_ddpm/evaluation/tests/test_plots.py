@@ -120,8 +120,7 @@ class TestContent:
     def test_noise_is_measured_if_not_given(self, field, enhanced):
         image = np.ma.array(field.image.data, mask=field.image.mask)
         norms = [
-            panels(plot_comparison(enhanced, image=given))["Input"].norm
-            for given in (image, field.image)
+            panels(plot_comparison(enhanced, image=given))["Input"].norm for given in (image, field.image)
         ]
         assert_allclose(norms[0].vmin, norms[1].vmin, rtol=0.25)
 
@@ -155,9 +154,7 @@ class TestFigure:
 
     @pytest.mark.parametrize("module", ["datasets", "evaluation"])
     def test_imports_are_light(self, module):
-        code = (
-            f"import sys, astro_ddpm.{module}; print(*{{'torch', 'matplotlib'}} & set(sys.modules))"
-        )
+        code = f"import sys, astro_ddpm.{module}; print(*{{'torch', 'matplotlib'}} & set(sys.modules))"
         run = [sys.executable, "-c", code]
         result = subprocess.run(run, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == ""

@@ -1,0 +1,231 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of the command line and of the file step behind it.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.table import QTable
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm import EnhancedCCDData, enhance, zoo
+from astro_ddpm.cli import main
+from astro_ddpm.pipeline import enhance_file
+
+from .helpers import SIGMA, make_image, toy_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    zoo.save(toy_model(), tmp_path / "toy.safetensors")
+    return str(tmp_path / "toy.safetensors")
+
+
+@pytest.fixture
+def image(tmp_path):
+    make_image().write(tmp_path / "image.fits")
+    return str(tmp_path / "image.fits")
+
+
+@pytest.fixture
+def exposure(tmp_path):
+    """Image, weight and data quality, each in extension N2 of a file of its own."""
+    ccd = make_image()
+    quality = np.zeros(ccd.shape, ">i4")
+    quality[:, 7] = 4
+    weight = np.full(ccd.shape, SIGMA**-2, ">f4")
+    weight[3] = 0
+    for name, data in (("ooi", ccd.data), ("oow", weight), ("ood", quality)):
+        hdus = [fits.PrimaryHDU(), fits.CompImageHDU(data, name="N2")]
+        hdus[0].header["OBSERVAT"] = "CTIO"
+        fits.HDUList(hdus).writeto(tmp_path / f"{name}.fits.fz")
+    return {name: str(tmp_path / f"{name}.fits.fz") for name in ("ooi", "oow", "ood")}
+
+
+class TestEnhance:
+    """Test ``astro-ddpm enhance``."""
+
+    def test_same_as_the_function(self, tmp_path, image, model, capsys):
+        out = tmp_path / "out.fits"
+        options = ["--model", model, "--samples", "2", "--steps", "3", "--seed", "5"]
+        assert main(["enhance", image, "-o", str(out), *options]) == 0
+        captured = capsys.readouterr()
+        assert "36 x 40 pixels, model toy, 2 samples, seed 5" in captured.out
+        assert "3/3" in captured.err
+        expected = enhance(make_image(), model=model, n_samples=2, steps=3, seed=5)
+        assert_allclose(EnhancedCCDData.read(out).samples, expected.samples, rtol=1e-6, atol=1e-5)
+
+    def test_quiet(self, tmp_path, image, model, capsys):
+        args = [
+            "enhance",
+            image,
+            "-o",
+            str(tmp_path / "o.fits"),
+            "--model",
+            model,
+            "--samples",
+            "1",
+            "--quiet",
+        ]
+        assert main(args) == 0
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err) == ("", "")
+
+    def test_weight_and_mask_planes(self, tmp_path, exposure, model):
+        out = tmp_path / "out.fits"
+        planes = ["--weight", exposure["oow"], "--mask", exposure["ood"], "--ext", "n2"]
+        options = ["--model", model, "--samples", "2", "--steps", "2", "--seed", "1", "--quiet"]
+        assert main(["enhance", exposure["ooi"], "-o", str(out), *planes, *options]) == 0
+        back = EnhancedCCDData.read(out)
+        assert back.mask[:, 7].all()
+        assert back.mask.sum() == 40
+        assert np.isfinite(back.data).all()
+        assert back.meta["OBSERVAT"] == "CTIO"
+        # pixels without weight are filled: their uncertainty is not infinite
+        assert back.uncertainty.array.max() < 100 * SIGMA
+
+    def test_other_planes(self, tmp_path, image, model):
+        for name, value in (("stddev", SIGMA), ("variance", SIGMA**2)):
+            fits.PrimaryHDU(np.full((40, 36), value)).writeto(tmp_path / f"{name}.fits")
+            bare = tmp_path / f"{name}_bare.fits"
+            fits.PrimaryHDU(make_image().data).writeto(bare)
+            result = enhance_file(
+                bare, tmp_path / f"{name}_out.fits", **{name: tmp_path / f"{name}.fits"}, model=model,
+                n_samples=1, seed=1,
+            )  # fmt: skip
+            expected = enhance(make_image(), model=model, n_samples=1, seed=1)
+            assert_allclose(result.data, expected.data, rtol=1e-5, atol=1e-4)
+
+    def test_overwriting(self, tmp_path, image, model, capsys):
+        args = [
+            "enhance",
+            image,
+            "-o",
+            str(tmp_path / "o.fits"),
+            "--model",
+            model,
+            "--samples",
+            "1",
+            "--quiet",
+        ]
+        (tmp_path / "o.fits").write_text("precious")
+        assert main(args) == 1
+        assert "exists" in capsys.readouterr().err
+        assert (tmp_path / "o.fits").read_text() == "precious"
+        assert main([*args, "--overwrite"]) == 0
+        assert CCDData.read(tmp_path / "o.fits").shape == (40, 36)
+
+    @pytest.mark.parametrize(
+        ("args", "match"),
+        [
+            (["missing.fits", "-o", "{}/o.fits"], "missing.fits"),
+            (["{}/image.fits", "-o", "{}/nowhere/o.fits"], "no folder"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--ext", "9"], "ext '9' is not in"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--samples", "0"], "n_samples must be"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--model", "none"], "unknown model 'none'"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--background", "dark"], "background must be"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--mask", "{}/small.fits"], "mask .* has shape"),
+            (["{}/toy.safetensors", "-o", "{}/o.fits"], "FITS|SIMPLE"),
+        ],
+    )
+    def test_errors_have_no_traceback(self, tmp_path, image, model, capsys, args, match):
+        fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "small.fits")
+        options = [] if "--model" in args else ["--model", model]
+        code = main(["enhance", *(arg.replace("{}", str(tmp_path)) for arg in args), *options])
+        error = capsys.readouterr().err
+        assert code == 1
+        assert error.splitlines()[-1].startswith("astro-ddpm: error: ")
+        assert "Traceback" not in error
+        assert __import__("re").search(match, error)
+        assert not (tmp_path / "o.fits").exists()
+
+    def test_debug_shows_where(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            main(["--debug", "enhance", "missing.fits", "-o", str(tmp_path / "o.fits")])
+
+    def test_wrong_usage(self, capsys):
+        for args in ([], ["enhance"], ["paint"], ["enhance", "a.fits", "-o", "b.fits", "--samples", "x"]):
+            with pytest.raises(SystemExit) as error:
+                main(args)
+            assert error.value.code == 2
+        capsys.readouterr()
+
+    def test_warnings_are_one_line(self, tmp_path, model, capsys):
+        fits.PrimaryHDU(make_image((80, 80)).data).writeto(tmp_path / "bare.fits")
+        out = str(tmp_path / "o.fits")
+        args = ["enhance", str(tmp_path / "bare.fits"), "-o", out, "--model", model, "--samples", "1"]
+        assert main([*args, "--quiet"]) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("astro-ddpm: warning: the image has no uncertainty")
+
+    def test_interrupt(self, monkeypatch, capsys):
+        def interrupt(args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("astro_ddpm.cli.list_models", interrupt)
+        assert main(["models"]) == 130
+        assert "interrupted" in capsys.readouterr().err
+
+
+class TestEnhanceFile:
+    """Test the step of a pipeline."""
+
+    def test_two_planes_of_noise(self, tmp_path, image):
+        with pytest.raises(ValueError, match="at most one of stddev, variance and weight"):
+            enhance_file(image, tmp_path / "o.fits", stddev=image, weight=image)
+
+    def test_mask_of_the_file_is_kept(self, tmp_path, model):
+        mask = np.zeros((40, 36), bool)
+        mask[2, 2] = True
+        make_image(mask=mask).write(tmp_path / "masked.fits")
+        quality = np.zeros((40, 36), "i2")
+        quality[4, 4] = 1
+        fits.PrimaryHDU(quality).writeto(tmp_path / "quality.fits")
+        result = enhance_file(
+            tmp_path / "masked.fits", tmp_path / "o.fits", mask=tmp_path / "quality.fits", model=model,
+            n_samples=1,
+        )  # fmt: skip
+        assert_array_equal(result.mask, mask | (quality > 0))
+
+
+class TestDemo:
+    """Test ``astro-ddpm demo``."""
+
+    def test_demo(self, tmp_path, model, capsys):
+        folder = tmp_path / "demo"
+        args = ["demo", "-o", str(folder), "--model", model, "--samples", "3", "--size", "96"]
+        assert main(args) == 0
+        out = capsys.readouterr().out
+        assert "true" in out
+        assert "median flux error" in out
+        enhanced = EnhancedCCDData.read(folder / "enhanced.fits")
+        assert enhanced.samples.shape == (3, 96, 96)
+        assert CCDData.read(folder / "input.fits").mask.any()
+        table = QTable.read(folder / "fluxes.ecsv")
+        assert {"true", "input", "input_err", "enhanced", "enhanced_err", "pull"} <= {*table.colnames}
+        assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+        assert main(args) == 1
+        assert "would be overwritten" in capsys.readouterr().err
+        assert main([*args, "--overwrite", "--quiet"]) == 0
+
+
+class TestProcess:
+    """Test the program as the shell sees it."""
+
+    def test_models_and_version(self):
+        run = [sys.executable, "-m", "astro_ddpm"]
+        out = subprocess.run([*run, "models"], check=True, capture_output=True, text=True).stdout
+        assert [line.split()[0] for line in out.splitlines()] == zoo.list_models()
+        out = subprocess.run([*run, "--version"], check=True, capture_output=True, text=True).stdout
+        assert out.split()[0] == "astro-ddpm"
+
+    def test_exit_code(self, tmp_path):
+        run = [sys.executable, "-m", "astro_ddpm", "enhance", "missing.fits", "-o", str(tmp_path / "o.fits")]
+        done = subprocess.run(run, check=False, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr

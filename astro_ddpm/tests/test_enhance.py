@@ -1,0 +1,400 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of `enhance`: invariances, what is kept, and what is refused.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.utils.exceptions import AstropyUserWarning
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm import EnhancedCCDData, __version__, enhance, zoo
+
+from .helpers import SIGMA, make_image, toy_model
+
+DDPM = toy_model()
+RAUNET = toy_model(samples=False)
+OPTIONS = {"model": DDPM, "n_samples": 3, "steps": 3, "seed": 1}
+
+
+def planes(enhanced):
+    return enhanced.data, enhanced.uncertainty.array, enhanced.samples
+
+
+class TestInvariance:
+    """Test what must not change the result."""
+
+    @pytest.mark.parametrize("model", ["ddpm", "raunet"])
+    @pytest.mark.parametrize("factor", [1e-3, 1e3])
+    def test_scaling(self, model, factor):
+        ccd = make_image()
+        scaled = make_image(uncertainty=StdDevUncertainty(factor * ccd.uncertainty.array))
+        scaled.data = (factor * ccd.data).astype("f4")
+        options = {"model": model, "n_samples": 2, "steps": 4, "seed": 1}
+        for one, other in zip(
+            planes(enhance(ccd, **options)), planes(enhance(scaled, **options)), strict=True
+        ):
+            if one is not None:
+                assert_allclose(other, factor * one, rtol=1e-5, atol=1e-5 * factor * SIGMA)
+
+    def test_unit(self):
+        ccd = make_image(unit="Jy")
+        milli = make_image(unit="mJy", uncertainty=StdDevUncertainty(1e3 * ccd.uncertainty.array))
+        milli.data = 1e3 * ccd.data
+        first, second = enhance(ccd, **OPTIONS), enhance(milli, **OPTIONS)
+        assert second.unit == u.mJy
+        assert_allclose(second.convert_unit_to("Jy").data, first.data, rtol=1e-5, atol=1e-5 * SIGMA)
+
+    def test_seed(self):
+        ccd = make_image()
+        first, same = enhance(ccd, **OPTIONS), enhance(ccd, **OPTIONS)
+        other = enhance(ccd, **(OPTIONS | {"seed": 2}))
+        assert_array_equal(first.samples, same.samples)
+        assert np.abs(first.samples - other.samples).max() > 0.1
+
+    def test_recorded_seed_repeats_the_result(self):
+        ccd = make_image()
+        first = enhance(ccd, **(OPTIONS | {"seed": None}))
+        again = enhance(ccd, **(OPTIONS | {"seed": first.meta["DDPMSEED"]}))
+        assert_array_equal(first.samples, again.samples)
+
+    def test_batch_size_and_number_of_samples(self):
+        ccd = make_image()
+        first = enhance(ccd, **(OPTIONS | {"n_samples": 5, "batch_size": 5}))
+        second = enhance(ccd, **(OPTIONS | {"n_samples": 5, "batch_size": 2, "tile_size": 64}))
+        fewer = enhance(ccd, **(OPTIONS | {"n_samples": 2}))
+        assert_allclose(first.samples, second.samples, atol=1e-4 * SIGMA)
+        assert_allclose(first.samples[:2], fewer.samples, atol=1e-4 * SIGMA)
+
+    def test_global_random_state_is_left_alone(self):
+        np_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+        enhance(make_image(), **OPTIONS)
+        assert_array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), torch_state)
+
+    @pytest.mark.parametrize(
+        "uncertainty",
+        [VarianceUncertainty(np.full((40, 36), SIGMA**2)), InverseVariance(np.full((40, 36), SIGMA**-2))],
+    )
+    def test_kinds_of_uncertainty(self, uncertainty):
+        expected = enhance(make_image(), **OPTIONS)
+        result = enhance(make_image(uncertainty=uncertainty), **OPTIONS)
+        assert_allclose(result.data, expected.data, rtol=1e-5, atol=1e-4)
+        result = enhance(make_image(uncertainty=None), uncertainty=SIGMA, **OPTIONS)
+        assert_allclose(result.data, expected.data, rtol=1e-5, atol=1e-4)
+
+    @pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8", "i2", ">i4", "u2"])
+    def test_dtypes(self, dtype):
+        ccd = make_image()
+        ccd.data = np.round(ccd.data + 20).astype("f4")
+        other = make_image()
+        other.data = ccd.data.astype(dtype)
+        expected, result = (enhance(image, background=20, **OPTIONS) for image in (ccd, other))
+        assert_allclose(result.data, expected.data, rtol=1e-5, atol=1e-4)
+        assert result.data.dtype.isnative
+        assert result.data.dtype.itemsize == (8 if dtype in (">f8", ">i4") else 4)
+        assert result.samples.dtype == result.uncertainty.array.dtype == result.data.dtype
+
+    def test_memory_mapped_file(self, tmp_path):
+        ccd = make_image()
+        ccd.write(tmp_path / "image.fits")
+        expected = enhance(ccd, **OPTIONS)
+        with fits.open(tmp_path / "image.fits", memmap=True) as hdus:
+            result = enhance(hdus[0], uncertainty=SIGMA, **OPTIONS)
+        assert_allclose(result.data, expected.data, rtol=1e-6, atol=1e-5)
+        assert_allclose(enhance(tmp_path / "image.fits", **OPTIONS).data, expected.data, rtol=1e-6, atol=1e-5)
+
+
+class TestInputIsKept:
+    """Test that the input survives and that what it carried arrives."""
+
+    def test_bytes_of_the_input(self):
+        mask = np.zeros((40, 36), bool)
+        mask[:, 5] = True
+        ccd = make_image(mask=mask)
+        ccd.data[3, 3] = np.nan
+        before = ccd.data.tobytes(), ccd.mask.tobytes(), ccd.uncertainty.array.tobytes(), ccd.meta.tostring()
+        for array in (ccd.data, ccd.mask, ccd.uncertainty.array):
+            array.flags.writeable = False
+        for treatment in ("fill", "propagate"):
+            enhance(ccd, mask_treatment=treatment, background=3.0, **OPTIONS)
+        after = ccd.data.tobytes(), ccd.mask.tobytes(), ccd.uncertainty.array.tobytes(), ccd.meta.tostring()
+        assert before == after
+
+    def test_attributes(self):
+        ccd = make_image(mask=np.zeros((40, 36), bool), psf=np.ones((3, 3)), flags=np.ones((40, 36), int))
+        result = enhance(ccd, **OPTIONS)
+        assert isinstance(result, EnhancedCCDData)
+        assert isinstance(result.uncertainty, StdDevUncertainty)
+        assert result.unit == ccd.unit
+        assert result.wcs.to_header_string() == ccd.wcs.to_header_string()
+        assert result.wcs is not ccd.wcs
+        for name in ("mask", "psf", "flags"):
+            assert_array_equal(getattr(result, name), getattr(ccd, name))
+            assert getattr(result, name) is not getattr(ccd, name)
+        assert result.meta["OBJECT"] == "galaxy"
+        assert result.samples.shape == (3, 40, 36)
+
+    def test_mean_is_free_of_the_noise_of_the_draws(self):
+        options = OPTIONS | {"steps": 6}
+        many = enhance(make_image(), **(options | {"n_samples": 64}))
+        few = [enhance(make_image(), **(options | {"n_samples": 4, "seed": seed})) for seed in (2, 3)]
+        scatter = np.std(few[0].data - few[1].data)
+        plain = np.std(few[0].samples.mean(axis=0) - few[1].samples.mean(axis=0))
+        assert scatter < 0.3 * plain
+        standard_error = many.samples.std(axis=0) / 8
+        assert np.mean(((many.samples.mean(axis=0) - many.data) / standard_error) ** 2) < 1.5
+
+    def test_provenance(self):
+        result = enhance(make_image(), depth=0.3, **OPTIONS)
+        meta = result.meta
+        assert meta["DDPMVERS"] == __version__
+        assert (meta["DDPMMODL"], meta["DDPMSHA"]) == ("toy", DDPM.sha256)
+        assert (meta["DDPMSEED"], meta["DDPMNSAM"], meta["DDPMSTEP"], meta["DDPMDEP"]) == (1, 3, 3, 0.3)
+        assert (meta["DDPMDEVI"], meta["DDPMNOIS"], meta["DDPMBKG"]) == ("cpu", "given", "none")
+        assert "enhance: model='toy', seed=1" in str(meta["HISTORY"]).replace("\n", "")
+        again = enhance(result, background=1.5, **OPTIONS)
+        assert str(again.meta["HISTORY"]).count("enhance:") == 2
+        assert again.meta["DDPMBKG"] == 1.5
+        assert "HISTORY" not in enhance(make_image(), add_keyword=False, **OPTIONS).meta
+
+    def test_provenance_in_a_dictionary(self):
+        ccd = make_image(meta={"OBJECT": "galaxy"})
+        again = enhance(enhance(ccd, **OPTIONS), **OPTIONS)
+        assert again.meta["HISTORY"].count("enhance:") == 2
+        assert "HISTORY" not in ccd.meta
+
+    def test_fits_round_trip(self, tmp_path):
+        mask = np.zeros((40, 36), bool)
+        mask[7] = True
+        result = enhance(make_image(mask=mask), **OPTIONS)
+        result.write(tmp_path / "result.fits")
+        back = EnhancedCCDData.read(tmp_path / "result.fits")
+        for one, other in zip(planes(result), planes(back), strict=True):
+            assert_array_equal(one, other)
+        assert_array_equal(back.mask, mask)
+        assert back.meta["DDPMSHA"] == DDPM.sha256
+        assert "enhance: model='toy'" in str(back.meta["HISTORY"]).replace("\n", "")
+
+    def test_plain_inputs(self):
+        data = make_image().data
+        for image in (data, data * u.Jy, NDData(data, unit="Jy"), np.ma.array(data)):
+            result = enhance(image, uncertainty=SIGMA, **OPTIONS)
+            assert isinstance(result, EnhancedCCDData)
+            assert result.unit == getattr(image, "unit", u.dimensionless_unscaled)
+
+
+class TestMaskTreatment:
+    """Test holes."""
+
+    @pytest.fixture
+    def holed(self):
+        mask = np.zeros((40, 36), bool)
+        mask[:, 18] = mask[20:24, 3:9] = True
+        ccd = make_image(mask=mask)
+        ccd.data[mask] = 1e9
+        ccd.data[0, 0], ccd.data[1, 1] = np.nan, np.inf
+        return ccd
+
+    def test_fill(self, holed):
+        result = enhance(holed, **OPTIONS)
+        assert all(np.isfinite(plane).all() for plane in planes(result))
+        assert np.abs(result.data).max() < 1e3
+        assert_array_equal(result.mask, holed.mask | ~np.isfinite(holed.data))
+
+    def test_content_of_holes_does_not_matter(self, holed):
+        result = enhance(holed, **OPTIONS)
+        holed.data[holed.mask] = -7
+        holed.uncertainty.array[holed.mask] = 0
+        assert_array_equal(enhance(holed, **OPTIONS).samples, result.samples)
+
+    def test_propagate(self, holed):
+        filled, result = enhance(holed, **OPTIONS), enhance(holed, mask_treatment="propagate", **OPTIONS)
+        bad = holed.mask | ~np.isfinite(holed.data)
+        assert_array_equal(result.data[bad], holed.data[bad])
+        assert_array_equal(result.uncertainty.array[bad], holed.uncertainty.array[bad])
+        assert_array_equal(result.samples[:, bad], np.broadcast_to(holed.data[bad], (3, bad.sum())))
+        assert_array_equal(result.data[~bad], filled.data[~bad])
+
+    def test_propagate_without_uncertainty(self, holed):
+        holed.uncertainty = None
+        with pytest.warns(AstropyUserWarning, match="no uncertainty"):
+            result = enhance(holed, mask_treatment="propagate", **OPTIONS)
+        assert_array_equal(np.isnan(result.uncertainty.array), result.mask)
+
+    def test_no_mask_stays_no_mask(self):
+        assert enhance(make_image(), **OPTIONS).mask is None
+
+
+class TestNoiseAndBackground:
+    """Test what is assumed about noise and sky."""
+
+    def test_estimated_noise(self):
+        with pytest.warns(AstropyUserWarning, match="uniform noise of .* adu was measured") as record:
+            result = enhance(make_image((80, 80), uncertainty=None), **OPTIONS)
+        assert record[0].filename == __file__
+        assert result.meta["DDPMNOIS"] == "estimated"
+        given = enhance(make_image((80, 80)), **OPTIONS)
+        assert np.std(result.data - given.data) < 0.3 * SIGMA
+
+    def test_pedestal_warns(self):
+        ccd = make_image()
+        ccd.data += 500
+        with pytest.warns(AstropyUserWarning, match="sky level of 50"):
+            enhance(ccd, **OPTIONS)
+
+    @pytest.mark.parametrize("background", ["photutils", 500, 500 * u.adu, np.full((40, 36), 500.0)])
+    def test_background_is_subtracted_and_added_back(self, background):
+        expected = enhance(make_image(), **OPTIONS)
+        ccd = make_image()
+        ccd.data += 500
+        result = enhance(ccd, background=background, **OPTIONS)
+        tolerance = 0.5 * SIGMA if isinstance(background, str) else 1e-3
+        assert_allclose(np.median(result.data - expected.data), 500, atol=tolerance)
+        assert_allclose(np.median(result.samples - expected.samples), 500, atol=tolerance)
+
+    def test_background_errors(self):
+        with pytest.raises(ValueError, match="background must be None, 'photutils'"):
+            enhance(make_image(), background="sky", **OPTIONS)
+        with pytest.raises(ValueError, match="background has shape"):
+            enhance(make_image(), background=np.ones((3, 3)), **OPTIONS)
+        with pytest.raises(ValueError, match="background must be finite"):
+            enhance(make_image(), background=np.nan, **OPTIONS)
+        with pytest.raises(u.UnitConversionError):
+            enhance(make_image(), background=1 * u.m, **OPTIONS)
+
+
+class TestOptions:
+    """Test what is refused."""
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"n_samples": 0}, "n_samples must be"),
+            ({"n_samples": 2.5}, "n_samples must be"),
+            ({"n_samples": None}, "n_samples must be"),
+            ({"steps": 0}, "steps must be"),
+            ({"batch_size": -1}, "batch_size must be"),
+            ({"tile_size": 0}, "tile_size must be"),
+            ({"seed": -1}, "seed must be"),
+            ({"seed": 2**63}, "seed must be"),
+            ({"depth": 0}, "depth must be"),
+            ({"depth": np.nan}, "depth must be"),
+            ({"mask_treatment": "zero"}, "mask_treatment must be"),
+            ({"model": "unet"}, "unknown model 'unet'"),
+            ({"device": "abacus"}, "device 'abacus'"),
+            ({"uncertainty": 1.0}, "uncertainty is given although"),
+        ],
+    )
+    def test_errors(self, options, match):
+        with pytest.raises(ValueError, match=match):
+            enhance(make_image(), **(OPTIONS | options))
+
+    @pytest.mark.parametrize(
+        ("image", "match"),
+        [
+            (np.ones((3, 8, 8)), "two-dimensional"),
+            (np.ones((0, 0)), "empty"),
+            (np.ma.masked_all((8, 8)), "no valid pixel"),
+            (np.ones((1024, 1025)), "too large"),
+        ],
+    )
+    def test_images(self, image, match):
+        with pytest.raises(ValueError, match=match):
+            enhance(image, uncertainty=1.0, **OPTIONS)
+
+    def test_depth_outside_the_range(self):
+        with pytest.warns(AstropyUserWarning, match="depth 0.9 lies outside"):
+            enhance(make_image(), depth=0.9, **OPTIONS)
+
+    @pytest.mark.parametrize("shape", [(1, 40), (7, 13), (33, 65)])
+    def test_any_size(self, shape):
+        result = enhance(make_image(shape, amplitude=0), **OPTIONS)
+        assert result.samples.shape == (3, *shape)
+
+    def test_progress_bar(self, capsys):
+        enhance(make_image(), **OPTIONS)
+        assert capsys.readouterr().err == ""
+        enhance(make_image(), progress_bar=True, **OPTIONS)
+        assert "3/3" in capsys.readouterr().err
+
+    def test_raunet_gives_no_samples(self):
+        result = enhance(make_image(), model=RAUNET)
+        assert result.samples is None
+        assert result.meta["DDPMNSAM"] == 0
+
+    def test_model_from_file(self, tmp_path):
+        zoo.save(DDPM, tmp_path / "mine.safetensors")
+        result = enhance(make_image(), **(OPTIONS | {"model": tmp_path / "mine.safetensors"}))
+        assert_array_equal(result.samples, enhance(make_image(), **OPTIONS).samples)
+        assert result.meta["DDPMMODL"] == "mine"
+
+    def test_one_sample(self):
+        one = enhance(make_image(), **(OPTIONS | {"n_samples": 1}))
+        raunet = enhance(make_image(), model=RAUNET)
+        assert_allclose(one.uncertainty.array, raunet.uncertainty.array, rtol=1e-4)
+
+
+class TestDefaultModels:
+    """Test the models that ship with the package."""
+
+    @pytest.mark.parametrize("model", ["raunet", "ddpm"])
+    def test_noise_falls_and_errors_are_honest(self, model):
+        rng = np.random.default_rng(5)
+        ccd = make_image((64, 64))
+        y, x = np.mgrid[:64, :64]
+        scene = 30 * np.exp(-np.hypot(y - 32, x - 32) / 6)
+        ccd.data = (scene + rng.normal(0, SIGMA, scene.shape)).astype("f4")
+        result = enhance(ccd, model=model, n_samples=8, seed=1)
+        error = result.data - scene
+        assert error.std() < 0.4 * SIGMA
+        assert 0.6 < np.std(error / result.uncertainty.array) < 1.5
+        assert abs(error.mean()) < 0.1 * SIGMA
+        if result.samples is not None:
+            spread = result.samples.std(axis=0, ddof=1).mean() / SIGMA
+            assert 0.2 < spread < 0.45
+
+    def test_fills_a_column_in_a_galaxy(self):
+        y, x = np.mgrid[:64, :64]
+        scene = 100 * np.exp(-np.hypot(y - 32, x - 32) / 8)
+        data = scene + np.random.default_rng(2).normal(0, SIGMA, scene.shape)
+        mask = np.zeros(scene.shape, bool)
+        mask[:, 30] = True
+        data[mask] = 1e5
+        ccd = CCDData(data.astype("f4"), unit="adu", mask=mask)
+        result = enhance(ccd, uncertainty=SIGMA, model="raunet")
+        error = (result.data - scene)[mask]
+        assert np.sqrt(np.mean(error**2)) < 3 * SIGMA
+        assert np.abs(error / result.uncertainty.array[mask]).max() < 6
+
+
+class TestImports:
+    """Test that heavy packages are imported late, or not at all."""
+
+    @staticmethod
+    def modules(code):
+        code += "; import sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+        return subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.split()
+
+    def test_import_is_light(self):
+        loaded = self.modules("import astro_ddpm, astro_ddpm.cli, astro_ddpm.zoo, astro_ddpm.datasets")
+        assert not {"torch", "lightning", "pytorch_lightning", "matplotlib", "photutils"} & {*loaded}
+
+    def test_inference_never_imports_lightning(self):
+        code = "import astro_ddpm, numpy; astro_ddpm.enhance(numpy.eye(16), uncertainty=1.0, model='raunet')"
+        loaded = self.modules(code)
+        assert "torch" in loaded
+        assert not {"lightning", "pytorch_lightning"} & {*loaded}
+
+    def test_training_is_light_until_used(self):
+        loaded = self.modules("from astro_ddpm.training import homogenize_psf")
+        assert not {"torch", "lightning", "pytorch_lightning"} & {*loaded}

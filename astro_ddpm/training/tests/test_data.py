@@ -1,0 +1,183 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the data module.
+"""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm.training import PairDataModule, PairDataset
+from astro_ddpm.training.tests.helpers import simulated_arrays
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return simulated_arrays(12, size=64)
+
+
+def pull(example):
+    """Return the residual where pixels were measured, in units of its expected scatter."""
+    residual = example["residual"][example["valid"] > 0]
+    return residual / np.sqrt(1 + example["depth"] ** 2)
+
+
+def check_unit_scatter(examples):
+    pulls = np.concatenate([pull(example) for example in examples])
+    # of 30 % of the examples the noise is correlated over up to 0.8 pixels
+    error = 1 / np.sqrt(pulls.size / 4)
+    assert abs(pulls.mean()) < 4 * error
+    assert abs(pulls.var() - 1) < 4 * np.sqrt(2) * error
+
+
+class TestPairDataset:
+    def test_shapes_and_dtypes(self, arrays):
+        for augment in (True, False):
+            example = PairDataset(arrays, augment=augment)[3]
+            assert sorted(example) == ["depth", "residual", "valid", "z"]
+            for name in ("residual", "valid", "z"):
+                assert example[name].shape == (1, 64, 64)
+                assert example[name].dtype == np.float32
+            assert example["depth"].dtype == np.float32
+            assert np.ndim(example["depth"]) == 0
+
+    def test_length(self, arrays):
+        assert len(PairDataset(arrays)) == 12
+        assert len(PairDataset(arrays, repeat=5)) == 60
+
+    def test_validation_shows_pairs_as_they_are(self, arrays):
+        data = PairDataset(arrays, augment=False, seed=3)
+        for i in (0, 5):
+            example = data[i]
+            assert_allclose(example["z"][0], arrays["shallow"][i] / arrays["sigma"][i], rtol=1e-6)
+            recovered = example["residual"][0] * arrays["sigma"][i] + arrays["shallow"][i]
+            assert_allclose(recovered, arrays["target"][i], atol=1e-4)
+            assert example["valid"].all()
+            assert example["depth"] == arrays["depth"][i]
+
+    def test_draws_follow_from_seed_epoch_and_index(self, arrays):
+        one, two = (PairDataset(arrays, seed=1, epoch=2, repeat=2) for _ in range(2))
+        two[7]  # what was drawn before does not matter
+        for name in ("z", "valid", "residual", "depth"):
+            assert_array_equal(one[15][name], two[15][name])
+        other = [
+            PairDataset(arrays, seed=2, epoch=2, repeat=2)[15],
+            PairDataset(arrays, seed=1, epoch=3, repeat=2)[15],
+            one[3],  # the same pair, visited before
+        ]
+        for example in other:
+            assert (example["z"] != one[15]["z"]).any()
+
+    def test_arrays_are_not_changed(self, arrays):
+        copies = {name: values.copy() for name, values in arrays.items()}
+        data = PairDataset(arrays)
+        for i in range(12):
+            data[i]
+        for name, values in copies.items():
+            assert_array_equal(arrays[name], values)
+
+    @pytest.mark.parametrize("kinds", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.4, 0.3, 0.3)])
+    def test_residual_is_unit_noise(self, arrays, kinds):
+        # the two noises are independent, so their variances add: 1 + depth^2, whatever the kind
+        data = PairDataset(arrays, kinds=kinds, repeat=3)
+        check_unit_scatter([data[i] for i in range(len(data))])
+
+    def test_validation_residual_is_unit_noise(self, arrays):
+        data = PairDataset(arrays, augment=False)
+        check_unit_scatter([data[i] for i in range(len(data))])
+
+    def test_split_is_independent_of_the_input(self):
+        # on an empty sky what the input shows tells nothing about the noise of the target; with the deep
+        # image itself as the target the two would be correlated
+        arrays = simulated_arrays(12, size=64, flux=0)
+        data = PairDataset(arrays, kinds=(0, 0, 1), repeat=3, split_range=(0.5, 2.0))
+        examples = [data[i] for i in range(len(data))]
+        good = [example["valid"] > 0 for example in examples]
+        z = np.concatenate([e["z"][g] for e, g in zip(examples, good, strict=True)])
+        target = z + np.concatenate([e["residual"][g] for e, g in zip(examples, good, strict=True)])
+        assert abs(np.mean(z * target)) < 4 * target.std() * 2 / np.sqrt(z.size)
+
+    def test_kinds_have_their_depths(self, arrays):
+        def depths(**options):
+            data = PairDataset(arrays, repeat=20, **options)
+            return np.array([data[i]["depth"] for i in range(len(data))])
+
+        given = arrays["depth"]
+        assert set(depths(kinds=(1, 0, 0))) == set(given)
+        noisier = depths(kinds=(0, 1, 0), max_extra_noise=4.0)
+        assert noisier.max() <= given.max() * (1 + 1e-6)
+        assert noisier.min() >= given.min() / 4 * (1 - 1e-6)
+        split = np.log(depths(kinds=(0, 0, 1), split_range=(2.0, 50.0)))
+        low, high = np.log([1 / 50, 1 / 2])
+        assert low <= split.min() < split.max() <= high + 1e-6
+        uniform = np.sort((split - low) / (high - low))
+        distance = np.abs(uniform - (np.arange(240) + 0.5) / 240).max()
+        assert distance < 1.95 / np.sqrt(240)
+
+    def test_frequencies_of_kinds(self, arrays):
+        # the depth tells the kind: pairs as they are, noisier by at most 2, split by at least 10
+        options = {"max_extra_noise": 2.0, "split_range": (10.0, 20.0)}
+        data = PairDataset(arrays, repeat=50, kinds=(2, 1, 1), **options)  # need not add up to one
+        depth = np.array([data[i]["depth"] for i in range(len(data))])
+        fractions = [np.isin(depth, arrays["depth"]).mean(), (depth <= 0.1).mean()]
+        assert_allclose(fractions, [0.5, 0.25], atol=4 * np.sqrt(0.25 / depth.size))
+
+    def test_holes_are_filled_and_told(self, arrays):
+        data = PairDataset(arrays, repeat=10)
+        examples = [data[i] for i in range(len(data))]
+        with_holes = [example for example in examples if not example["valid"].all()]
+        assert abs(len(with_holes) / len(examples) - 0.3) < 4 * np.sqrt(0.21 / 120)
+        for example in with_holes:
+            assert set(np.unique(example["valid"])) == {0, 1}
+            assert np.isfinite(example["z"]).all()
+            assert np.isfinite(example["residual"]).all()
+        inside = np.concatenate([e["residual"][e["valid"] == 0] for e in with_holes])
+        assert np.quantile(np.abs(inside), 0.9) < 4  # of order one, also on a source
+
+    def test_all_symmetries_occur(self, arrays):
+        # a gradient shows the orientation; without holes and noise only it changes
+        ramp = np.add.outer(3.0 * np.arange(16), np.arange(16)).astype(np.float32)[None]
+        flat = {"shallow": ramp, "target": ramp, "sigma": np.ones_like(ramp)}
+        flat |= {"deep": ramp, "deep_sigma": np.ones_like(ramp), "depth": np.ones(1, np.float32)}
+        data = PairDataset(flat, kinds=(1, 0, 0), repeat=200)
+        seen = {e["z"].tobytes() for e in map(data.__getitem__, range(200)) if e["valid"].all()}
+        assert len(seen) == 8
+
+
+class TestPairDataModule:
+    @pytest.fixture
+    def module(self, arrays, tmp_path):
+        train, validation = tmp_path / "train.npz", tmp_path / "validation.npz"
+        np.savez(train, **arrays)
+        np.savez(validation, **{name: values[:3] for name, values in arrays.items()})
+        module = PairDataModule(str(train), str(validation), batch_size=5, repeat=2)
+        module.setup()
+        return module
+
+    def test_training_batches(self, module):
+        batches = list(module.train_dataloader())
+        assert len(batches) == 4  # 24 visits; the rest of 4 is dropped
+        for batch in batches:
+            assert batch["z"].shape == (5, 1, 64, 64)
+            assert batch["depth"].shape == (5,)
+            assert all(value.dtype == torch.float32 for value in batch.values())
+
+    def test_batches_repeat_with_the_seed(self, module):
+        for one, two in zip(module.train_dataloader(), module.train_dataloader(), strict=True):
+            assert_array_equal(one["z"], two["z"])
+
+    def test_validation_batches(self, module, arrays):
+        (batch,) = module.val_dataloader()
+        assert_allclose(batch["depth"], arrays["depth"][:3])
+        assert batch["valid"].all()
+
+    def test_every_pair_is_visited_equally(self, module):
+        order = list(module.train_dataloader().sampler)
+        assert sorted(order) == list(range(24))
+        assert order != sorted(order)
+
+    def test_too_few_for_a_batch(self, module):
+        options = dict(module.hparams) | {"batch_size": 25}
+        with pytest.raises(ValueError, match="batch_size 25 exceeds the 24 examples"):
+            PairDataModule(**options).setup()

@@ -1,0 +1,286 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the pairs module.
+"""
+
+import errno
+import logging
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import correlate, gaussian_filter
+
+from astro_ddpm.training import homogenize_psf, prepare_pairs
+from astro_ddpm.training.pairs import read_listing
+
+
+def make_kernel(size=9):
+    """Return a kernel without symmetry, whose sum is not one: PSF and flux scale in one."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    kernel = np.exp(-((x - 0.4) ** 2 / 2.5 + (y + 0.3) ** 2 / 1.5 + 0.5 * x * y))
+    return 0.97 * kernel / kernel.sum()
+
+
+def sharp_scene(rng, size=64):
+    """Return point sources in every pixel, so that the image has power at all frequencies."""
+    return 50 * rng.exponential(size=(size, size)) ** 2
+
+
+def galaxies(rng, size=64, n=12):
+    """Return smooth sources on an empty sky."""
+    image = np.zeros((size, size))
+    for _ in range(n):
+        y, x = rng.integers(10, size - 10, 2)
+        image[y, x] += rng.uniform(200, 2000)
+    return gaussian_filter(image, 1.3) + gaussian_filter(image, 3) / 2
+
+
+class TestHomogenizePSF:
+    kernel = make_kernel()
+
+    def test_recovers_kernel_and_offset(self):
+        deep = sharp_scene(np.random.default_rng(0))
+        shallow = correlate(deep, self.kernel, mode="mirror") + 3.5
+        match = homogenize_psf(shallow, deep, np.ones_like(deep))
+        assert_allclose(match.kernel, self.kernel, atol=1e-9)
+        assert_allclose(match.sky_offset, 3.5, rtol=1e-7)
+        assert_allclose(match.image, shallow, rtol=1e-7)
+
+    @pytest.mark.parametrize("size", [1, 3, 5, 11])
+    def test_other_sizes(self, size):
+        kernel = make_kernel(size)
+        deep = sharp_scene(np.random.default_rng(0))
+        shallow = correlate(deep, kernel, mode="mirror") - 2
+        match = homogenize_psf(shallow, deep, np.ones_like(deep), kernel_size=size)
+        assert match.kernel.shape == (size, size)
+        assert_allclose(match.kernel, kernel, atol=1e-9)
+        assert_allclose(match.sky_offset, -2, rtol=1e-6)
+
+    def test_noisy_within_errors(self):
+        # the covariance of a least-squares fit is the inverse of the normal matrix
+        rng = np.random.default_rng(1)
+        deep = sharp_scene(rng, 96)
+        sigma = 5 * (1 + rng.random(deep.shape))
+        shallow = correlate(deep, self.kernel, mode="mirror") + 3.5
+        shallow = shallow + sigma * rng.standard_normal(deep.shape)
+        match = homogenize_psf(shallow, deep, sigma)
+
+        windows = np.lib.stride_tricks.sliding_window_view(deep, (9, 9)).reshape(-1, 81)
+        inner = sigma[4:-4, 4:-4].reshape(-1, 1)
+        design = np.hstack([windows, np.ones((len(windows), 1))]) / inner
+        errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+        pulls = (match.kernel - self.kernel).ravel() / errors[:-1]
+        assert abs(match.sky_offset - 3.5) < 4 * errors[-1]
+        assert abs(pulls.std() - 1) < 4 / np.sqrt(2 * pulls.size)
+        assert abs(pulls).max() < 4.5
+        residual = ((shallow - match.image) / sigma)[4:-4, 4:-4]
+        freedom = residual.size - 82
+        assert abs((residual**2).sum() / freedom - 1) < 4 * np.sqrt(2 / freedom)
+
+    def test_galaxies(self):
+        # blank sky leaves some kernels open; the image is what counts
+        rng = np.random.default_rng(2)
+        deep = galaxies(rng)
+        shallow = gaussian_filter(deep, 0.8) + 0.7
+        match = homogenize_psf(shallow, deep, np.ones_like(deep))
+        assert_allclose(match.image, shallow, atol=0.01)
+        assert_allclose(match.kernel.sum(), 1, atol=0.01)
+
+    def test_noise_gain(self):
+        rng = np.random.default_rng(3)
+        deep = sharp_scene(rng)
+        shallow = correlate(deep, self.kernel, mode="mirror")
+        match = homogenize_psf(shallow, deep, np.ones_like(deep))
+        assert_allclose(match.noise_gain, np.sqrt((self.kernel**2).sum()), rtol=1e-6)
+        blurred = correlate(rng.standard_normal((500, 500)), match.kernel)
+        assert_allclose(blurred.std(), match.noise_gain, rtol=4 * 3 / 500)
+
+    def test_infinite_noise_takes_no_part(self):
+        deep = sharp_scene(np.random.default_rng(0))
+        shallow = correlate(deep, self.kernel, mode="mirror")
+        sigma = np.ones_like(deep)
+        shallow[20:30, 25], sigma[20:30, 25] = 1e6, np.inf
+        shallow[40, 40] = np.nan
+        match = homogenize_psf(shallow, deep, sigma)
+        assert_allclose(match.kernel, self.kernel, atol=1e-8)
+
+    def test_inputs_are_not_changed(self):
+        deep = sharp_scene(np.random.default_rng(0))
+        copy = deep.copy()
+        homogenize_psf(deep, deep, np.ones_like(deep))
+        assert_array_equal(deep, copy)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"deep": np.ones((64, 63))}, "of one shape"),
+            ({"sigma": np.ones(64)}, "of one shape"),
+            ({"kernel_size": 4}, "kernel_size must be odd and positive, not 4"),
+            ({"kernel_size": -1}, "kernel_size must be odd and positive"),
+            ({"kernel_size": 41}, "too small for kernel_size 41"),
+            ({"sigma": np.zeros((64, 64))}, "sigma must be positive"),
+            ({"sigma": np.full((64, 64), np.nan)}, "sigma must be positive"),
+            ({"deep": np.full((64, 64), np.nan)}, "deep must be finite"),
+            ({"sigma": np.full((64, 64), np.inf)}, "too small"),
+        ],
+    )
+    def test_errors(self, change, message):
+        options = {"shallow": np.ones((64, 64)), "deep": np.ones((64, 64))}
+        options |= {"sigma": np.ones((64, 64)), "kernel_size": 9} | change
+        with pytest.raises(ValueError, match=message):
+            homogenize_psf(**options)
+
+    @pytest.mark.parametrize("shape", [(64,), (2, 64, 64)])
+    def test_not_an_image(self, shape):
+        with pytest.raises(ValueError, match="two-dimensional"):
+            homogenize_psf(np.ones(shape), np.ones(shape), np.ones(shape))
+
+
+class TestReadListing:
+    def test_paths_are_relative_to_the_file(self, tmp_path):
+        listing = tmp_path / "list.csv"
+        listing.write_text("wide,deep,note\nw/1.fits,d/1.fits,a\n\nw/2.fits,d/2.fits,b\n")
+        assert read_listing(str(listing)) == [
+            (tmp_path / "w/1.fits", tmp_path / "d/1.fits"),
+            (tmp_path / "w/2.fits", tmp_path / "d/2.fits"),
+        ]
+
+    @pytest.mark.parametrize("text", ["", "wide,deep\n", "wide,deep\n\n\n"])
+    def test_empty(self, tmp_path, text):
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(ValueError, match="holds no pair"):
+            read_listing(tmp_path / "list.csv")
+
+
+SKY, DEEP_SKY = 1.0, 0.2
+
+
+def write_pair(folder, number, *, size=64, variable=0, dtype=">f4", variance_per_flux=0):
+    """Write a shallow and a deep exposure of one scene, the shallow one blurred, on another sky."""
+    rng = np.random.default_rng(number)
+    scene = galaxies(rng, size)
+    truth = gaussian_filter(scene, 0.8)
+    sigma = np.sqrt(SKY**2 + variance_per_flux * truth)
+    shallow = truth + 0.1 + sigma * rng.standard_normal(scene.shape)
+    shallow[size // 2, size // 2] += variable
+    deep_sigma = np.sqrt(1 + variance_per_flux * scene / SKY**2) * DEEP_SKY
+    deep = scene + deep_sigma * rng.standard_normal(scene.shape)
+    paths = folder / f"wide{number}.fits", folder / f"deep{number}.fits"
+    for path, image in zip(paths, (shallow, deep), strict=True):
+        fits.writeto(path, image.astype(dtype))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs = [write_pair(folder, i, variance_per_flux=0.05) for i in range(4)]
+    output = folder / "pairs.npz"
+    counts = prepare_pairs(pairs, output, variance_per_flux=0.05)
+    with np.load(output) as arrays:
+        return folder, pairs, counts, dict(arrays)
+
+
+class TestPreparePairs:
+    def test_arrays(self, prepared):
+        folder, pairs, counts, arrays = prepared
+        assert counts == (4, 0)
+        names = ["deep", "deep_sigma", "depth", "shallow", "sigma", "target"]
+        assert sorted(arrays) == names
+        side = 64 - 8  # without the border that the kernel of 9 pixels cannot reach
+        for name in names:
+            assert arrays[name].dtype == np.float32
+            assert arrays[name].shape == ((4,) if name == "depth" else (4, side, side))
+        assert_array_equal(arrays["shallow"][1], fits.getdata(pairs[1][0])[4:-4, 4:-4])
+        assert_array_equal(arrays["deep"][2], fits.getdata(pairs[2][1])[4:-4, 4:-4])
+        assert not list(folder.glob(".*"))
+        assert not list(folder.glob("*partial*"))
+
+    def test_noise_is_measured(self, prepared):
+        arrays = prepared[-1]
+        # the MAD of the faint half of a stamp knows sigma to about 5 %
+        assert_allclose(np.median(arrays["sigma"], axis=(1, 2)), SKY, rtol=0.2)
+        assert_allclose(np.median(arrays["deep_sigma"], axis=(1, 2)), DEEP_SKY, rtol=0.2)
+        # photon noise adds where there is flux
+        bright = arrays["shallow"] > 60
+        expected = np.sqrt(SKY**2 + 0.05 * arrays["shallow"][bright])
+        assert_allclose(arrays["sigma"][bright], expected, rtol=0.2)
+
+    def test_residual_is_noise(self, prepared):
+        arrays = prepared[-1]
+        residual = (arrays["shallow"] - arrays["target"]) / arrays["sigma"]
+        assert abs(residual.std() - 1) < 0.1
+        bright = arrays["target"] > 60
+        assert bright.sum() > 100
+        assert abs(residual[bright].std() - 1) < 0.2
+
+    def test_target_is_at_the_sky_of_the_shallow_image(self, prepared):
+        arrays = prepared[-1]
+        residual = (arrays["shallow"] - arrays["target"]) / arrays["sigma"]
+        assert_allclose(residual.mean(axis=(1, 2)), 0, atol=0.05)
+
+    def test_depth(self, prepared):
+        # of the target: the noise of the deep image, reduced by the kernel, over that of the shallow one
+        arrays = prepared[-1]
+        assert (arrays["depth"] < 1.3 * DEEP_SKY / SKY).all()
+        assert (arrays["depth"] > 0.2 * DEEP_SKY / SKY).all()
+
+    def test_byte_order_does_not_matter(self, tmp_path):
+        results = []
+        for dtype in (">f4", "<f4", ">f8"):
+            folder = tmp_path / dtype.strip("<>") / ("big" if dtype[0] == ">" else "little")
+            folder.mkdir(parents=True)
+            pair = write_pair(folder, 0, dtype=dtype)
+            prepare_pairs([pair], folder / "out.npz")
+            with np.load(folder / "out.npz") as arrays:
+                results.append(arrays["target"])
+        assert_array_equal(results[0], results[1])
+        assert_allclose(results[0], results[2], atol=1e-3)
+
+    def test_rejects_a_variable_source(self, tmp_path, caplog):
+        pairs = [write_pair(tmp_path, 0), write_pair(tmp_path, 1, variable=100)]
+        with caplog.at_level(logging.INFO, logger="astro_ddpm"):
+            assert prepare_pairs(pairs, tmp_path / "out.npz") == (1, 1)
+        assert "wide1.fits left out" in caplog.text
+        with np.load(tmp_path / "out.npz") as arrays:
+            assert_array_equal(arrays["shallow"][0], fits.getdata(pairs[0][0])[4:-4, 4:-4])
+
+    def test_nothing_left(self, tmp_path):
+        pair = write_pair(tmp_path, 1, variable=100)
+        with pytest.raises(ValueError, match="no pair whose exposures agree"):
+            prepare_pairs([pair], tmp_path / "out.npz")
+        assert not (tmp_path / "out.npz").exists()
+
+    def test_refuses_to_overwrite(self, tmp_path):
+        pair = write_pair(tmp_path, 0)
+        output = tmp_path / "out.npz"
+        output.write_text("precious")
+        with pytest.raises(FileExistsError, match=r"out\.npz exists; set overwrite"):
+            prepare_pairs([pair], output)
+        assert output.read_text() == "precious"
+        prepare_pairs([pair], output, overwrite=True)
+        with np.load(output) as arrays:
+            assert "target" in arrays
+
+    def test_failure_leaves_the_old_file(self, tmp_path, monkeypatch):
+        pair = write_pair(tmp_path, 0)
+        output = tmp_path / "out.npz"
+        output.write_text("precious")
+
+        def full_disk(file, **arrays):
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np, "savez", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            prepare_pairs([pair], output, overwrite=True)
+        assert output.read_text() == "precious"
+
+    def test_shapes_must_agree(self, tmp_path):
+        pairs = [write_pair(tmp_path, 0), write_pair(tmp_path, 1, size=72)]
+        with pytest.raises(ValueError, match="must all be of one shape"):
+            prepare_pairs(pairs, tmp_path / "out.npz")
+        with pytest.raises(ValueError, match="of one shape"):
+            prepare_pairs([(pairs[0][0], pairs[1][1])], tmp_path / "out.npz")

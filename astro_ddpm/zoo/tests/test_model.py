@@ -1,0 +1,162 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the model module.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.zoo import Model
+
+SHAPE = (11, 14)
+
+
+def perturb(network, scale=0.1):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += scale * torch.randn_like(parameter)
+    return network
+
+
+@pytest.fixture
+def model():
+    """Return a RAUNet with random weights, and a guided network that has learnt nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Model(perturb(RAUNet((4, 6))), GuidedUNet((4, 6), embedding_channels=8))
+
+
+@pytest.fixture
+def trained(model):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model.network.load_state_dict(perturb(GuidedUNet((4, 6), embedding_channels=8)).state_dict())
+    return model
+
+
+@pytest.fixture
+def image():
+    z = 3 * torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(2))
+    valid = torch.ones_like(z)
+    valid[..., 4, 5] = 0
+    return z, valid
+
+
+def white(n, seed=3):
+    return torch.randn(n, 1, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+class TestModel:
+    def test_kind(self, model):
+        assert model.kind == "ddpm"
+        assert Model(model.raunet).kind == "raunet"
+
+    def test_is_for_evaluation(self, model):
+        for network in (model.raunet, model.network):
+            assert not network.training
+            assert not any(p.requires_grad for p in network.parameters())
+
+    def test_is_frozen(self, model):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            model.name = "other"
+
+    def test_defaults(self, model):
+        assert model.name == model.sha256 == ""
+        assert model.ranges == model.training == {}
+        assert Model(model.raunet).ranges is not model.ranges
+
+    def test_estimate_is_that_of_the_raunet(self, model, image):
+        mean, std = model.estimate(*image)
+        assert mean.shape == std.shape == (1, 1, *SHAPE)
+        assert (std > 0).all()
+        for a, b in zip((mean, std), model.raunet(*image), strict=True):
+            assert_array_equal(a, b)
+
+
+class TestDraw:
+    """An untrained network leaves the exact denoiser of Gaussian pixels."""
+
+    @pytest.mark.parametrize("depth", [0.3, 0.6, 1.5])
+    @pytest.mark.parametrize(("steps", "error"), [(6, 0.02), (10, 0.026), (20, 0.014)])
+    def test_untrained_draws_are_the_estimate(self, model, image, depth, steps, error):
+        mean, std = model.estimate(*image)
+        total = (std**2 + depth**2).sqrt()  # the noise of the exposure comes on top of the scene's
+        assert total.min() > 0.3
+        assert total.max() < 4
+        assert total.std() > 0.001  # it differs between pixels
+        noise = white(5)
+        draws = model.draw(*image, (mean, std), depth, noise, steps)
+        # the map from noise to draw is linear, and its slope is the width, to the error of the sampler
+        assert_allclose((draws - mean) / noise, total.expand_as(draws), rtol=error)
+
+    def test_mean_and_scatter_of_many_draws(self, model, image):
+        mean, std = model.estimate(*image)
+        n, depth = 100, 0.5
+        draws = model.draw(*image, (mean, std), depth, white(n), 10)
+        total = (std**2 + depth**2).sqrt()[0]
+        assert (abs(draws.mean(0) - mean[0]) < 4.5 * total / n**0.5).all()
+        assert_allclose(draws.std(0), total, rtol=0.025 + 4.5 / (2 * n) ** 0.5)
+
+    def test_no_noise_gives_the_mean(self, model, image):
+        mean, std = model.estimate(*image)
+        draw = model.draw(*image, (mean, std), 0.2, torch.zeros(1, 1, *SHAPE), 10)
+        assert_allclose(draw, mean, rtol=1e-6, atol=1e-6)
+
+    def test_shape_and_dtype(self, trained, image):
+        estimate = trained.estimate(*image)
+        for n in (1, 3):
+            draws = trained.draw(*image, estimate, 0.2, white(n), 4)
+            assert draws.shape == (n, 1, *SHAPE)
+            assert draws.dtype == torch.float32
+            assert torch.isfinite(draws).all()
+
+    def test_noise_decides(self, trained, image):
+        estimate = trained.estimate(*image)
+        state = torch.get_rng_state()
+        one, two = (trained.draw(*image, estimate, 0.2, white(2), 4) for _ in range(2))
+        assert_array_equal(one, two)
+        assert_array_equal(torch.get_rng_state(), state)
+        assert (one != trained.draw(*image, estimate, 0.2, white(2, seed=4), 4)).any()
+        assert (one[0] != one[1]).any()
+
+    def test_batch_size_does_not_matter(self, trained, image):
+        estimate = trained.estimate(*image)
+        noise = white(4)
+        together = trained.draw(*image, estimate, 0.2, noise, 5)
+        for i in range(4):
+            alone = trained.draw(*image, estimate, 0.2, noise[i : i + 1], 5)
+            assert_allclose(alone[0], together[i], rtol=1e-4, atol=1e-4)
+
+    def test_depth_matters(self, trained, image):
+        estimate = trained.estimate(*image)
+        shallow, deep = (trained.draw(*image, estimate, d, white(20), 6).std() for d in (2.0, 0.1))
+        assert shallow > deep
+
+    def test_callback(self, trained, image):
+        calls = []
+        draws = trained.draw(
+            *image,
+            trained.estimate(*image),
+            0.2,
+            white(2),
+            5,
+            callback=lambda i, x: calls.append((i, x)),
+        )
+        assert [i for i, _ in calls] == list(range(5))
+        assert_array_equal(calls[-1][1], draws)
+
+    def test_inputs_are_not_changed(self, trained, image):
+        estimate, noise = trained.estimate(*image), white(2)
+        inputs = [*image, *estimate, noise]
+        copies = [tensor.clone() for tensor in inputs]
+        trained.draw(*image, estimate, 0.2, noise, 3)
+        for tensor, copy in zip(inputs, copies, strict=True):
+            assert_array_equal(tensor, copy)
+
+    def test_steps_must_be_positive(self, trained, image):
+        with pytest.raises(ValueError, match="n must be at least 1"):
+            trained.draw(*image, trained.estimate(*image), 0.2, white(1), 0)
