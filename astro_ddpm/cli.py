@@ -240,7 +240,7 @@ def _say(text):
 
 
 def _show_warning(message, *_):
-    sys.stderr.write(f"astro-ddpm: warning: {message}\n")
+    sys.stderr.write(f"astro-ddpm: warning: {' '.join(str(message).split())}\n")
 
 
 def main(args=None):

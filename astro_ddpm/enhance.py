@@ -263,17 +263,21 @@ def _noise(noisy, sky):
     if sigma is None:
         value = estimate_sky_sigma(data, mask)
         warn_user(
-            f"the image has no uncertainty: uniform noise of {value:.4g} {noisy.ccd.unit} was measured in "
-            "its sky. The photon noise of sources is not in it; better give uncertainty="
+            f"the image has no uncertainty: uniform noise of {_with_unit(value, noisy)} was measured in its "
+            "sky. The photon noise of sources is not in it; better give uncertainty="
         )
         sigma = np.full(data.shape, value)
     level = detect_pedestal(data, sigma, mask)
     if level:
         warn_user(
-            f"the image seems to contain a sky level of {level:.4g} {noisy.ccd.unit}; subtract it or use "
+            f"the image seems to contain a sky level of {_with_unit(level, noisy)}; subtract it or use "
             "background='photutils'"
         )
     return sigma
+
+
+def _with_unit(value, noisy):
+    return f"{value:.4g} {noisy.ccd.unit}".strip()
 
 
 def _noise_field(seed, index, shape):

@@ -15,7 +15,7 @@ from .degrade import (
     random_holes,
     split_exposure,
 )
-from .pairs import PSFMatch, homogenize_psf, prepare_pairs
+from .pairs import PSFMatch, homogenize_psf, prepare_pairs, read_listing
 
 _HOME = {
     "DDPMModule": ".modules",
@@ -38,6 +38,7 @@ __all__ = [
     "homogenize_psf",
     "prepare_pairs",
     "random_holes",
+    "read_listing",
     "split_exposure",
 ]
 

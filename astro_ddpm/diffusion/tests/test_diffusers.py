@@ -57,19 +57,28 @@ def in_double_precision(scheduler):
     return scheduler
 
 
+def karras_levels(n, low, high, rho=7):
+    """Karras et al. 2022, equation 5: steps of unequal length also in the logarithm."""
+    ramp = torch.linspace(high ** (1 / rho), low ** (1 / rho), n, dtype=torch.float64)
+    return torch.cat([ramp**rho, ramp.new_zeros(1)])
+
+
 @pytest.mark.parametrize("n", [2, 8, 12, 20])
 @pytest.mark.parametrize("limits", [(0.02, 20.0), (0.002, 80.0)])
-def test_dpmpp_2m(start, n, limits):
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("exponential", log_uniform_levels), ("karras", karras_levels)]
+)
+def test_dpmpp_2m(start, n, limits, name, schedule):
     low, high = limits
     scheduler = diffusers.EDMDPMSolverMultistepScheduler(
         sigma_min=low,
         sigma_max=high,
         sigma_data=1.0,
-        sigma_schedule="exponential",
+        sigma_schedule=name,
         final_sigmas_type="zero",
     )
     scheduler.set_timesteps(n)
-    levels = log_uniform_levels(n, low, high)
+    levels = schedule(n, low, high)
     assert_allclose(scheduler.sigmas, levels, rtol=1e-5)
     x, expected = high * start, []
     for t, sigma in zip(scheduler.timesteps, levels, strict=False):
