@@ -171,6 +171,7 @@ class Denoiser(nn.Module):
         mean: Tensor,
         std: Tensor,
         *condition: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
         r"""
         Error of the denoiser with the weight that makes every noise level count the same.
@@ -197,6 +198,9 @@ class Denoiser(nn.Module):
         *condition : Tensor
             Passed to the network.
 
+        weight : Tensor, broadcastable to ``x``, optional
+            Multiplies the error. It must not depend on ``x``, or D is no longer an expectation.
+
         Returns
         -------
         loss : Tensor, shape ()
@@ -205,4 +209,5 @@ class Denoiser(nn.Module):
         noised = add_noise(x, sigma, noise)
         centred, sigma, total, raw = self._raw(noised, sigma, mean, std, condition)
         target = (x - mean - (std / total).square() * centred) * total / (sigma * std)
-        return multiscale_square(raw - target)
+        error = raw - target
+        return multiscale_square(error if weight is None else weight * error)

@@ -36,6 +36,8 @@ def _parser():
         fit.add_argument("--overwrite", action="store_true")
         if kind == "raunet":
             fit.add_argument("--channels", type=int, nargs="+", default=[32, 64, 96, 128])
+            fit.add_argument("--weighting", type=float, default=0.5, help="see RAUNetModule (%(default)s)")
+            fit.add_argument("--start", help="weights to start from, .safetensors")
         else:
             fit.add_argument("--raunet", required=True, help="trained RAUNet, .safetensors")
     return parser
@@ -71,7 +73,10 @@ def fit(args):
     data = PairDataModule(args.train, args.validation, args.batch_size, seed=args.seed)
     options = {"dropout": args.dropout, "learning_rate": args.learning_rate}
     if args.command == "raunet":
+        options["weighting"] = args.weighting
         module = RAUNetModule(tuple(args.channels), **options)
+        if args.start:
+            module.network.load_state_dict(zoo.load(args.start).raunet.state_dict())
     else:
         module = DDPMModule(zoo.load(args.raunet).raunet, **options)
     folder = Path(args.folder) / args.command

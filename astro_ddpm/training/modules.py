@@ -49,9 +49,11 @@ class RAUNetModule(_Module):
     Training of the RAUNet: posterior mean by least squares, its width by Gaussian likelihood.
 
     With total variance :math:`v = s^2 + \mathrm{depth}^2`, of the scene and of the target's noise, the
-    loss of the mean is the (multi-scale) square of :math:`(r - m) / v^{1/4}`. The weight depends on the
-    input only, so the mean stays the posterior mean, while sky and cores count alike (Seitzer et al.
-    2022, *On the Pitfalls of Heteroscedastic Uncertainty Estimation*, with :math:`\beta = 1/2`).
+    loss of the mean is the (multi-scale) square of :math:`(r - m) / v^{w/2}`. The weight depends on the
+    input only, so the mean stays the posterior mean whatever the weighting :math:`w`: 0 for plain least
+    squares, in which bright cores count most, 1 for a Gaussian likelihood, in which the sky does
+    (:math:`1 - \beta` of Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic Uncertainty
+    Estimation*).
     The width :math:`s` follows from :math:`\ln v + (r - m)^2 / v` with :math:`m` held fixed.
 
     Parameters
@@ -67,6 +69,9 @@ class RAUNetModule(_Module):
 
     warmup_steps : int, optional
         The steps until it is reached.
+
+    weighting : float, optional
+        The weighting :math:`w` of the loss of the mean.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class RAUNetModule(_Module):
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
+        weighting: float = 0.5,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters()
+        self.weighting = weighting
         self.network = RAUNet(channels, dropout).to(memory_format=torch.channels_last)
 
     def _errors(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -88,7 +95,7 @@ class RAUNetModule(_Module):
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
         error, variance = self._errors(batch)
-        mean_loss = multiscale_square(error / variance.detach().pow(0.25))
+        mean_loss = multiscale_square(error / variance.detach().pow(self.weighting / 2))
         width_loss = (variance.log() + error.detach().square() / variance).mean()
         self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss})
         return mean_loss + 0.1 * width_loss
@@ -107,7 +114,8 @@ class DDPMModule(_Module):
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
-    quadrature; its network starts with the weights of the RAUNet.
+    quadrature; its network starts with the weights of the RAUNet. The error of a pixel is weighted by the
+    square root of that width, halfway between what is best for the sky and for bright cores.
 
     Parameters
     ----------
@@ -153,7 +161,7 @@ class DDPMModule(_Module):
         sigma = stratified_levels(len(z), generator=generator, device=z.device)
         noise = torch.randn(z.shape, generator=generator, device=z.device)
         guide = self.network.encode(z, valid, mean, scene_std)
-        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth)
+        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth, weight=std.sqrt())
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
