@@ -32,6 +32,13 @@ def _parser():
         fit.add_argument("--learning-rate", type=float, default=1e-3)
         fit.add_argument("--dropout", type=float, default=0.1)
         fit.add_argument("--seed", type=int, default=0)
+        fit.add_argument(
+            "--kinds",
+            type=float,
+            nargs=3,
+            default=[0.5, 0.25, 0.25],
+            help="shares of pairs as they are, pairs with more noise, and split deep images (%(default)s)",
+        )
         fit.add_argument("--device", default="auto", help="accelerator of Lightning (%(default)s)")
         fit.add_argument("--overwrite", action="store_true")
         if kind == "raunet":
@@ -70,7 +77,9 @@ def fit(args):
         msg = f"output {args.output} exists; use --overwrite to replace it"
         raise FileExistsError(msg)
     pl.seed_everything(args.seed)
-    data = PairDataModule(args.train, args.validation, args.batch_size, seed=args.seed)
+    data = PairDataModule(
+        args.train, args.validation, args.batch_size, seed=args.seed, kinds=tuple(args.kinds)
+    )
     options = {"dropout": args.dropout, "learning_rate": args.learning_rate}
     if args.command == "raunet":
         options["weighting"] = args.weighting
@@ -108,6 +117,7 @@ def fit(args):
             "steps": trainer.global_step,
             "batch_size": args.batch_size,
             "pairs": len(data.train["shallow"]),
+            "kinds": args.kinds,
             **options,
         },
     )

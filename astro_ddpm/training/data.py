@@ -128,6 +128,9 @@ class PairDataModule(pl.LightningDataModule):
     seed : int, optional
         Selects order and degradations of all epochs.
 
+    kinds : tuple of float, optional
+        The probabilities of the three kinds of `PairDataset`.
+
     Raises
     ------
     ValueError
@@ -141,6 +144,7 @@ class PairDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         repeat: int = 4,
         seed: int = 0,
+        kinds: tuple[float, ...] = (0.5, 0.25, 0.25),
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -158,7 +162,9 @@ class PairDataModule(pl.LightningDataModule):
         """Return the loader of the current epoch; the trainer must reload it at every epoch."""
         options = self.hparams
         epoch = self.trainer.current_epoch if self.trainer else 0
-        data = PairDataset(self.train, seed=options.seed, epoch=epoch, repeat=options.repeat)
+        data = PairDataset(
+            self.train, seed=options.seed, epoch=epoch, repeat=options.repeat, kinds=options.kinds
+        )
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
         return DataLoader(data, options.batch_size, sampler=order.tolist(), drop_last=True)
 
