@@ -206,6 +206,20 @@ class TestLoss:
         loss = denoiser.loss(x, sigma, noise, mean, std, 0.2)
         assert_allclose(loss, multiscale_square(weight * error), rtol=1e-10)
 
+    def test_weight_multiplies_the_error(self):
+        x, sigma, noise, mean, std = planes(n=8)
+        denoiser = Denoiser(Wave())
+        plain = denoiser.loss(x, sigma, noise, mean, std, 0.2)
+        assert_allclose(denoiser.loss(x, sigma, noise, mean, std, 0.2, weight=std * 0 + 3), 9 * plain)
+        # where the weight is zero nothing is learnt
+        weight = torch.zeros_like(std)
+        weight[..., :16, :] = 1
+        other = x.clone()
+        other[..., 16:, :] += 5
+        one, two = (denoiser.loss(a, sigma, noise, mean, std, weight=weight) for a in (x, other))
+        assert one == two
+        assert one > 0
+
     def test_target_has_unit_variance_and_is_new(self):
         # what the network must return is independent of what it sees, if the data are Gaussian
         x, sigma, noise, mean, std = planes()

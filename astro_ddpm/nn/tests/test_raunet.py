@@ -9,6 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.nn import AttentionUNet, GuidedUNet, RAUNet, WhitenedStem
+from astro_ddpm.nn.raunet import gram_filters
 
 CHANNELS = (4, 6, 8)
 
@@ -78,11 +79,32 @@ class Plain(RAUNet):
 NETWORKS = pytest.mark.parametrize("make", [Plain, Guided])
 
 
+class TestGramFilters:
+    @pytest.mark.parametrize("size", [3, 5, 7])
+    def test_orthonormal_and_without_constant(self, size):
+        filters = gram_filters(size).reshape(size**2 - 1, size**2)
+        assert_allclose(filters @ filters.T, np.eye(size**2 - 1), atol=1e-6)
+        assert_allclose(filters.sum(1), 0, atol=1e-5)
+
+    @pytest.mark.parametrize("size", [3, 5])
+    def test_each_sees_polynomials_of_its_order_or_higher(self, size):
+        # filter (i, j) is blind to x^k y^l if k < j or l < i, but sees x^j y^i: it measures a derivative
+        x = torch.arange(size, dtype=torch.float64) - size // 2
+        filters = gram_filters(size).double()
+        names = [(i, j) for i in range(size) for j in range(size)][1:]
+        for (i, j), plane in zip(names, filters[:, 0], strict=True):
+            for k in range(j + 1):
+                for m in range(i + 1):
+                    response = float((plane * x**k * x[:, None] ** m).sum())
+                    seen = (m, k) == (i, j)
+                    assert (abs(response) > 0.1) if seen else (abs(response) < 1e-4)
+
+
 class TestWhitenedStem:
     def test_unit_noise_gain(self):
-        stem = WhitenedStem(filters=9, size=7)
+        stem = WhitenedStem(size=7)
         weight = stem.bank.weight.detach()
-        assert weight.shape == (9, 1, 7, 7)
+        assert weight.shape == (48, 1, 7, 7)
         assert_allclose((weight**2).sum(dim=(1, 2, 3)), 1, rtol=1e-5)
         y = stem.bank(randn(1, 1, 300, 300, dtype=torch.float32)).detach()[..., 3:-3, 3:-3]
         # correlated over 7 x 7 pixels, so fewer are independent
@@ -95,13 +117,13 @@ class TestWhitenedStem:
         assert_allclose(features[:, 1:-1, 2:-2, 2:-2], 0, atol=2e-3)
 
     def test_features(self):
-        stem = WhitenedStem(filters=3).double()
+        stem = WhitenedStem(size=3).double()
         z, valid = image(9, 10)
         features = stem(z, valid).detach()
-        assert features.shape[1] == stem.channels == 5
+        assert features.shape[1] == stem.channels == 10
         assert_allclose(features[:, :1], np.arcsinh(z.numpy()))
-        assert_allclose(features[:, 1:4], np.arcsinh(stem.bank(z).detach().numpy()))
-        assert_array_equal(features[:, 4:], valid)
+        assert_allclose(features[:, 1:9], np.arcsinh(stem.bank(z).detach().numpy()))
+        assert_array_equal(features[:, 9:], valid)
 
 
 class TestAttentionUNet:

@@ -124,6 +124,25 @@ class TestFit:
         assert_equal_weights(other.raunet, fresh.raunet)
 
 
+class TestStart:
+    def test_from_given_weights(self, folder, raunet):
+        # the learning rate of the first step is almost zero, and so is what it changes
+        extra = (*SMALL, "--learning-rate", 1e-9)
+        new = fit(folder, "raunet", "new", runs="new", steps=1, extra=extra)
+        start = ("--start", folder / "raunet.safetensors")
+        started = fit(folder, "raunet", "started", runs="started", steps=1, extra=(*extra, *start))
+        for name, weight in started.raunet.state_dict().items():
+            assert_allclose(weight, raunet.raunet.state_dict()[name], rtol=1e-6, atol=1e-8)
+        assert not new.raunet.mean_head[2].weight.abs().max() > 1e-6
+
+    def test_weighting_is_recorded(self, folder, raunet):
+        extra = (*SMALL, "--weighting", 0.1)
+        other = fit(folder, "raunet", "weighted", runs="weighted", extra=extra)
+        assert raunet.training["weighting"] == 0.5
+        assert other.training["weighting"] == 0.1
+        assert other.sha256 != raunet.sha256
+
+
 class PowerCutError(Exception):
     """The power went."""
 

@@ -66,8 +66,9 @@ def set_rng(seed):
 
 
 class TestRAUNetModule:
-    def test_loss_formula(self, monkeypatch):
-        module, batch = RAUNetModule(CHANNELS), make_batch()
+    @pytest.mark.parametrize("weighting", [0.0, 0.5, 1.0])
+    def test_loss_formula(self, monkeypatch, weighting):
+        module, batch = RAUNetModule(CHANNELS, weighting=weighting), make_batch()
         logs = record_logs(module, monkeypatch)
         mean = 0.3 * torch.randn(4, 1, 16, 16)
         std = torch.randn(4, 1, 16, 16).exp()
@@ -75,7 +76,7 @@ class TestRAUNetModule:
         loss = module.training_step(batch, 0)
         variance = (std**2 + 0.3**2).double()
         error = (batch["residual"] - mean).double()
-        mean_loss = multiscale_square(error / variance**0.25)
+        mean_loss = multiscale_square(error / variance ** (weighting / 2))
         # twice the negative logarithm of a Gaussian, up to a constant
         likelihood = torch.distributions.Normal(0, variance.sqrt()).log_prob(error).mean()
         width_loss = -2 * likelihood - math.log(2 * math.pi)
@@ -160,14 +161,15 @@ class TestDDPMModule:
                 parameter += 0.1 * torch.randn_like(parameter)
         return raunet
 
-    def test_untrained_loss_is_one_for_gaussian_data(self):
-        # a new RAUNet returns mean 0 and width exp(-1); make data that are just so
+    def test_untrained_loss_is_known_for_gaussian_data(self):
+        # a new RAUNet returns mean 0 and width exp(-1); make data that are just so. The loss is 1 times the
+        # square of the weight, the width
         module = DDPMModule(RAUNet(CHANNELS))
         batch = make_batch(n=32, size=32)
         std = math.sqrt(math.exp(-2) + 0.3**2)
         batch["residual"] = std * torch.randn(batch["z"].shape)
         blocks = 32 * 4 * 3
-        assert abs(float(module.loss(batch).detach()) - 1) < 4 * math.sqrt(2 / blocks)
+        assert abs(float(module.loss(batch).detach()) / std - 1) < 4 * math.sqrt(2 / blocks)
 
     def test_loss_repeats_with_the_generator(self, raunet):
         module, batch = DDPMModule(raunet).eval(), make_batch()

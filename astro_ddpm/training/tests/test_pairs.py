@@ -277,6 +277,7 @@ class TestPreparePairs:
         with pytest.raises(OSError, match="No space"):
             prepare_pairs([pair], output, overwrite=True)
         assert output.read_text() == "precious"
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".fits", ".fits", ".npz"]
 
     def test_shapes_must_agree(self, tmp_path):
         pairs = [write_pair(tmp_path, 0), write_pair(tmp_path, 1, size=72)]

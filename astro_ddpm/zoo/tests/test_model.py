@@ -69,12 +69,62 @@ class TestModel:
         assert model.ranges == model.training == {}
         assert Model(model.raunet).ranges is not model.ranges
 
-    def test_estimate_is_that_of_the_raunet(self, model, image):
+    def test_estimate_averages_the_raunet_over_half_a_turn(self, model, image):
         mean, std = model.estimate(*image)
         assert mean.shape == std.shape == (1, 1, *SHAPE)
         assert (std > 0).all()
-        for a, b in zip((mean, std), model.raunet(*image), strict=True):
-            assert_array_equal(a, b)
+        turned = [plane.flip((-2, -1)) for plane in image]
+        for a, b in zip((mean, std), model.estimate(*turned), strict=True):
+            assert_allclose(a, b.flip((-2, -1)), rtol=1e-5, atol=1e-6)
+        one, other = model.raunet(*image), [plane.flip((-2, -1)) for plane in model.raunet(*turned)]
+        assert_allclose(mean, (one[0] + other[0]) / 2, rtol=1e-6)
+        assert_allclose(std**2, (one[1] ** 2 + other[1] ** 2) / 2, rtol=1e-5)
+
+    def test_to(self, model, image):
+        assert model.to("cpu") is model
+        elsewhere = model.to("meta")
+        assert next(elsewhere.raunet.parameters()).device.type == "meta"
+        assert next(elsewhere.network.parameters()).device.type == "meta"
+        assert next(model.network.parameters()).device.type == "cpu"  # stays where it is
+        assert Model(model.raunet).to("meta").network is None
+
+
+class TestSceneStd:
+    depth = 0.5
+
+    @pytest.fixture
+    def estimate(self):
+        std = torch.linspace(0.2, 1.5, 60 * 80).reshape(1, 1, 60, 80)
+        return torch.zeros_like(std), std
+
+    def draws(self, estimate, n, ratio):
+        """Draw Gaussians whose variance differs from the estimated one by a factor."""
+        total = estimate[1] ** 2 + self.depth**2
+        noise = torch.randn(n, 1, 60, 80, generator=torch.Generator().manual_seed(0))
+        return 3 + torch.sqrt(ratio * total) * noise
+
+    @pytest.mark.parametrize("n", [4, 16, 64])
+    @pytest.mark.parametrize("ratio", [1.0, 1.5])
+    def test_takes_the_noise_of_the_exposure_out(self, estimate, n, ratio):
+        draws = self.draws(estimate, n, ratio)
+        scene = Model.scene_std(draws, estimate, self.depth)
+        assert scene.shape == (1, 1, 60, 80)
+        # one pseudo-draw of ratio 1 shrinks the ratio towards it
+        total = estimate[1] ** 2 + self.depth**2
+        expected = ((n - 1) * ratio + 1) / n * total - self.depth**2
+        error = (scene**2 - expected) / total
+        scatter = ratio * (2 * (n - 1)) ** 0.5 / n / 5  # of 25 pixels together
+        assert abs(error.mean()) < 4 * scatter * 5 / (60 * 80) ** 0.5
+        assert_allclose(error[..., 2:-2, 2:-2].std(), scatter, rtol=0.15)
+
+    def test_single_draw_falls_back_on_the_estimate(self, estimate):
+        scene = Model.scene_std(self.draws(estimate, 1, 2.0), estimate, self.depth)
+        assert_allclose(scene, estimate[1], rtol=1e-5)
+
+    def test_something_is_left(self, estimate):
+        # of draws that do not differ, or differ by less than the noise of the exposure
+        scene = Model.scene_std(torch.zeros(50, 1, 60, 80), estimate, self.depth)
+        assert_allclose(scene, estimate[1] / 2, rtol=1e-5)
 
 
 class TestDraw:

@@ -251,6 +251,7 @@ class TestSave:
         with pytest.raises(OSError, match="No space"):
             zoo.save(make_model(1), saved, overwrite=True)
         assert saved.read_bytes() == before
+        assert list(saved.parent.iterdir()) == [saved]
 
     def test_metadata_is_readable_without_the_package(self, saved):
         tensors, metadata = read(saved)
