@@ -171,6 +171,30 @@ class TestDDPMModule:
         blocks = 32 * 4 * 3
         assert abs(float(module.loss(batch).detach()) / std - 1) < 4 * math.sqrt(2 / blocks)
 
+    def test_denoiser_is_told_estimate_and_depth(self, raunet, monkeypatch):
+        module, batch = DDPMModule(raunet), make_batch()
+        batch["depth"] = torch.tensor([0.1, 0.5, 1.0, 2.0])
+        calls = []
+
+        def loss(x, sigma, noise, mean, std, guide, depth, weight):
+            calls.append((x, sigma, noise, mean, std, guide, depth, weight))
+            return x.sum()
+
+        monkeypatch.setattr(module.denoiser, "loss", loss)
+        module.loss(batch, set_rng(0))
+        ((x, sigma, noise, mean, std, guide, depth, weight),) = calls
+        expected_mean, scene_std = (plane.detach() for plane in raunet(batch["z"], batch["valid"]))
+        assert_array_equal(x, batch["residual"])
+        assert sigma.shape == (4,)
+        assert noise.shape == x.shape
+        assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-6)
+        for i, value in enumerate(batch["depth"]):
+            assert_allclose(std[i], torch.hypot(scene_std[i], value), rtol=1e-5)
+        assert_array_equal(depth, batch["depth"])
+        assert_allclose(weight, std.sqrt(), rtol=1e-6)
+        expected = module.network.encode(batch["z"], batch["valid"], expected_mean, scene_std)
+        assert_allclose(guide.detach(), expected.detach(), rtol=1e-4, atol=1e-5)
+
     def test_loss_repeats_with_the_generator(self, raunet):
         module, batch = DDPMModule(raunet).eval(), make_batch()
         state = torch.get_rng_state()

@@ -262,5 +262,5 @@ class TestSave:
 
 
 def test_unknown_attribute():
-    with pytest.raises(AttributeError, match="has no attribute 'Modell'"):
-        zoo.Modell  # noqa: B018 - the access is the test
+    with pytest.raises(AttributeError, match="has no attribute 'Network'"):
+        zoo.Network  # noqa: B018 - the access is the test
