@@ -91,13 +91,14 @@ def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16)) -> Te
         The error.
 
     scales : sequence of int, optional
-        The sizes of the blocks in pixels.
+        The sizes of the blocks in pixels; those larger than the image are left out.
 
     Returns
     -------
     loss : Tensor, shape ()
         The mean over images and scales.
     """
+    scales = [s for s in scales if s <= min(error.shape[-2:])]
     squares = [(s * F.avg_pool2d(error, s)).square().mean() for s in scales]
     return torch.stack(squares).mean()
 

@@ -73,7 +73,11 @@ def fit(args):
     from .ema import PowerEMA
     from .modules import DDPMModule, RAUNetModule
 
-    if Path(args.output).exists() and not args.overwrite:
+    output = Path(args.output)
+    if output.suffix != ".safetensors" or not output.parent.is_dir():
+        msg = f"output {output} must be a .safetensors file in a folder that exists"
+        raise ValueError(msg)
+    if output.exists() and not args.overwrite:
         msg = f"output {args.output} exists; use --overwrite to replace it"
         raise FileExistsError(msg)
     pl.seed_everything(args.seed)

@@ -223,7 +223,11 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     rows = []
     for paths in pairs:
         shallow, deep = (fits.getdata(path).astype(float) for path in paths)
-        row = _prepare_pair(shallow, deep, variance_per_flux)
+        try:
+            row = _prepare_pair(shallow, deep, variance_per_flux)
+        except ValueError as error:
+            msg = f"pair {paths[0]}, {paths[1]}: {error}"
+            raise ValueError(msg) from error
         if row is None:
             log.info("%s left out: the exposures differ by more than noise", paths[0])
         else:

@@ -46,6 +46,10 @@ class Model:
 
     training : dict, optional
         How it was trained, in words and numbers.
+
+    temperature : float, optional
+        Multiplies the noise that the sampler starts from, and with it the spread of the samples (exactly so
+        for a Gaussian posterior). A number fitted on training pairs, 1 for none.
     """
 
     raunet: RAUNet
@@ -54,6 +58,7 @@ class Model:
     sha256: str = ""
     ranges: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
+    temperature: float = 1.0
 
     def __post_init__(self):
         for network in (self.raunet, self.network):
@@ -119,8 +124,8 @@ class Model:
         r"""
         Draw whitened residuals of exposures of a given depth.
 
-        The start of the sampler is the estimated mean plus white noise of the highest level; it is
-        denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels.
+        The start of the sampler is the estimated mean plus white noise of the highest level, times the
+        temperature; it is denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels.
 
         Parameters
         ----------
@@ -158,7 +163,8 @@ class Model:
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return denoiser(x, sigma, mean, std, guide, depths)
 
-        return sample_dpmpp_2m(denoise, mean + levels[0] * noise, levels, callback=callback)
+        start = mean + self.temperature * levels[0] * noise
+        return sample_dpmpp_2m(denoise, start, levels, callback=callback)
 
     @staticmethod
     def scene_std(draws: Tensor, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:

@@ -107,6 +107,7 @@ def _build(path, tensors, metadata):
         sha256=metadata["sha256"],
         ranges=json.loads(metadata["ranges"]),
         training=json.loads(metadata["training"]),
+        temperature=float(metadata.get("temperature", 1)),
     )
 
 
@@ -169,6 +170,7 @@ def save(model, path, *, overwrite=False):
         "architecture": json.dumps({name: network.config for name, network in parts.items()}),
         "ranges": json.dumps(model.ranges),
         "training": json.dumps(model.training),
+        "temperature": str(model.temperature),
         "sha256": sha256,
     }
     with atomic_path(path, overwrite=overwrite) as partial:
