@@ -388,10 +388,11 @@ def fill_holes(data, sigma, valid, minimum=4):
     Treat each hole as a poor measurement made by its surroundings.
 
     A pixel that was not measured gets the mean :math:`m` of the measured pixels in the smallest box
-    around it (3, 5, 9, 17, ... pixels wide) that holds at least ``minimum`` of them, and as noise the
-    scatter about that mean and the noise of those pixels in quadrature,
+    around it (3, 5, 9, 17, ... pixels wide) that holds at least ``minimum`` of them. Its noise is theirs,
+    and, if the box is wider than 3 pixels, so that the mean may lie far away or to one side, their scatter
+    about that mean in quadrature,
 
-    .. math:: \sigma^2 = \langle (y - m)^2 \rangle + \langle \sigma_y^2 \rangle .
+    .. math:: \sigma^2 = \langle \sigma_y^2 \rangle + \langle (y - m)^2 \rangle .
 
     What the networks predict in a hole, the distance to that mean in units of that noise, is then of
     order one wherever the hole lies, on the sky or on a galaxy.
@@ -423,16 +424,17 @@ def fill_holes(data, sigma, valid, minimum=4):
         msg = f"an image must hold at least {minimum} valid pixels to fill the others from"
         raise ValueError(msg)
     y, noise = data.astype(float), sigma.astype(float)
-    planes = np.where(valid, np.stack([np.ones_like(y), y, y**2 + noise**2]), 0.0)
+    planes = np.where(valid, np.stack([np.ones_like(y), y, y**2, noise**2]), 0.0)
     filled, spread = data.copy(), sigma.copy()
     todo = ~valid
     half = 1
     while todo.any():
-        number, total, square = _box_sum(planes, half)
+        number, total, square, variance = _box_sum(planes, half)
         now = todo & (number > minimum - 0.5)
         mean = total[now] / number[now]
         filled[now] = mean
-        spread[now] = np.sqrt(np.maximum(square[now] / number[now] - mean**2, 0))
+        scatter = square[now] / number[now] - mean**2 if half > 1 else 0.0
+        spread[now] = np.sqrt(variance[now] / number[now] + np.maximum(scatter, 0.0))
         todo &= ~now
         half *= 2
     return filled, spread

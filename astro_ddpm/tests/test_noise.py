@@ -193,15 +193,19 @@ class TestFillHoles:
         assert_array_equal(out, [data, sigma])
         assert out[0] is not data
 
-    def test_mean_and_scatter_of_neighbours(self, rng):
+    @pytest.mark.parametrize("width", [1, 3])
+    def test_mean_noise_and_scatter_of_neighbours(self, rng, width):
         data, sigma = rng.normal(size=(7, 7)), rng.uniform(1, 2, (7, 7))
         valid = np.ones((7, 7), bool)
-        valid[3, 3] = False
+        edge = 3 - width // 2
+        valid[edge : 7 - edge, edge : 7 - edge] = False
         filled, noise = fill_holes(np.where(valid, data, np.nan), sigma, valid)
         around = valid.copy()
-        around[:2] = around[5:] = around[:, :2] = around[:, 5:] = False
+        far = 2 - width // 2
+        around[:far] = around[7 - far :] = around[:, :far] = around[:, 7 - far :] = False
         assert_allclose(filled[3, 3], data[around].mean())
-        assert_allclose(noise[3, 3], np.sqrt(data[around].var() + (sigma[around] ** 2).mean()))
+        scatter = data[around].var() if width > 1 else 0
+        assert_allclose(noise[3, 3], np.sqrt(scatter + (sigma[around] ** 2).mean()))
         assert_array_equal(filled[valid], data[valid])
         assert_array_equal(noise[valid], sigma[valid])
 
