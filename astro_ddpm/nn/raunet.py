@@ -44,7 +44,7 @@ class WhitenedStem(nn.Module):
 
     Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters sees
     that range uncompressed, so that noise of one sigma on top of a bright core is not lost;
-    ``arcsinh`` then compresses image and filter outputs. The filters start as `gram_filters` and are
+    ``arcsinh`` then compresses image and filter outputs. The filters start as ``gram_filters`` and are
     trained.
 
     Parameters
