@@ -10,15 +10,33 @@ from importlib import import_module
 
 from .degrade import (
     add_exposure_noise,
+    block_sum,
+    broaden_psf,
     correlated_noise,
     dihedral,
+    dim,
+    expose,
+    gaussian_kernel,
+    moffat_kernel,
+    noise_gain,
+    random_crop,
     random_holes,
+    random_noise_kernel,
     split_exposure,
 )
-from .pairs import PSFMatch, homogenize_psf, prepare_pairs, read_listing
+from .pairs import (
+    PSFMatch,
+    cut_stamps,
+    homogenize_psf,
+    prepare_deep,
+    prepare_pairs,
+    read_listing,
+    split_by_group,
+)
 
 _HOME = {
     "DDPMModule": ".modules",
+    "DeepDataset": ".data",
     "PairDataModule": ".data",
     "PairDataset": ".data",
     "PowerEMA": ".ema",
@@ -27,18 +45,31 @@ _HOME = {
 
 __all__ = [
     "DDPMModule",
+    "DeepDataset",
     "PSFMatch",
     "PairDataModule",
     "PairDataset",
     "PowerEMA",
     "RAUNetModule",
     "add_exposure_noise",
+    "block_sum",
+    "broaden_psf",
     "correlated_noise",
+    "cut_stamps",
     "dihedral",
+    "dim",
+    "expose",
+    "gaussian_kernel",
     "homogenize_psf",
+    "moffat_kernel",
+    "noise_gain",
+    "prepare_deep",
     "prepare_pairs",
+    "random_crop",
     "random_holes",
+    "random_noise_kernel",
     "read_listing",
+    "split_by_group",
     "split_exposure",
 ]
 

@@ -1,31 +1,95 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Data for training: prepared pairs, degraded anew at every visit.
+Data for training: prepared exposures, degraded anew at every visit.
 """
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from astro_ddpm.noise import fill_holes, whiten
 
-from .degrade import add_exposure_noise, correlated_noise, dihedral, random_holes, split_exposure
+from .arrays import open_arrays
+from .degrade import (
+    add_exposure_noise,
+    block_sum,
+    broaden_psf,
+    correlated_noise,
+    dihedral,
+    gaussian_kernel,
+    moffat_kernel,
+    noise_gain,
+    random_crop,
+    random_holes,
+    random_noise_kernel,
+    split_exposure,
+)
 
-__all__ = ["PairDataModule", "PairDataset"]
+__all__ = ["DeepDataset", "PairDataModule", "PairDataset"]
 
 
 def _log_uniform(rng, low, high):
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-class PairDataset(Dataset):
+class _ExposureDataset(Dataset):
     """
-    Whitened inputs and residuals made from prepared pairs.
+    Whitened inputs and residuals, drawn anew at each visit.
+
+    A subclass says in ``_draw`` what image, noise, target and depth are. Crops, flips, quarter turns and
+    holes come on top. Every draw follows from seed, epoch and index alone, so a resumed training sees
+    what an uninterrupted one would have seen.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Prepared arrays; the first axis counts the images.
+
+    seed, epoch : int
+        Select the draws.
+
+    repeat : int
+        How often each image is visited per epoch.
+
+    size : int or None
+        The width of the crops; None for the whole images.
+    """
+
+    def __init__(self, arrays, seed, epoch, repeat, size):
+        self.arrays = arrays
+        self.seed, self.epoch, self.repeat, self.size = seed, epoch, repeat, size
+
+    def __len__(self):
+        return self.repeat * len(self.arrays["deep"])
+
+    def _row(self, index):
+        return {key: values[index % len(values)] for key, values in self.arrays.items()}
+
+    def __getitem__(self, index):
+        """Return ``z``, ``valid``, ``residual`` of shape (1, ny, nx) and the scalar ``depth``."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        *planes, depth = self._draw(self._row(index), rng)
+        planes = random_crop(planes, self.size or min(planes[0].shape), rng)
+        shape = planes[0].shape
+        planes.append(random_holes(shape, rng) if rng.random() < 0.3 else np.ones(shape, bool))
+        code = rng.integers(8)
+        return _whitened(*(np.ascontiguousarray(dihedral(plane, code)) for plane in planes), depth)
+
+
+def _whitened(data, sigma, target, valid, depth):
+    """Turn an example into what the networks see and predict."""
+    data, sigma = fill_holes(data, sigma, valid)
+    planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data)}
+    example = {key: plane[None].astype(np.float32) for key, plane in planes.items()}
+    return example | {"depth": np.float32(depth)}
+
+
+class PairDataset(_ExposureDataset):
+    """
+    Examples made from pairs of a shallow and a deep exposure.
 
     Each visit draws one of three kinds of example: the pair as it is, the pair with more noise in the
-    shallow image, or the deep image split into a noisy input and an independent target. Flips, quarter
-    turns, correlated noise and holes come on top. Every draw follows from ``seed``, ``epoch`` and the
-    index alone, so a resumed training sees what an uninterrupted one would have seen.
+    shallow image, or the deep image split into a noisy input and an independent target.
 
     Parameters
     ----------
@@ -37,6 +101,9 @@ class PairDataset(Dataset):
 
     repeat : int, optional
         How often each pair is visited per epoch.
+
+    size : int, optional
+        The width of random crops; by default the whole images.
 
     augment : bool, optional
         False for the pairs as they are, for validation.
@@ -58,31 +125,24 @@ class PairDataset(Dataset):
         seed=0,
         epoch=0,
         repeat=1,
+        size=None,
         augment=True,
         kinds=(0.5, 0.25, 0.25),
         max_extra_noise=10.0,
         split_range=(2.0, 60.0),
     ):
-        self.arrays = {key: np.asarray(arrays[key]) for key in arrays}
-        self.seed, self.epoch, self.repeat, self.augment = seed, epoch, repeat, augment
+        super().__init__(arrays, seed, epoch, repeat, size)
+        self.augment = augment
         self.kinds = np.cumsum(kinds) / np.sum(kinds)
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
 
-    def __len__(self):
-        return self.repeat * len(self.arrays["shallow"])
-
     def __getitem__(self, index):
         """Return ``z``, ``valid``, ``residual`` of shape (1, ny, nx) and the scalar ``depth``."""
-        row = {key: values[index % len(values)] for key, values in self.arrays.items()}
-        if not self.augment:
-            valid = np.ones(row["shallow"].shape, bool)
-            return self._whiten(row["shallow"], row["sigma"], row["target"], valid, row["depth"])
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        data, sigma, target, depth = self._draw(row, rng)
-        valid = random_holes(data.shape, rng) if rng.random() < 0.3 else np.ones(data.shape, bool)
-        code = rng.integers(8)
-        planes = (np.ascontiguousarray(dihedral(a, code)) for a in (data, sigma, target, valid))
-        return self._whiten(*planes, depth)
+        if self.augment:
+            return super().__getitem__(index)
+        row = self._row(index)
+        valid = np.ones(row["shallow"].shape, bool)
+        return _whitened(row["shallow"], row["sigma"], row["target"], valid, row["depth"])
 
     def _draw(self, row, rng):
         """Draw an example: image, noise, target and depth."""
@@ -90,29 +150,106 @@ class PairDataset(Dataset):
         shallow, sigma = row["shallow"], row["sigma"]
         if kind == 0:
             return shallow, sigma, row["target"], row["depth"]
-        width = rng.uniform(0.3, 0.8) if rng.random() < 0.3 else 0
+        kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         if kind == 1:
             factor = _log_uniform(rng, 1, self.max_extra_noise)
-            noise = correlated_noise(shallow.shape, width, rng)
+            noise = correlated_noise(shallow.shape, kernel, rng)
             data, sigma = add_exposure_noise(shallow, sigma, factor, noise)
             return data, sigma, row["target"], row["depth"] / factor
         factor = _log_uniform(rng, *self.split_range)
         # independent noises need the new noise correlated as the old; beside large factors it hardly matters
-        noise = correlated_noise(shallow.shape, width if factor > 5 else 0, rng)
+        noise = correlated_noise(shallow.shape, kernel if factor > 5 else 0, rng)
         data, sigma, target = split_exposure(row["deep"], row["deep_sigma"], factor, noise)
         return data, sigma, target, 1 / factor
 
-    @staticmethod
-    def _whiten(data, sigma, target, valid, depth):
-        data, sigma = fill_holes(data, sigma, valid)
-        planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data)}
-        example = {key: plane[None].astype(np.float32) for key, plane in planes.items()}
-        return example | {"depth": np.float32(depth)}
+
+class DeepDataset(_ExposureDataset):
+    """
+    Examples made from single deep images, as other cameras would have seen them.
+
+    Each visit blurs the image with a Moffat PSF, sums blocks of pixels, gives the detector a sky and a
+    gain, and adds the noise of a short exposure, white or correlated. What is left of the deep image's
+    own noise is split as `split_exposure` does.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What `prepare_deep` wrote.
+
+    seed, epoch : int, optional
+        Select the draws.
+
+    repeat : int, optional
+        How often each image is visited per epoch.
+
+    size : int, optional
+        The width of random crops; by default the whole images, without large pixels.
+
+    noise_range : tuple of float, optional
+        The noise of the short exposure, in units of the deep image's own at the same pixels; log-uniform.
+        Where what is left of that noise is not
+        white and cannot be split, at least 4 in units of what is left.
+
+    fwhm_range : tuple of float, optional
+        The full width at half maximum of the blur in pixels; log-uniform, and at most an eighth of the
+        image before blocks are summed. Three in ten images are not blurred.
+
+    sky_range : tuple of float, optional
+        The background in electrons per pixel, which sets how much photon noise sources have beside that
+        of the sky; log-uniform.
+
+    max_block : int, optional
+        The largest width of the blocks in pixels.
+    """
+
+    def __init__(
+        self,
+        arrays,
+        *,
+        seed=0,
+        epoch=0,
+        repeat=1,
+        size=None,
+        noise_range=(2.0, 60.0),
+        fwhm_range=(1.5, 10.0),
+        sky_range=(20.0, 2e4),
+        max_block=3,
+    ):
+        super().__init__(arrays, seed, epoch, repeat, size)
+        self.noise_range, self.fwhm_range = noise_range, fwhm_range
+        self.sky_range, self.max_block = sky_range, max_block
+
+    def _draw(self, row, rng):
+        """Draw an example: image, noise, target and depth."""
+        deep, width = row["deep"], float(row["noise_width"])
+        own = gaussian_kernel(width) if width > 0 else np.ones((1, 1))
+        block = int(rng.integers(1, self._largest_block(deep.shape) + 1))
+        pixel = np.ones((block, block))
+        blurred = rng.random() < 0.7
+        fwhm = min(block * _log_uniform(rng, *self.fwhm_range), min(deep.shape) / 8)
+        psf = moffat_kernel(fwhm) if blurred else np.ones((1, 1))
+        reference = row["sky_sigma"] / noise_gain(own)
+        image = block_sum(broaden_psf(deep, psf) if blurred else deep, block)
+        image_sigma = reference * noise_gain(own, psf, pixel)
+        sky_sigma = reference * noise_gain(own, pixel) * _log_uniform(rng, *self.noise_range)
+        if width > 0 or blurred:
+            sky_sigma = max(sky_sigma, 4 * image_sigma)
+        # sky_sigma is the root of the electrons of the sky, which gives the electrons of the source
+        photons = sky_sigma / np.sqrt(_log_uniform(rng, *self.sky_range))
+        sigma = np.sqrt(sky_sigma**2 + photons * np.maximum(image, 0))
+        factor = np.sqrt((sigma / image_sigma) ** 2 - 1)
+        kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
+        noise = correlated_noise(image.shape, kernel, rng)
+        data, sigma, target = split_exposure(image, np.float32(image_sigma), factor, noise)
+        return data, sigma, target, 1 / np.sqrt((sky_sigma / image_sigma) ** 2 - 1)
+
+    def _largest_block(self, shape):
+        return max(1, min(self.max_block, min(shape) // self.size)) if self.size else 1
 
 
 class PairDataModule(pl.LightningDataModule):
     """
-    Training and validation data from prepared pairs.
+    Training and validation data from prepared pairs, and from single deep images beside them.
 
     Parameters
     ----------
@@ -131,6 +268,15 @@ class PairDataModule(pl.LightningDataModule):
     kinds : tuple of float, optional
         The probabilities of the three kinds of `PairDataset`.
 
+    deep : str, optional
+        A file written by `prepare_deep`.
+
+    deep_share : float, optional
+        The share of examples made from single deep images, if there are any.
+
+    size : int, optional
+        The width of random crops in training; by default that of the pairs.
+
     Raises
     ------
     ValueError
@@ -145,26 +291,43 @@ class PairDataModule(pl.LightningDataModule):
         repeat: int = 4,
         seed: int = 0,
         kinds: tuple[float, ...] = (0.5, 0.25, 0.25),
+        deep: str | None = None,
+        deep_share: float = 0.3,
+        size: int | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
 
     def setup(self, stage=None):
-        """Read the arrays."""
-        with np.load(self.hparams.train) as train, np.load(self.hparams.validation) as validation:
-            self.train, self.validation = dict(train), dict(validation)
-        visits = self.hparams.repeat * len(self.train["shallow"])
-        if visits < self.hparams.batch_size:
-            msg = f"batch_size {self.hparams.batch_size} exceeds the {visits} examples of an epoch"
+        """Open the arrays."""
+        options = self.hparams
+        self.train, self.validation = open_arrays(options.train), open_arrays(options.validation)
+        self.deep = open_arrays(options.deep) if options.deep else None
+        if self.deep and not 0 <= options.deep_share < 1:
+            msg = f"deep_share must be at least 0 and less than 1, not {options.deep_share}"
             raise ValueError(msg)
+        visits = options.repeat * len(self.train["shallow"])
+        if visits < options.batch_size:
+            msg = f"batch_size {options.batch_size} exceeds the {visits} examples of an epoch"
+            raise ValueError(msg)
+
+    def _datasets(self, epoch):
+        options = self.hparams
+        draws = {"seed": options.seed, "epoch": epoch, "size": options.size}
+        pairs = PairDataset(self.train, repeat=options.repeat, kinds=options.kinds, **draws)
+        if not self.deep:
+            return [pairs]
+        visits = round(len(pairs) * options.deep_share / (1 - options.deep_share))
+        draws["size"] = options.size or min(self.train["shallow"].shape[1:])
+        deep = DeepDataset(self.deep, repeat=-(-visits // len(self.deep["deep"])), **draws)
+        chosen = np.random.default_rng([options.seed, epoch, 1]).permutation(len(deep))[:visits]
+        return [pairs, Subset(deep, chosen.tolist())]
 
     def train_dataloader(self):
         """Return the loader of the current epoch; the trainer must reload it at every epoch."""
         options = self.hparams
         epoch = self.trainer.current_epoch if self.trainer else 0
-        data = PairDataset(
-            self.train, seed=options.seed, epoch=epoch, repeat=options.repeat, kinds=options.kinds
-        )
+        data = ConcatDataset(self._datasets(epoch))
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
         return DataLoader(data, options.batch_size, sampler=order.tolist(), drop_last=True)
 

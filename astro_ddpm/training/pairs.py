@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astro_ddpm.noise import estimate_sky_sigma
-from astro_ddpm.utils import atomic_path
+from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
 
-__all__ = ["PSFMatch", "homogenize_psf", "prepare_pairs", "read_listing"]
+from .arrays import write_arrays
+
+__all__ = [
+    "PSFMatch",
+    "cut_stamps",
+    "homogenize_psf",
+    "prepare_deep",
+    "prepare_pairs",
+    "read_listing",
+    "split_by_group",
+]
 
 log = logging.getLogger(__name__)
 
@@ -214,15 +223,10 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     ValueError
         If images differ in shape, or no pair can be used.
     """
-    from astropy.io import fits
-
-    output = Path(output)
-    if output.exists() and not overwrite:
-        msg = f"output {output} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
+    _check_output(output, overwrite)
     rows = []
     for paths in pairs:
-        shallow, deep = (fits.getdata(path).astype(float) for path in paths)
+        shallow, deep = map(_read_fits, paths)
         try:
             row = _prepare_pair(shallow, deep, variance_per_flux)
         except ValueError as error:
@@ -239,6 +243,149 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
         msg = "pairs must all be of one shape; cut stamps of one size first"
         raise ValueError(msg)
     arrays = {key: np.array([row[key] for row in rows], np.float32) for key in rows[0]}
-    with atomic_path(output, overwrite=overwrite) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(output, arrays, overwrite=overwrite)
     return len(rows), len(pairs) - len(rows)
+
+
+def _check_output(output, overwrite):
+    """Complain before the work rather than after it."""
+    if Path(output).exists() and not overwrite:
+        msg = f"output {output} exists; set overwrite to replace it"
+        raise FileExistsError(msg)
+
+
+def cut_stamps(image, size):
+    """
+    Cut an image into stamps side by side.
+
+    Parameters
+    ----------
+    image : array_like, shape (ny, nx)
+        The image.
+
+    size : int
+        The width of the stamps in pixels.
+
+    Returns
+    -------
+    stamps : ndarray, shape (n, size, size)
+        Those of them that hold finite pixels only. Rows and columns that do not fill a stamp are left out.
+
+    Raises
+    ------
+    ValueError
+        If the image is smaller than a stamp.
+    """
+    image = np.asarray(image, float)
+    ny, nx = (n // size for n in image.shape)
+    if min(ny, nx) < 1:
+        msg = f"size {size} exceeds the image of shape {image.shape}"
+        raise ValueError(msg)
+    stamps = image[: ny * size, : nx * size].reshape(ny, size, nx, size).swapaxes(1, 2)
+    stamps = stamps.reshape(-1, size, size)
+    return stamps[np.isfinite(stamps).all(axis=(1, 2))]
+
+
+def _noise_width(stamp):
+    r"""Gaussian that correlates neighbours as the noise is, from :math:`\rho = e^{-1 / 4 w^2}`."""
+    correlation = neighbour_correlation(stamp)
+    return 0.5 / np.sqrt(-np.log(min(correlation, 0.9))) if correlation > 0.05 else 0.0
+
+
+def prepare_deep(images, output, *, size=None, overwrite=False):
+    """
+    Turn single deep images, to be degraded in training, into one file of arrays.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, ny, nx), or list of path-like
+        Sky-subtracted images: stamps in one array, or the paths of FITS files.
+
+    output : str or path-like
+        The ``.npz`` file to write: ``deep`` of shape (n, ny, nx), and of shape (n,) ``sky_sigma``, the noise
+        of the sky, and ``noise_width``, the standard deviation in pixels of the Gaussian kernel that
+        correlates white noise as theirs is; all float32.
+
+    size : int, optional
+        Cut the images into stamps of this width. By default they must be of one shape.
+
+    overwrite : bool, optional
+        Whether to replace an existing file.
+
+    Returns
+    -------
+    n_used : int
+        How many images or stamps were written.
+
+    Raises
+    ------
+    FileExistsError
+        If ``output`` exists and is not to be overwritten.
+
+    ValueError
+        If images differ in shape, hold pixels that are not finite, or have no noise that can be measured.
+    """
+    _check_output(output, overwrite)
+    stamps = []
+    for number, image in enumerate(images):
+        name = f"image {number}" if isinstance(image, np.ndarray) else image
+        data = image if isinstance(image, np.ndarray) else _read_fits(image)
+        if size is None and not np.isfinite(data).all():
+            msg = f"{name} holds pixels that are not finite; give size to use the stamps without them"
+            raise ValueError(msg)
+        stamps.extend([np.asarray(data, float)] if size is None else cut_stamps(data, size))
+    if not stamps or len({stamp.shape for stamp in stamps}) > 1:
+        msg = "images must hold finite images of one shape; give size to cut them into stamps"
+        raise ValueError(msg)
+    arrays = {
+        "deep": stamps,
+        "sky_sigma": [estimate_sky_sigma(stamp) for stamp in stamps],
+        "noise_width": [_noise_width(stamp) for stamp in stamps],
+    }
+    arrays = {name: np.array(values, np.float32) for name, values in arrays.items()}
+    write_arrays(output, arrays, overwrite=overwrite)
+    return len(stamps)
+
+
+def _read_fits(path):
+    from astropy.io import fits
+
+    return fits.getdata(path).astype(float)
+
+
+def split_by_group(groups, fraction, seed=0):
+    """
+    Choose images for validation so that no group is on both sides.
+
+    Several images of one galaxy, in several bands or epochs, show the same structure: a model that
+    trained on one of them has seen the others.
+
+    Parameters
+    ----------
+    groups : array_like, shape (n,)
+        What the images belong to, for example the names of the galaxies.
+
+    fraction : float
+        The share of the groups to validate with, between 0 and 1.
+
+    seed : int, optional
+        Selects the groups.
+
+    Returns
+    -------
+    validation : ndarray of bool, shape (n,)
+        True for the images to validate with.
+
+    Raises
+    ------
+    ValueError
+        If ``fraction`` leaves no group on one of the sides.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    number = round(fraction * len(names))
+    if not 0 < number < len(names):
+        msg = f"fraction {fraction} of {len(names)} groups leaves none on one side"
+        raise ValueError(msg)
+    chosen = np.zeros(len(names), bool)
+    chosen[np.random.default_rng(seed).permutation(len(names))[:number]] = True
+    return chosen[member]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm.training import PairDataModule, PairDataset
+from astro_ddpm.training import DeepDataset, PairDataModule, PairDataset, correlated_noise
+from astro_ddpm.training.arrays import write_arrays
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
@@ -145,12 +146,71 @@ class TestPairDataset:
         assert len(seen) == 8
 
 
+def deep_arrays(n, size=96, width=0.0, peak=300.0):
+    """Simulate what `prepare_deep` writes: a wide source, and noise of known correlation."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    scene = peak * np.exp(-(x**2 + y**2) / 200)
+    noise = np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
+    scalar = np.ones(n, np.float32)
+    return {"deep": (scene + noise).astype("f4"), "sky_sigma": scalar, "noise_width": width * scalar}
+
+
+class TestDeepDataset:
+    @pytest.mark.parametrize("width", [0.0, 0.5])
+    def test_residual_is_unit_noise(self, width):
+        # whatever blur, pixels and gain: input and target differ by their noises, 1 + depth^2
+        data = DeepDataset(deep_arrays(10, width=width), repeat=6, size=40)
+        check_unit_scatter([data[i] for i in range(len(data))])
+
+    def test_without_sources_target_and_input_are_independent(self):
+        data = DeepDataset(deep_arrays(10, peak=0), repeat=6, size=40, noise_range=(2, 4))
+        z, target = [], []
+        for example in map(data.__getitem__, range(len(data))):
+            good = example["valid"] > 0
+            scale = max(example["depth"], 0.02)
+            z.append(example["z"][good])
+            target.append((example["z"] + example["residual"])[good] / scale)
+        z, target = np.concatenate(z), np.concatenate(target)
+        # the noise that both would share makes this sum depth x n; the blur correlates what is left
+        depth = np.mean([data[i]["depth"] for i in range(len(data))])
+        assert abs(np.mean(z * target)) < 0.3 * depth
+
+    def test_ranges(self):
+        arrays = deep_arrays(4)
+        data = DeepDataset(arrays, repeat=50, size=96, noise_range=(3, 30), fwhm_range=(1.5, 8.0))
+        depth = np.array([data[i]["depth"] for i in range(len(data))])
+        # whole images have their own pixels; without blur the depth is 1 / sqrt(k^2 - 1), with it less
+        assert depth.max() <= 1 / np.sqrt(8) * (1 + 1e-6)
+        assert depth.min() < 0.01
+        assert np.mean(depth > 1 / np.sqrt(15)) > 0.02  # only noise that is white may be so deep
+
+    def test_noise_that_is_not_white_is_four_times_as_deep(self):
+        data = DeepDataset(deep_arrays(4, width=0.8), repeat=50, size=96, noise_range=(1.5, 30))
+        assert max(data[i]["depth"] for i in range(len(data))) <= 1 / np.sqrt(15) * (1 + 1e-6)
+
+    def test_blocks(self):
+        # with a linear ramp and next to no noise, the step between pixels shows the blocks: n^3
+        ramp = np.tile(1e6 * np.arange(96.0), (2, 96, 1))
+        arrays = {"deep": ramp.astype("f4"), "sky_sigma": np.ones(2, "f4"), "noise_width": np.zeros(2, "f4")}
+        data = DeepDataset(arrays, repeat=40, size=32, sky_range=(1e15, 2e15), noise_range=(2, 2.01))
+        rows = [data._draw(data._row(i), np.random.default_rng(i)) for i in range(80)]
+        steps = [np.median(np.diff(target, axis=1)) / 1e6 for _, _, target, _ in rows]
+        assert {round(float(step)) for step in steps} == {1, 8, 27}
+        assert {target.shape[0] for _, _, target, _ in rows} == {96, 48, 32}
+
+    def test_draws_repeat(self):
+        one, two = (DeepDataset(deep_arrays(3), seed=2, epoch=1, size=32)[2] for _ in range(2))
+        for name, values in one.items():
+            assert_array_equal(values, two[name])
+
+
 class TestPairDataModule:
     @pytest.fixture
     def module(self, arrays, tmp_path):
         train, validation = tmp_path / "train.npz", tmp_path / "validation.npz"
-        np.savez(train, **arrays)
-        np.savez(validation, **{name: values[:3] for name, values in arrays.items()})
+        write_arrays(train, arrays)
+        write_arrays(validation, {name: values[:3] for name, values in arrays.items()})
         module = PairDataModule(str(train), str(validation), batch_size=5, repeat=2)
         module.setup()
         return module
@@ -181,3 +241,21 @@ class TestPairDataModule:
         options = dict(module.hparams) | {"batch_size": 25}
         with pytest.raises(ValueError, match="batch_size 25 exceeds the 24 examples"):
             PairDataModule(**options).setup()
+
+    def test_deep_images_have_their_share(self, module, tmp_path):
+        write_arrays(tmp_path / "deep.npz", deep_arrays(5))
+        options = dict(module.hparams) | {"deep": str(tmp_path / "deep.npz"), "size": 32}
+        mixed = PairDataModule(**options | {"deep_share": 0.4})
+        mixed.setup()
+        order = list(mixed.train_dataloader().sampler)
+        assert len(order) == 40  # 24 visits of pairs are 60 %
+        assert {tuple(batch["z"].shape[-2:]) for batch in mixed.train_dataloader()} == {(32, 32)}
+        with pytest.raises(ValueError, match="deep_share must be at least 0 and less than 1"):
+            PairDataModule(**options | {"deep_share": 1.0}).setup()
+
+    def test_crops_of_pairs(self, module):
+        options = dict(module.hparams) | {"size": 24}
+        small = PairDataModule(**options)
+        small.setup()
+        assert next(iter(small.train_dataloader()))["z"].shape == (5, 1, 24, 24)
+        assert next(iter(small.val_dataloader()))["z"].shape[-1] == 64

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from astro_ddpm.noise import sigma_from_gain
 from astro_ddpm.training import (
     add_exposure_noise,
+    block_sum,
+    broaden_psf,
     correlated_noise,
     dihedral,
+    dim,
+    expose,
+    gaussian_kernel,
+    moffat_kernel,
+    noise_gain,
+    random_crop,
     random_holes,
+    random_noise_kernel,
     split_exposure,
 )
 
@@ -45,6 +55,15 @@ class TestCorrelatedNoise:
         expected = np.exp(-(dy**2 + dx**2) / (4 * width**2))
         assert_allclose(product.mean(), expected, atol=4 * np.sqrt(2 * 4 * np.pi * width**2 / N))
 
+    def test_any_kernel(self, rng):
+        # the autocorrelation of the noise is that of the kernel: here of a shift by half a pixel in x
+        noise = correlated_noise(SHAPE, np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]]), rng).astype(float)
+        error = 4 / np.sqrt(N / 2)
+        assert_allclose(noise.var(), 1, atol=np.sqrt(2) * error)
+        assert_allclose(np.mean(noise[:, 1:] * noise[:, :-1]), 0.5, atol=error)
+        assert_allclose(np.mean(noise[1:] * noise[:-1]), 0, atol=error)
+        assert_allclose(np.mean(noise[:, 2:] * noise[:, :-2]), 0, atol=error)
+
     def test_edges_are_as_noisy_as_the_centre(self):
         rng = np.random.default_rng(1)
         draws = np.array([correlated_noise((9, 11), 1.5, rng) for _ in range(2000)])
@@ -53,6 +72,161 @@ class TestCorrelatedNoise:
     def test_same_generator_same_noise(self):
         one, two = (correlated_noise((8, 9), 1, np.random.default_rng(5)) for _ in range(2))
         assert_array_equal(one, two)
+
+
+class TestKernels:
+    @pytest.mark.parametrize(("width", "ratio", "angle"), [(2.0, 1.0, 0.0), (3.0, 0.6, 0.7)])
+    def test_gaussian_moments(self, width, ratio, angle):
+        kernel = gaussian_kernel(width, ratio, angle)
+        half = kernel.shape[0] // 2
+        y, x = np.mgrid[-half : half + 1, -half : half + 1]
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        expected = turn @ np.diag([width**2, (ratio * width) ** 2]) @ turn.T
+        measured = [[np.sum(kernel * a * b) for a in (x, y)] for b in (x, y)]
+        assert_allclose(kernel.sum(), 1)
+        assert_allclose(measured, expected, rtol=2e-3, atol=1e-10)  # cut at 4 sigma
+
+    @pytest.mark.parametrize("beta", [2.5, 4.0])
+    def test_moffat_is_half_as_high_at_half_the_width(self, beta):
+        kernel = moffat_kernel(10.0, beta)
+        centre = kernel.shape[0] // 2
+        assert_allclose(kernel.sum(), 1)
+        assert_allclose(kernel[centre, centre + 5] / kernel[centre, centre], 0.5)
+
+    def test_moffat_is_that_of_astropy(self):
+        from astropy.modeling.functional_models import Moffat2D
+
+        model = Moffat2D(gamma=3.0, alpha=3.5)
+        kernel = moffat_kernel(model.fwhm, 3.5)
+        half = kernel.shape[0] // 2
+        y, x = np.mgrid[-half : half + 1, -half : half + 1]
+        expected = model(x, y)
+        assert_allclose(kernel, expected / expected.sum())
+
+    def test_random_noise_kernels_cover_the_correlations(self):
+        kernels = [random_noise_kernel(np.random.default_rng(i)) for i in range(200)]
+        neighbours = [np.sum(k[:, 1:] * k[:, :-1]) / np.sum(k**2) for k in kernels]
+        assert min(neighbours) < 0.05
+        assert max(neighbours) > 0.6
+
+
+class TestNoiseGain:
+    def test_of_nothing(self):
+        assert_allclose(noise_gain(np.ones((1, 1))), 1)
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 5])
+    def test_of_a_box(self, n):
+        assert_allclose(noise_gain(np.ones((n, n))), n)  # the root of n^2 ones
+
+    def test_of_two_gaussians(self):
+        # variances add, and a Gaussian of unit sum has the gain 1 / (2 sqrt(pi) w)
+        gain = noise_gain(gaussian_kernel(1.5), gaussian_kernel(2.0))
+        assert_allclose(gain, 1 / (2 * np.sqrt(np.pi) * 2.5), rtol=1e-3)
+
+    def test_is_what_happens_to_noise(self, rng):
+        kernel, block = moffat_kernel(3.0), 2
+        noise = correlated_noise((1200, 1200), 0.6, rng)
+        own = gaussian_kernel(0.6)
+        degraded = block_sum(broaden_psf(noise, kernel), block)[20:-20, 20:-20]
+        expected = noise_gain(own, kernel, np.ones((block, block))) / noise_gain(own)
+        assert_allclose(degraded.std(), expected, rtol=0.03)
+
+
+class TestBroadenPSF:
+    def test_flux_and_width(self):
+        image = np.zeros((61, 71), np.float32)
+        image[30, 35] = 100
+        broad = broaden_psf(image, gaussian_kernel(2.0))
+        assert broad.shape == image.shape
+        assert broad.dtype == np.float32
+        assert_allclose(broad.sum(), 100, rtol=1e-5)
+        assert_allclose(broad[26:35, 31:40], 100 * gaussian_kernel(2.0)[4:13, 4:13], rtol=1e-4)
+
+    def test_is_the_convolution_of_scipy(self, rng):
+        from scipy.ndimage import convolve
+
+        image, kernel = rng.standard_normal((40, 33)), rng.random((7, 7))
+        assert_allclose(broaden_psf(image, kernel), convolve(image, kernel, mode="reflect"))
+
+    def test_constant_stays(self):
+        assert_allclose(broaden_psf(np.full((20, 25), 3.0), moffat_kernel(4.0)), 3.0)
+
+
+class TestBlockSum:
+    def test_is_that_of_astropy(self, rng):
+        from astropy.nddata import block_reduce
+
+        image = rng.standard_normal((12, 20))
+        assert_allclose(block_sum(image, 4), block_reduce(image, 4, np.sum))
+
+    def test_incomplete_blocks_are_left_out(self):
+        assert_array_equal(block_sum(np.arange(35.0).reshape(5, 7), 3), [[72, 99]])
+
+    def test_too_large(self):
+        with pytest.raises(ValueError, match="factor 6 exceeds the size"):
+            block_sum(np.ones((5, 9)), 6)
+
+
+class TestExpose:
+    @pytest.mark.parametrize(("gain", "read_noise", "sky_level"), [(1.9, 5.0, 20.0), (0.5, 0.0, 200.0)])
+    def test_statistics(self, rng, gain, read_noise, sky_level):
+        scene = np.full(SHAPE, 50.0, np.float32)
+        data, sigma = expose(scene, gain, read_noise, sky_level, rng)
+        assert data.dtype == sigma.dtype == np.float32
+        pull = (data - scene) / sigma
+        assert abs(pull.mean()) < 4 / np.sqrt(N)
+        assert abs(pull.var() - 1) < 5 * np.sqrt(2 / N)
+
+    def test_noise_is_that_of_the_noise_module(self, rng):
+        scene = np.array([[0.0, 10.0, 1000.0]])
+        _, sigma = expose(scene, 2.0, 3.0, 40.0, rng)
+        assert_allclose(sigma, sigma_from_gain(scene, 2.0, 3.0, sky_level=40.0, smoothing=0))
+
+    def test_photons_are_counted(self, rng):
+        data, _ = expose(np.full((50, 50), 3.0), 4.0, 0.0, 1.0, rng)
+        electrons = 4.0 * (data + 1.0)
+        assert_allclose(electrons, np.round(electrons), atol=1e-9)
+
+    @pytest.mark.parametrize("bad", [(0, 1, 1), (1, -1, 1), (1, 1, -1), (np.nan, 1, 1)])
+    def test_bad_values(self, rng, bad):
+        with pytest.raises(ValueError, match="gain must be positive"):
+            expose(np.ones((2, 2)), *bad, rng)
+
+
+class TestDim:
+    def test_is_more_noise_in_other_units(self, rng):
+        # dividing a noisier image by the factor of its noise is the same as dimming
+        data, sigma, noise = rng.standard_normal((3, 30, 30))
+        sigma = np.abs(sigma)
+        noisier, noise_sigma = add_exposure_noise(data, sigma, 4.0, noise)
+        assert_allclose(dim(data, sigma, 0.25, noise), noisier / 4, rtol=1e-6)
+        assert_allclose(noise_sigma / 4, sigma)
+
+    def test_ends(self, rng):
+        data, sigma, noise = np.full((3, 4), 7.0), np.full((3, 4), 2.0), rng.standard_normal((3, 4))
+        assert_array_equal(dim(data, sigma, 1, noise), data)
+        assert_array_equal(dim(data, sigma, 0, noise), sigma * noise)
+
+    @pytest.mark.parametrize("factor", [-0.1, 1.1, np.nan])
+    def test_bad_factor(self, factor):
+        with pytest.raises(ValueError, match="factor must be between 0 and 1"):
+            dim(np.ones(3), np.ones(3), factor, np.ones(3))
+
+
+class TestRandomCrop:
+    def test_planes_stay_together(self, rng):
+        plane = np.arange(63.0).reshape(7, 9)
+        corners = set()
+        for _ in range(300):
+            one, two = random_crop([plane, 2 * plane], 5, rng)
+            assert one.shape == (5, 5)
+            assert_array_equal(2 * one, two)
+            corners.add(float(one[0, 0]))
+        assert len(corners) == 3 * 5
+
+    def test_too_large(self, rng):
+        with pytest.raises(ValueError, match="size 8 exceeds"):
+            random_crop([np.ones((7, 9))], 8, rng)
 
 
 class TestAddExposureNoise:
@@ -109,7 +283,16 @@ class TestSplitExposure:
             product = np.mean(data[:, lag:] * target[:, :-lag])
             assert abs(product) < 4 * np.sqrt(5 * 1.25 * 4 * np.pi * 0.64 / N)
 
-    @pytest.mark.parametrize("factor", [0, -1, np.nan])
+    def test_factor_per_pixel(self, rng):
+        data, sigma, noise = rng.standard_normal((3, 2, 4)).astype(np.float32)
+        factor = np.array([[1.0], [5.0]]) * np.ones((2, 4))
+        together = split_exposure(data, sigma, factor, noise)
+        for row in (0, 1):
+            alone = split_exposure(data[row], sigma[row], factor[row, 0], noise[row])
+            for a, b in zip(together, alone, strict=True):
+                assert_allclose(a[row], b, rtol=1e-6)
+
+    @pytest.mark.parametrize("factor", [0, -1, np.nan, np.array([1.0, 0.0])])
     def test_bad_factor(self, factor):
         with pytest.raises(ValueError, match="factor must be positive"):
             split_exposure(np.ones(3), np.ones(3), factor, np.ones(3))
@@ -132,9 +315,10 @@ class TestRandomHoles:
         assert fractions.max() <= 5 * 81 / 64**2
         assert 0.01 < fractions.mean() < 0.05
 
-    def test_three_kinds(self):
+    def test_three_shapes(self):
+        # patches and saturated stars are both compact
         columns = trails = patches = 0
-        for i in range(300):
+        for i in range(500):
             holes = ~random_holes((64, 64), np.random.default_rng(i))
             bad_column = holes.all(axis=0).any() or holes.all(axis=1).any()
             rows_hit = holes.any(axis=1).sum() + holes.any(axis=0).sum()

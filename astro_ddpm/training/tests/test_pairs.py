@@ -12,7 +12,14 @@ from astropy.io import fits
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import correlate, gaussian_filter
 
-from astro_ddpm.training import homogenize_psf, prepare_pairs
+from astro_ddpm.training import (
+    correlated_noise,
+    homogenize_psf,
+    prepare_deep,
+    prepare_pairs,
+    split_by_group,
+)
+from astro_ddpm.training.arrays import open_arrays
 from astro_ddpm.training.pairs import read_listing
 
 
@@ -285,3 +292,60 @@ class TestPreparePairs:
             prepare_pairs(pairs, tmp_path / "out.npz")
         with pytest.raises(ValueError, match="of one shape"):
             prepare_pairs([(pairs[0][0], pairs[1][1])], tmp_path / "out.npz")
+
+
+class TestPrepareDeep:
+    def test_noise_is_measured(self, tmp_path):
+        rng = np.random.default_rng(2)
+        images = np.array([0.5 * correlated_noise((120, 120), width, rng) for width in (0, 0.5, 0.8)])
+        assert prepare_deep(images, tmp_path / "deep.npz") == 3
+        arrays = open_arrays(tmp_path / "deep.npz")
+        assert_allclose(arrays["deep"], images)
+        assert_allclose(arrays["sky_sigma"], 0.5, rtol=0.1)
+        assert_allclose(arrays["noise_width"], [0, 0.5, 0.8], atol=0.1)
+
+    def test_frames_are_cut(self, tmp_path):
+        frame = np.random.default_rng(3).standard_normal((70, 100)).astype("f4")
+        frame[5, 5] = np.nan
+        fits.writeto(tmp_path / "frame.fits", frame)
+        number = prepare_deep([tmp_path / "frame.fits"], tmp_path / "deep.npz", size=32)
+        assert number == 5  # of 2 x 3 stamps one has a bad pixel
+        stamps = open_arrays(tmp_path / "deep.npz")["deep"]
+        assert_array_equal(stamps[0], frame[:32, 32:64])
+        assert_array_equal(stamps[-1], frame[32:64, 64:96])
+
+    def test_bad_images(self, tmp_path):
+        good, output = np.random.default_rng(3).standard_normal((40, 40)), tmp_path / "deep.npz"
+        bad = good.copy()
+        bad[0, 0] = np.inf
+        with pytest.raises(ValueError, match="image 1 holds pixels that are not finite; give size"):
+            prepare_deep([good, bad], output)
+        with pytest.raises(ValueError, match="images must hold finite images of one shape"):
+            prepare_deep([good, good[1:]], output)
+        with pytest.raises(ValueError, match="images must hold finite images of one shape"):
+            prepare_deep([], output)
+        with pytest.raises(ValueError, match="size 50 exceeds the image"):
+            prepare_deep([good], output, size=50)
+        output.write_text("kept")
+        with pytest.raises(FileExistsError, match="set overwrite"):
+            prepare_deep([good], output)
+        assert output.read_text() == "kept"
+
+
+class TestSplitByGroup:
+    def test_no_group_on_both_sides(self):
+        groups = np.random.default_rng(0).choice(list("abcdefghij"), 200)
+        validation = split_by_group(groups, 0.3)
+        assert validation.shape == (200,)
+        assert len(set(groups[validation])) == 3
+        assert not set(groups[validation]) & set(groups[~validation])
+
+    def test_seed_selects(self):
+        groups = np.repeat(np.arange(50), 2)
+        assert_array_equal(split_by_group(groups, 0.2, 1), split_by_group(groups, 0.2, 1))
+        assert (split_by_group(groups, 0.2, 1) != split_by_group(groups, 0.2, 2)).any()
+
+    @pytest.mark.parametrize("fraction", [0, 0.04, 0.97, 1])
+    def test_bad_fraction(self, fraction):
+        with pytest.raises(ValueError, match="leaves none on one side"):
+            split_by_group(np.arange(10), fraction)
