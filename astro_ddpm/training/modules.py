@@ -156,7 +156,7 @@ class DDPMModule(_Module):
         """Return the loss of one batch at random noise levels."""
         z, valid, depth = batch["z"], batch["valid"], batch["depth"]
         with torch.no_grad():
-            mean, scene_std = self.raunet(z, valid)
+            mean, scene_std = self.raunet.estimate(z, valid)
         std = torch.sqrt(scene_std.square() + depth.reshape(-1, 1, 1, 1).square())
         sigma = stratified_levels(len(z), generator=generator, device=z.device)
         noise = torch.randn(z.shape, generator=generator, device=z.device)

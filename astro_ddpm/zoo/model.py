@@ -16,11 +16,6 @@ from astro_ddpm.nn import GuidedUNet, RAUNet
 __all__ = ["Model"]
 
 
-def half_turn(planes: Tensor) -> Tensor:
-    """Return planes, shape (..., ny, nx), turned by half a turn."""
-    return planes.flip((-2, -1))
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
     """
@@ -93,9 +88,7 @@ class Model:
         """
         Estimate mean and standard deviation of the whitened residual.
 
-        The network sees the image as it is and turned by half a turn. Both results are averaged, which
-        lowers the error that the network itself makes, and does not depend on the orientation of the
-        image.
+        By `~astro_ddpm.nn.RAUNet.estimate`, from the image in two orientations.
 
         Parameters
         ----------
@@ -107,9 +100,7 @@ class Model:
         mean, std : Tensor, shape (batch, 1, ny, nx)
             In units of the noise of the image.
         """
-        mean, std = self.raunet(z, valid)
-        turned_mean, turned_std = (half_turn(t) for t in self.raunet(half_turn(z), half_turn(valid)))
-        return (mean + turned_mean) / 2, torch.sqrt((std.square() + turned_std.square()) / 2)
+        return self.raunet.estimate(z, valid)
 
     def draw(
         self,
