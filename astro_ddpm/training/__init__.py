@@ -16,6 +16,7 @@ from .degrade import (
     split_exposure,
 )
 from .pairs import PSFMatch, homogenize_psf, prepare_pairs, read_listing
+from .ranges import measure_ranges
 
 _HOME = {
     "DDPMModule": ".modules",
@@ -36,6 +37,7 @@ __all__ = [
     "correlated_noise",
     "dihedral",
     "homogenize_psf",
+    "measure_ranges",
     "prepare_pairs",
     "random_holes",
     "read_listing",
