@@ -77,8 +77,13 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     ranges["peak_snr"][0] = 0
     low, high = np.percentile(depth, percentiles)
     ranges["depth"] = min(low / max_extra_noise, 1 / split_range[1]), max(high, 1 / split_range[0])
-    ranges = {name: [round(float(value), 4) for value in limits] for name, limits in ranges.items()}
+    ranges = {name: _round_outwards(*limits) for name, limits in ranges.items()}
     return ranges | {"default_depth": round(float(np.median(depth)), 3)}
+
+
+def _round_outwards(low, high, scale=1e4):
+    """Round to four digits behind the point, so that the range does not shrink."""
+    return [float(np.floor(low * scale) / scale), float(np.ceil(high * scale) / scale)]
 
 
 def _white_correlations(shape):
