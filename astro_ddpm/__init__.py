@@ -2,9 +2,9 @@
 """
 Turn low signal-to-noise galaxy images into what a much deeper exposure would have shown.
 
-The public names are `enhance` and `EnhancedCCDData`; everything else is imported from the subpackage
-it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train, and astropy
-when there is an image.
+The public names are `enhance`, `EnhancedCCDData` and `OutOfDomainWarning`; everything else is imported from
+the subpackage it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train,
+and astropy when there is an image.
 """
 
 from .enhance import enhance
@@ -14,7 +14,7 @@ try:
 except ImportError:
     __version__ = ""
 
-__all__ = ["EnhancedCCDData", "enhance"]
+__all__ = ["EnhancedCCDData", "OutOfDomainWarning", "enhance"]
 
 
 def __getattr__(name):
@@ -22,6 +22,10 @@ def __getattr__(name):
         from .nddata import EnhancedCCDData
 
         return EnhancedCCDData
+    if name == "OutOfDomainWarning":
+        from .domain import OutOfDomainWarning
+
+        return OutOfDomainWarning
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -112,6 +112,14 @@ def enhance(
     ~astropy.units.UnitConversionError
         If the unit of ``uncertainty`` or ``background`` does not fit the image.
 
+    Warns
+    -----
+    ~astro_ddpm.OutOfDomainWarning
+        If PSF, noise correlation, S/N or depth lie outside of the ranges that the model was trained for.
+
+    ~astropy.utils.exceptions.AstropyUserWarning
+        If the noise has to be measured, or the sky does not seem to be subtracted.
+
     Examples
     --------
     >>> from astro_ddpm import enhance
@@ -132,6 +140,7 @@ def enhance(
 
     sky = _sky(background, noisy)
     sigma = _noise(noisy, sky)
+    measures = _check_domain(noisy, sky, sigma, depth, model.ranges)
     data, sigma = fill_holes(noisy.data - sky, sigma, noisy.valid)
     device = _choose_device(device)
     mean, std, draws = _posterior(
@@ -166,6 +175,7 @@ def enhance(
             "noise": "estimated" if noisy.sigma is None else "given",
             "background": background,
             "mask_treatment": mask_treatment,
+            **measures,
         }
         provenance.write(meta, record)
     return noisy.pack(*planes[:2], planes[2] if draws is not None else None, meta)
@@ -206,13 +216,21 @@ def _check_size(shape):
 
 
 def _choose_depth(depth, model):
-    """Return the depth asked for, with a warning if the model has not seen it, or a typical one."""
-    if depth is None:
-        return float(model.ranges.get("default_depth", 0.2))
-    low, high = model.ranges.get("depth", (0, np.inf))
-    if not low <= depth <= high:
-        warn_user(f"depth {depth} lies outside the range {low} to {high} that the model was trained for")
-    return float(depth)
+    """Return the depth asked for, or a typical one."""
+    return float(model.ranges.get("default_depth", 0.2) if depth is None else depth)
+
+
+def _check_domain(noisy, sky, sigma, depth, ranges):
+    """Warn of what the model has not seen; return what was measured, for the record."""
+    from . import domain
+
+    measures = domain.measure_image(noisy.data - sky, sigma, ~noisy.valid, noisy.ccd.psf, ranges)
+    record = {name: round(measure.value, 4) for name, measure in measures.items()}
+    measures["depth"] = domain.Measure(depth)
+    outside = domain.compare(measures, ranges)
+    if outside:
+        warn_user(domain.describe(outside, measures, ranges), domain.OutOfDomainWarning)
+    return record | ({"outside": ", ".join(outside) or "none"} if ranges else {})
 
 
 def _choose_device(device):

@@ -177,24 +177,30 @@ def _lagged(array, lag):
     return array[lag:, lag:], array[:-lag, lag:], array[lag:, :-lag], array[:-lag, :-lag]
 
 
+def _check_valid(data, mask=None):
+    """Return float64 data and where it is neither masked nor infinite, which must be somewhere."""
+    data = np.asarray(data, float)
+    valid = np.isfinite(data) if mask is None else np.isfinite(data) & ~np.asarray(mask, bool)
+    if not valid.any():
+        msg = "data has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    return data, valid
+
+
 def _faint_pixels(data, mask, fraction=0.5):
     """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
     from scipy.ndimage import gaussian_filter
 
-    valid = np.isfinite(data) if mask is None else np.isfinite(data) & ~mask
-    if not valid.any():
-        msg = "data has no valid pixel: every one is masked or not finite"
-        raise ValueError(msg)
+    data, valid = _check_valid(data, mask)
     weight = gaussian_filter(valid.astype(float), 2)
     level = gaussian_filter(np.where(valid, data, 0.0), 2) / np.maximum(weight, 1e-6)
     return valid & (level <= np.quantile(level[valid], fraction))
 
 
-def _lagged_contrast(data, mask, lag):
+def _lagged_contrast(data, faint, lag):
     """Second differences of the faint pixels at a lag, scaled to the variance of one pixel."""
     a, b, c, d = _lagged(data, lag)
-    faint = np.logical_and.reduce(_lagged(_faint_pixels(data, mask), lag))
-    return ((a - b - c + d) / 2)[faint]
+    return ((a - b - c + d) / 2)[np.logical_and.reduce(_lagged(faint, lag))]
 
 
 def _prepare_plane(data, mask, lag):
@@ -245,7 +251,7 @@ def estimate_sky_sigma(data, mask=None, lag=3):
         noise measured is zero.
     """
     data, mask = _prepare_plane(data, mask, lag)
-    contrast = _lagged_contrast(np.where(np.isfinite(data), data, 0.0), _with_nonfinite(data, mask), lag)
+    contrast = _lagged_contrast(np.where(np.isfinite(data), data, 0.0), _faint_pixels(data, mask), lag)
     if contrast.size < 16:
         msg = "data has too few faint valid pixels to measure the noise; give uncertainty="
         raise ValueError(msg)
@@ -256,23 +262,24 @@ def estimate_sky_sigma(data, mask=None, lag=3):
     return float(sigma)
 
 
-def _with_nonfinite(data, mask):
-    """Return the mask of pixels that are masked or not finite."""
-    return ~np.isfinite(data) if mask is None else mask | ~np.isfinite(data)
-
-
 def neighbour_correlation(data, mask=None):
     r"""
     Correlation of the noise of neighbouring pixels, measured on the faint half of an image.
 
-    From the variances of second differences at lag 1 and 3. For noise with correlation :math:`\rho`
-    along rows and columns and :math:`\rho^2` along diagonals the ratio of both is
-    :math:`(1 - \rho)^2`.
+    From the variances of the second differences of `estimate_sky_sigma` at the lags 1 and 2, without those
+    beyond 4 standard deviations. Where noise was smoothed by a Gaussian, its correlation is
+    :math:`\rho^{l^2}` at the lag :math:`l` along rows and columns and the product of both along diagonals,
+    so the variance is proportional to :math:`(1 - \rho^{l^2})^2`, and the ratio of both standard deviations
+    is
+
+    .. math:: \frac{1 - \rho^4}{1 - \rho} = 1 + \rho + \rho^2 + \rho^3 .
+
+    Divide the image by its noise before if that is not uniform.
 
     Parameters
     ----------
     data : array_like, shape (ny, nx)
-        The image.
+        The image; pixels that are not finite are left out.
 
     mask : array_like of bool, shape (ny, nx), optional
         True for pixels to leave out.
@@ -280,15 +287,31 @@ def neighbour_correlation(data, mask=None):
     Returns
     -------
     rho : float
-        The correlation coefficient.
+        The correlation coefficient, averaged over both axes.
 
     Raises
     ------
     ValueError
         As in `estimate_sky_sigma`.
     """
-    near, far = (estimate_sky_sigma(data, mask, lag) for lag in (1, 3))
-    return 1 - near / far
+    data, mask = _prepare_plane(data, mask, 2)
+    faint = _faint_pixels(data, mask)
+    data = np.where(np.isfinite(data), data, 0.0)
+    near, far = (_clipped_rms(_lagged_contrast(data, faint, lag)) for lag in (1, 2))
+    roots = np.roots([1, 1, 1, 1 - far / near])
+    return float(roots[np.abs(roots.imag).argmin()].real)
+
+
+def _clipped_rms(contrast):
+    """Root mean square of what lies within 4 standard deviations of zero."""
+    if contrast.size < 16:
+        msg = "data has too few faint valid pixels to measure the correlation of their noise"
+        raise ValueError(msg)
+    limit = 4 * MAD_TO_STD * np.median(np.abs(contrast))
+    if not limit > 0:
+        msg = "the noise measured in data is zero (a constant or noise-free image)"
+        raise ValueError(msg)
+    return np.sqrt(np.mean(contrast[np.abs(contrast) <= limit] ** 2))
 
 
 def estimate_sky_level(data, mask=None):
@@ -319,11 +342,7 @@ def estimate_sky_level(data, mask=None):
     from astropy.stats import SigmaClip
     from photutils.background import SExtractorBackground
 
-    data = np.asarray(data, float)
-    valid = ~_with_nonfinite(data, None if mask is None else np.asarray(mask, bool))
-    if not valid.any():
-        msg = "data has no valid pixel: every one is masked or not finite"
-        raise ValueError(msg)
+    data, valid = _check_valid(data, mask)
     return float(SExtractorBackground(sigma_clip=SigmaClip(sigma=3.0, maxiters=10))(data[valid]))
 
 
@@ -359,11 +378,7 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     ValueError
         If no pixel is valid.
     """
-    data = np.asarray(data, float)
-    valid = ~_with_nonfinite(data, None if mask is None else np.asarray(mask, bool))
-    if not valid.any():
-        msg = "data has no valid pixel: every one is masked or not finite"
-        raise ValueError(msg)
+    data, valid = _check_valid(data, mask)
     low, middle = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.5])
     return estimate_sky_level(data, mask) if low > threshold or middle < -threshold else 0.0
 

@@ -17,6 +17,10 @@ KEYWORDS = {
     "DDPMNOIS": ("noise", "whether the noise was given or estimated"),
     "DDPMBKG": ("background", "the sky that was subtracted meanwhile"),
     "DDPMMASK": ("mask_treatment", "what was done to masked pixels"),
+    "DDPMPSF": ("psf_fwhm", "[pix] FWHM of the PSF of the input"),
+    "DDPMCORR": ("noise_correlation", "noise correlation of neighbouring pixels"),
+    "DDPMPEAK": ("peak_snr", "S/N that 0.1 % of the pixels exceed"),
+    "DDPMOUT": ("outside", "what lies outside of the training ranges"),
 }
 
 
@@ -24,7 +28,7 @@ def write(meta, record):
     """
     Add what was done to a header, in place.
 
-    A repeat overwrites the keywords and adds to the history.
+    A repeat overwrites the keywords, removes those without a value, and adds to the history.
 
     Parameters
     ----------
@@ -32,7 +36,7 @@ def write(meta, record):
         The header of the result.
 
     record : dict
-        The values of the names in ``KEYWORDS``, apart from the version.
+        The values of the names in ``KEYWORDS``, apart from the version. A measure may be missing.
     """
     from . import __version__
 
@@ -40,6 +44,9 @@ def write(meta, record):
     record["background"] = _describe(record["background"])
     is_header = hasattr(meta, "add_history")
     for keyword, (name, comment) in KEYWORDS.items():
+        if name not in record:
+            meta.pop(keyword, None)
+            continue
         meta[keyword] = (record[name], comment) if is_header and comment else record[name]
     options = {name: value for name, value in record.items() if name not in ("version", "sha256")}
     options = ", ".join(f"{name}={value!r}" for name, value in options.items())

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["atomic_path", "progress", "warn_user"]
 
 
-def warn_user(message):
+def warn_user(message, category=None):
     """
     Issue an `~astropy.utils.exceptions.AstropyUserWarning` that points at the caller of this package.
 
@@ -20,6 +20,9 @@ def warn_user(message):
     ----------
     message : str
         The text.
+
+    category : type, optional
+        A subclass to issue instead.
     """
     from astropy.utils.exceptions import AstropyUserWarning
 
@@ -28,7 +31,7 @@ def warn_user(message):
         if ".tests." in frame.f_globals["__name__"]:
             break
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, AstropyUserWarning, stacklevel=level)
+    warnings.warn(message, category or AstropyUserWarning, stacklevel=level)
 
 
 @contextmanager

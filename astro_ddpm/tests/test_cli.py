@@ -13,7 +13,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, enhance, zoo
+from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import enhance_file
 
@@ -75,6 +75,14 @@ class TestEnhance:
         assert main(args) == 0
         captured = capsys.readouterr()
         assert (captured.out, captured.err) == ("", "")
+
+    def test_warns_once_outside_of_the_domain(self, tmp_path, image, model, capsys):
+        options = ["--model", model, "--samples", "1", "--depth", "0.01", "--quiet"]
+        assert main(["enhance", image, "-o", str(tmp_path / "o.fits"), *options]) == 0
+        assert capsys.readouterr().err.count("astro-ddpm: warning: outside of the ranges") == 1
+        with pytest.warns(OutOfDomainWarning, match=r"depth 0\.01") as record:
+            enhance_file(image, tmp_path / "p.fits", model=model, n_samples=1, depth=0.01)
+        assert [warning.filename for warning in record] == [__file__]
 
     def test_weight_and_mask_planes(self, tmp_path, exposure, model):
         out = tmp_path / "out.fits"

@@ -3,8 +3,11 @@
 Tests of `enhance`: invariances, what is kept, and what is refused.
 """
 
+import re
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +18,18 @@ from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, 
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, __version__, enhance, zoo
+from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
 
 from .helpers import SIGMA, make_image, toy_model
 
 DDPM = toy_model()
 RAUNET = toy_model(samples=False)
+RANGES = {
+    "psf_fwhm": [8.0, 11.0],  # the galaxy of make_image is 9.4 pixels wide
+    "noise_correlation": [-0.15, 0.15],
+    "peak_snr": [0.0, 200.0],
+    "depth": [0.02, 0.6],
+}
 OPTIONS = {"model": DDPM, "n_samples": 3, "steps": 3, "seed": 1}
 
 
@@ -271,6 +280,67 @@ class TestNoiseAndBackground:
             enhance(make_image(), background=1 * u.m, **OPTIONS)
 
 
+class TestGuard:
+    """Test the warning that an image is unlike those that a model was trained on."""
+
+    @staticmethod
+    def options(depth=None, **ranges):
+        return OPTIONS | {"model": replace(DDPM, ranges=RANGES | ranges), "depth": depth}
+
+    def test_silent_inside(self):
+        result = enhance(make_image((64, 64)), **self.options())
+        assert_allclose(result.meta["DDPMPSF"], 2 * np.sqrt(2 * np.log(2)) * 4, rtol=0.05)
+        assert abs(result.meta["DDPMCORR"]) < 0.12
+        assert_allclose(result.meta["DDPMPEAK"], 150, rtol=0.1)
+        assert result.meta["DDPMOUT"] == "none"
+
+    def test_one_warning_lists_everything(self):
+        ranges = {"psf_fwhm": [12, 14], "noise_correlation": [0.3, 0.5], "peak_snr": [0, 50]}
+        with pytest.warns(OutOfDomainWarning) as record:
+            result = enhance(make_image((64, 64)), **self.options(depth=0.01, **ranges))
+        assert len(record) == 1
+        assert record[0].filename == __file__
+        text = str(record[0].message)
+        for part in (
+            r"PSF FWHM in pixels 9\.\d+ \(12 to 14\)",
+            r"neighbouring pixels -?0\.\d+ \(0\.3 to 0\.5\)",
+            r"peak S/N 1\d\d \(0 to 50\)",
+            r"depth 0\.01 \(0\.02 to 0\.6\)",
+            "errors are not verified",
+        ):
+            assert re.search(part, text)
+        assert result.meta["DDPMOUT"] == "psf_fwhm, noise_correlation, peak_snr, depth"
+
+    def test_can_be_silenced_and_changes_nothing(self):
+        plain = enhance(make_image((64, 64)), **OPTIONS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfDomainWarning)
+            result = enhance(make_image((64, 64)), **self.options(peak_snr=[0, 1], psf_fwhm=[1, 2]))
+        for one, other in zip(planes(plain), planes(result), strict=True):
+            assert_array_equal(one, other)
+
+    def test_broad_source_may_be_a_galaxy_unless_the_psf_is_given(self):
+        options = self.options(psf_fwhm=[2, 5])
+        enhance(make_image((64, 64)), **options)
+        y, x = np.mgrid[-15:16, -15:16]
+        with pytest.warns(OutOfDomainWarning, match=r"PSF FWHM in pixels 9\.\d+ \(2 to 5\)"):
+            enhance(make_image((64, 64), psf=np.exp(-0.5 * (x**2 + y**2) / 4**2)), **options)
+
+    def test_useless_psf_is_not_used(self):
+        for psf in (np.full((5, 5), np.nan), np.ones((3, 3)), np.ones(7)):
+            result = enhance(make_image((64, 64), psf=psf), **self.options())
+            assert_allclose(result.meta["DDPMPSF"], 9.42, rtol=0.05)
+
+    def test_record(self, tmp_path):
+        result = enhance(make_image((64, 64)), **self.options())
+        result.write(tmp_path / "result.fits")
+        meta = fits.getheader(tmp_path / "result.fits")
+        assert meta["DDPMPSF"] == result.meta["DDPMPSF"]
+        assert "outside='none'" in str(meta["HISTORY"]).replace("\n", "")
+        again = enhance(result, **(OPTIONS | {"model": replace(DDPM, ranges={})}))
+        assert not {"DDPMPSF", "DDPMCORR", "DDPMPEAK", "DDPMOUT"} & {*again.meta}
+
+
 class TestOptions:
     """Test what is refused."""
 
@@ -311,12 +381,14 @@ class TestOptions:
             enhance(image, uncertainty=1.0, **OPTIONS)
 
     def test_depth_outside_the_range(self):
-        with pytest.warns(AstropyUserWarning, match="depth 0.9 lies outside"):
+        with pytest.warns(OutOfDomainWarning, match=r"trained for: depth 0\.9 \(0\.02 to 0\.6\)\. The"):
             enhance(make_image(), depth=0.9, **OPTIONS)
 
+    @pytest.mark.parametrize("ranges", [{}, RANGES])
     @pytest.mark.parametrize("shape", [(1, 40), (7, 13), (33, 65)])
-    def test_any_size(self, shape):
-        result = enhance(make_image(shape, amplitude=0), **OPTIONS)
+    def test_any_size(self, shape, ranges):
+        options = OPTIONS | {"model": replace(DDPM, ranges=ranges)}
+        result = enhance(make_image(shape, amplitude=0), **options)
         assert result.samples.shape == (3, *shape)
 
     def test_progress_bar(self, capsys):

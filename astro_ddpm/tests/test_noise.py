@@ -162,6 +162,24 @@ class TestSkySigma:
         noise = noise[:, 1:] + a * noise[:, :-1]
         assert_allclose(neighbour_correlation(noise), rho, atol=0.02)
 
+    @pytest.mark.parametrize("width", [0.4, 0.6, 0.8])
+    def test_neighbour_correlation_of_smoothed_noise(self, rng, width):
+        noise = gaussian_filter(rng.normal(size=(500, 500)), width, mode="wrap", truncate=8)
+        rho = np.mean(noise * np.roll(noise, 1, axis=0)) / noise.var()
+        assert_allclose(neighbour_correlation(noise), rho, atol=0.03)
+        bad = rng.random(noise.shape) < 0.02
+        spoilt = add_sources(np.where(bad, 1e6, noise / noise.std()), rng)
+        assert_allclose(neighbour_correlation(spoilt, bad), rho, atol=0.04)
+        assert_allclose(neighbour_correlation(np.where(bad, np.nan, spoilt)), rho, atol=0.04)
+
+    @pytest.mark.parametrize(
+        ("data", "match"),
+        [(np.zeros((9, 9)), "zero"), (np.ones((2, 9)), "lag must be"), (np.eye(4), "too few")],
+    )
+    def test_neighbour_correlation_errors(self, data, match):
+        with pytest.raises(ValueError, match=match):
+            neighbour_correlation(data)
+
 
 class TestSkyLevel:
     """Test sky level and pedestal."""

@@ -33,6 +33,7 @@ from .pairs import (
     read_listing,
     split_by_group,
 )
+from .ranges import measure_ranges
 
 _HOME = {
     "DDPMModule": ".modules",
@@ -61,6 +62,7 @@ __all__ = [
     "expose",
     "gaussian_kernel",
     "homogenize_psf",
+    "measure_ranges",
     "moffat_kernel",
     "noise_gain",
     "prepare_deep",

@@ -36,8 +36,10 @@ class Model:
         The SHA-256 of its weights.
 
     ranges : dict, optional
-        The ranges it was trained for, such as ``depth``, each as ``[low, high]``, and under
-        ``default_depth`` the depth drawn when none is asked for.
+        The ranges it was trained for, each as ``[low, high]``: ``depth`` and, as
+        `~astro_ddpm.domain.measure_image` measures them, ``psf_fwhm``, ``noise_correlation`` and
+        ``peak_snr``. Of what is missing `~astro_ddpm.enhance` does not warn. Under ``default_depth`` the
+        depth drawn when none is asked for.
 
     training : dict, optional
         How it was trained, in words and numbers.
@@ -45,6 +47,11 @@ class Model:
     temperature : float, optional
         Multiplies the noise that the sampler starts from, and with it the spread of the samples (exactly so
         for a Gaussian posterior). A number fitted on training pairs, 1 for none.
+
+    Raises
+    ------
+    ValueError
+        If an entry of ``ranges`` is not a pair of ascending numbers.
     """
 
     raunet: RAUNet
@@ -56,6 +63,10 @@ class Model:
     temperature: float = 1.0
 
     def __post_init__(self):
+        for name, limits in self.ranges.items():
+            if name != "default_depth" and not (len(limits) == 2 and limits[0] <= limits[1]):
+                msg = f"ranges[{name!r}] must be [low, high], not {limits}"
+                raise ValueError(msg)
         for network in (self.raunet, self.network):
             if network is not None:
                 network.eval().requires_grad_(False)

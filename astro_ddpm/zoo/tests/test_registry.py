@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +73,18 @@ class TestRoundTrip:
             assert weights.keys() == one.state_dict().keys()
             for name, value in one.state_dict().items():
                 assert_array_equal(weights[name], value)
+
+    def test_new_ranges_for_the_same_weights(self, saved, tmp_path):
+        old = zoo.load(saved)
+        ranges = {"psf_fwhm": [3.0, 5.5], "noise_correlation": [-0.1, 0.2], "peak_snr": [0.0, 700.0]}
+        new = replace(old, ranges=old.ranges | ranges)
+        assert zoo.save(new, tmp_path / "new.safetensors") == old.sha256
+        assert zoo.load(tmp_path / "new.safetensors").ranges == old.ranges | ranges
+
+    def test_wrong_ranges(self):
+        for limits in ([5, 3], [1.0], [1, 2, 3]):
+            with pytest.raises(ValueError, match=r"ranges\['psf_fwhm'\] must be \[low, high\]"):
+                make_model(ranges={"psf_fwhm": limits})
 
     def test_same_results(self, saved):
         model = make_model()
