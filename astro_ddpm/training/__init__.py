@@ -19,14 +19,17 @@ from .pairs import PSFMatch, homogenize_psf, prepare_pairs, read_listing
 
 _HOME = {
     "DDPMModule": ".modules",
+    "EnsembleValidation": ".callbacks",
     "PairDataModule": ".data",
     "PairDataset": ".data",
     "PowerEMA": ".ema",
     "RAUNetModule": ".modules",
+    "residual_gap": ".checks",
 }
 
 __all__ = [
     "DDPMModule",
+    "EnsembleValidation",
     "PSFMatch",
     "PairDataModule",
     "PairDataset",
@@ -39,6 +42,7 @@ __all__ = [
     "prepare_pairs",
     "random_holes",
     "read_listing",
+    "residual_gap",
     "split_exposure",
 ]
 
