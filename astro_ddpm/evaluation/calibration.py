@@ -201,8 +201,11 @@ def rank_histogram(
     ValueError
         If shapes do not match or there are fewer than two samples.
     """
+    from scipy.stats import chisquare
+
     ranks, m = _ranks(samples, truth, mask, np.random.default_rng(seed))
-    return _histogram(ranks, m + 1)
+    counts = np.bincount(ranks, minlength=m + 1)
+    return counts, float(chisquare(counts).pvalue) if ranks.size else math.nan
 
 
 def spread_skill(
@@ -303,7 +306,7 @@ def calibration_table(
         * ``crps``: the mean of `crps`.
         * ``coverage_68``, ``coverage_68_err`` and so on, for each level: the results of `coverage`.
         * ``spread_skill``: the result of `spread_skill`.
-        * ``ranks``, ``p_value``: the results of `rank_histogram`.
+        * ``ranks``: the counts of `rank_histogram`.
 
         The scores of empty bins are NaN. The metadata hold ``n_samples`` and ``levels``.
 
@@ -360,7 +363,7 @@ def ensemble_scores(samples, truth, *, levels=LEVELS, seed=0):
         The samples.
 
     truth : array_like, shape (n,)
-        What they are compared with, finite.
+        What they are compared with.
 
     levels : sequence of float, optional
         The probabilities of the intervals.
@@ -371,12 +374,12 @@ def ensemble_scores(samples, truth, *, levels=LEVELS, seed=0):
     Returns
     -------
     scores : dict
-        ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill``, ``ranks``
-        (an array) and ``p_value``.
+        ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill`` and
+        ``ranks`` (an array).
     """
     rng = np.random.default_rng(seed)
     fraction, error = coverage(samples, truth, np.atleast_1d(levels), seed=rng)
-    counts, p_value = rank_histogram(samples, truth, seed=rng)
+    counts, _ = rank_histogram(samples, truth, seed=rng)
     return {
         "n": int(counts.sum()),
         "crps": _mean(crps(samples, truth)),
@@ -384,7 +387,6 @@ def ensemble_scores(samples, truth, *, levels=LEVELS, seed=0):
         "coverage_err": error,
         "spread_skill": spread_skill(samples, truth),
         "ranks": counts,
-        "p_value": p_value,
     }
 
 
@@ -401,7 +403,7 @@ def gaussian_scores(mean, std, truth, *, levels=LEVELS, n_ranks=9):
     Parameters
     ----------
     mean, std, truth : array_like, shape (n,)
-        Mean and standard deviation of the Gaussians, and what they are compared with; finite.
+        Mean and standard deviation of the Gaussians, and what they are compared with.
 
     levels : sequence of float, optional
         The probabilities of the intervals.
@@ -412,7 +414,8 @@ def gaussian_scores(mean, std, truth, *, levels=LEVELS, n_ranks=9):
     Returns
     -------
     scores : dict
-        As for `ensemble_scores`.
+        As for `ensemble_scores`. Elements that are not finite make ``crps`` and ``spread_skill`` NaN, here
+        as there.
     """
     from scipy.special import ndtr
 
@@ -420,17 +423,17 @@ def gaussian_scores(mean, std, truth, *, levels=LEVELS, n_ranks=9):
     w = (truth - mean) / std
     probability = ndtr(w)
     density = np.exp(-(w**2) / 2) / math.sqrt(2 * math.pi)
+    score = std * (w * (2 * probability - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    probability = probability[np.isfinite(probability)]
     fraction, error = _covered(probability, np.atleast_1d(levels))
     ranks = np.minimum(probability * n_ranks, n_ranks - 1).astype(int)
-    counts, p_value = _histogram(ranks, n_ranks)
     return {
-        "n": truth.size,
-        "crps": _mean(std * (w * (2 * probability - 1) + 2 * density - 1 / math.sqrt(math.pi))),
+        "n": probability.size,
+        "crps": _mean(score),
         "coverage": fraction,
         "coverage_err": error,
         "spread_skill": _ratio(std**2, mean - truth),
-        "ranks": counts,
-        "p_value": p_value,
+        "ranks": np.bincount(ranks, minlength=n_ranks),
     }
 
 
@@ -504,14 +507,6 @@ def _covered(probability, levels):
     low, high = (1 - levels[..., None]) / 2, (1 + levels[..., None]) / 2
     fraction = ((probability >= low) & (probability < high)).mean(axis=-1)
     return fraction, np.sqrt(fraction * (1 - fraction) / probability.size)
-
-
-def _histogram(ranks, n_ranks):
-    """Return how often each rank occurs, and the p-value of the chi-square."""
-    from scipy.stats import chisquare
-
-    counts = np.bincount(ranks, minlength=n_ranks)
-    return counts, float(chisquare(counts).pvalue) if ranks.size else math.nan
 
 
 def _mean(values):
