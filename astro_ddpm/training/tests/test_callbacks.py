@@ -188,7 +188,8 @@ class TestTraining:
         module = make_module("raunet", learning_rate=0.1, warmup_steps=1)
         trainer = fit(tmp_path, module, pairs, callbacks if average_first else callbacks[::-1])
         model, scores = Model(module.network), []
-        for example in PairDataset(pairs.validation, augment=False):
+        data = PairDataset(pairs.validation, augment=False)
+        for example in (data[i] for i in range(len(data))):
             planes = [torch.from_numpy(example[name])[None] for name in ("z", "valid")]
             mean, std = (plane.numpy() for plane in model.estimate(*planes))
             std = np.hypot(std, example["depth"])
