@@ -259,7 +259,7 @@ def _panels(image):
         panels[f"Sample {number}"] = "flux", image.z + sample
     panels["Target"] = "flux", image.z + image.residual
     panels["Mean − target"] = "difference", image.mean - image.residual
-    panels["Standard deviation"] = "deviation", image.std
+    panels["Std. deviation"] = "deviation", image.std
     return panels
 
 
@@ -285,7 +285,12 @@ def _draw(images):
     kinds = np.array([kind for kind, _ in rows[0].values()])
     for kind, (_, norm, ticks) in scales.items():
         columns = grid[:, kinds == kind]
-        bar = figure.colorbar(columns[0, 0].images[0], ax=columns.ravel().tolist(), location="bottom")
+        bar = figure.colorbar(
+            columns[0, 0].images[0],
+            ax=columns.ravel().tolist(),
+            location="bottom",
+            aspect=15 * columns.shape[1],
+        )
         ticks = [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.minorticks_off()

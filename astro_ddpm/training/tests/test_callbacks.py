@@ -323,12 +323,9 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"{name} must be at least [12], not 0"):
             EnsembleValidation(**{name: 0})
 
-    def test_module(self, tmp_path):
-        trainer = make_trainer(tmp_path, [EnsembleValidation()])
-        with pytest.raises(
-            TypeError, match="EnsembleValidation needs a RAUNetModule or DDPMModule, not Boring"
-        ):
-            trainer.validate(type("Boring", (pl.LightningModule,), {"validation_step": print})(), [0])
+    def test_module(self):
+        with pytest.raises(TypeError, match="needs a RAUNetModule or DDPMModule, not LightningModule"):
+            EnsembleValidation().setup(None, pl.LightningModule(), "fit")
 
 
 def test_needs_no_astropy():
