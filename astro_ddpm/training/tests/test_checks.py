@@ -47,8 +47,8 @@ def test_untrained_network(batch_size):
     # its mean is zero: the ratio is that of the variances that the pairs were made with
     train, validation = dict.fromkeys(LEVELS, 1.0), dict(zip(LEVELS, (1.0, 1.2, 0.8, 1.5), strict=True))
     arrays = make_arrays(train), make_arrays(validation, seed=1)
-    state = torch.get_rng_state()
-    gap = residual_gap(RAUNet((4, 6)), *arrays, batch_size=batch_size)
+    network, state = RAUNet((4, 6)), torch.get_rng_state()
+    gap = residual_gap(network, *arrays, batch_size=batch_size)
     assert torch.equal(torch.get_rng_state(), state)
     assert list(gap) == list(LEVELS)
     n = 2 * 32**2
