@@ -38,15 +38,18 @@ from .ranges import measure_ranges
 _HOME = {
     "DDPMModule": ".modules",
     "DeepDataset": ".data",
+    "EnsembleValidation": ".callbacks",
     "PairDataModule": ".data",
     "PairDataset": ".data",
     "PowerEMA": ".ema",
     "RAUNetModule": ".modules",
+    "residual_gap": ".checks",
 }
 
 __all__ = [
     "DDPMModule",
     "DeepDataset",
+    "EnsembleValidation",
     "PSFMatch",
     "PairDataModule",
     "PairDataset",
@@ -71,6 +74,7 @@ __all__ = [
     "random_holes",
     "random_noise_kernel",
     "read_listing",
+    "residual_gap",
     "split_by_group",
     "split_exposure",
 ]

@@ -1,0 +1,298 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Callbacks: what a training shows of itself on the validation data.
+"""
+
+import json
+import logging
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from astro_ddpm.evaluation.calibration import LEVELS, ensemble_scores, gaussian_scores
+from astro_ddpm.utils import atomic_path
+from astro_ddpm.zoo.model import Model
+
+from .checks import BINS
+from .modules import DDPMModule, RAUNetModule
+
+__all__ = ["EnsembleValidation"]
+
+log = logging.getLogger(__name__)
+
+_ROWS = 3
+_SHOWN_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class _Image:
+    """
+    Planes of one validation image in units of its noise, shape (ny, nx).
+
+    ``mean``, ``std``, ``samples`` (n, ny, nx) or None, and ``residual``, the truth, are relative to the input
+    ``z``; ``estimate`` is the mean of the RAUNet, and ``std`` contains the noise of the target.
+    """
+
+    z: np.ndarray
+    residual: np.ndarray
+    estimate: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    samples: np.ndarray | None
+
+
+class EnsembleValidation(pl.Callback):
+    r"""
+    Sample the validation images during training, and judge the samples.
+
+    It works with `RAUNetModule`, of which mean and width are judged as a Gaussian, and `DDPMModule`, of
+    which samples are drawn as `astro_ddpm.enhance` does, at the depth of each target. In both cases
+    the weights are those that validation sees: with `PowerEMA`, the average. Nothing of it touches the
+    training, whose weights are the same to the last bit without it.
+
+    Parameters
+    ----------
+    n_samples : int, optional
+        The number of samples of each image, at least 2.
+
+    steps : int, optional
+        The number of evaluations of the denoiser for each sample.
+
+    n_images : int, optional
+        The number of validation images, the first ones of the data.
+
+    every_n_epochs : int, optional
+        How often: at the first validation of a run, and whenever that many epochs have passed since.
+
+    picture : bool, optional
+        Whether to draw a picture. It needs matplotlib, without which a warning is logged.
+
+    seed : int, optional
+        Selects the noise of the samples, which is the same at every validation.
+
+    Raises
+    ------
+    TypeError
+        When a run starts, if the module is of another class.
+
+    ValueError
+        If a number is too small.
+
+    Notes
+    -----
+    Everything is in units of the noise of the input. Logged are ``val_crps``, the mean of the fair CRPS
+    (`~astro_ddpm.evaluation.crps`) of all pixels, and in bins of brightness ``val_crps_*``,
+    ``val_coverage68_*``, ``val_coverage95_*`` and ``val_spread_skill_*``, with ``sky`` (below 1), ``lsb``
+    (1 to 5), ``mid`` (5 to 30) and ``hi`` (above 30) for the star; NaN if a bin is empty. Pixels are binned
+    by what the RAUNet takes for their brightness. That is known without the truth, so honest samples cover
+    in every bin what they promise.
+
+    The same numbers with the rank histograms go into the folder of the run as
+    ``ensembles/step-*.json``, the picture of the first images as ``ensembles/step-*.png``. They replace
+    files of the same step.
+
+    To stop when ``val_crps`` no longer falls, add Lightning's own callback. Its patience counts
+    validations, including those that draw no samples, so it must exceed ``every_n_epochs``:
+
+    .. code-block:: yaml
+
+        callbacks:
+          - class_path: astro_ddpm.training.EnsembleValidation
+            init_args: {n_samples: 8, every_n_epochs: 5}
+          - class_path: pytorch_lightning.callbacks.EarlyStopping
+            init_args: {monitor: val_crps, patience: 20}
+    """
+
+    def __init__(
+        self,
+        n_samples: int = 8,
+        steps: int = 10,
+        n_images: int = 16,
+        every_n_epochs: int = 1,
+        picture: bool = True,
+        seed: int = 0,
+    ):
+        numbers = {"n_samples": n_samples, "steps": steps, "n_images": n_images}
+        numbers["every_n_epochs"] = every_n_epochs
+        for name, number in numbers.items():
+            least = 2 if name == "n_samples" else 1
+            if number < least:
+                msg = f"{name} must be at least {least}, not {number}"
+                raise ValueError(msg)
+        self.n_samples, self.steps, self.n_images = n_samples, steps, n_images
+        self.every_n_epochs, self.picture, self.seed = every_n_epochs, picture, seed
+        self._last_epoch, self._is_due = -math.inf, False
+        self._model, self._images = None, []
+
+    def setup(self, trainer, pl_module, stage):
+        """Check the module."""
+        _networks(pl_module)
+        self._last_epoch = -math.inf
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        """Decide whether to sample at this validation."""
+        epochs = trainer.current_epoch - self._last_epoch
+        self._is_due = not trainer.sanity_checking and epochs >= self.every_n_epochs
+        self._model, self._images = None, []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        """Sample the images of one batch, while the weights of validation are in place."""
+        n = min(len(batch["z"]), self.n_images - len(self._images))
+        if not self._is_due or dataloader_idx or n == 0:
+            return
+        if self._model is None:
+            self._model = Model(**deepcopy(_networks(pl_module)))
+        for row in range(n):
+            self._images.append(self._sample(*(batch[k][row] for k in ("z", "valid", "residual", "depth"))))
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        """Log the scores, and write the files."""
+        if not self._images:
+            return
+        total, bins = self._scores()
+        metrics = {"val_crps": total["crps"]}
+        for name, scores in bins.items():
+            metrics[f"val_crps_{name}"] = scores["crps"]
+            for level, fraction in zip(LEVELS, scores["coverage"], strict=True):
+                metrics[f"val_coverage{100 * level:.0f}_{name}"] = float(fraction)
+            metrics[f"val_spread_skill_{name}"] = scores["spread_skill"]
+        pl_module.log_dict(metrics, sync_dist=True)
+        stem = Path(
+            trainer.log_dir or trainer.default_root_dir, "ensembles", f"step-{trainer.global_step:07d}"
+        )
+        if trainer.is_global_zero:
+            self._write(stem, {"epoch": trainer.current_epoch, "step": trainer.global_step}, total, bins)
+        self._last_epoch = trainer.current_epoch
+        self._model, self._images = None, []
+
+    def _sample(self, z, valid, residual, depth):
+        """Return the `_Image` of one example, planes of shape (1, ny, nx)."""
+        planes = z[None], valid[None].to(z)
+        estimate = self._model.estimate(*planes)
+        if self._model.kind == "raunet":
+            mean, std, samples = estimate[0], torch.sqrt(estimate[1].square() + depth**2), None
+        else:
+            rng = np.random.default_rng([self.seed, len(self._images)])
+            noise = rng.standard_normal((self.n_samples, *z.shape), dtype=np.float32)
+            noise = torch.from_numpy(noise).to(z)
+            samples = self._model.draw(*planes, estimate, float(depth), noise, self.steps)
+            mean, std, samples = samples.mean(dim=0), samples.std(dim=0), _numpy(samples[:, 0])
+        planes = (_numpy(plane).reshape(z.shape[1:]) for plane in (z, residual, estimate[0], mean, std))
+        return _Image(*planes, samples)
+
+    def _scores(self):
+        """Return the scores of all pixels and of each bin."""
+
+        def gather(name):
+            planes = [getattr(image, name) for image in self._images]
+            return np.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
+
+        z, estimate, truth = gather("z"), gather("estimate"), gather("residual")
+        brightness, finite = z + estimate, np.isfinite(truth)
+        picks = {name: (brightness >= low) & (brightness < high) for name, (low, high) in BINS.items()}
+        if self._images[0].samples is None:
+            mean, std = gather("mean"), gather("std")
+
+            def score(pick):
+                return gaussian_scores(mean[pick], std[pick], truth[pick], n_ranks=self.n_samples + 1)
+        else:
+            samples = gather("samples")
+
+            def score(pick):
+                return ensemble_scores(samples[:, pick], truth[pick], seed=self.seed)
+
+        return score(finite), {name: score(pick & finite) for name, pick in picks.items()}
+
+    def _write(self, stem, when, total, bins):
+        """Write the scores as JSON, and the picture."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        options = {name: getattr(self, name) for name in ("n_samples", "steps", "seed")}
+        record = (
+            when | options | {"n_images": len(self._images), "levels": LEVELS, "all": total, "bins": bins}
+        )
+        with atomic_path(stem.with_suffix(".json"), overwrite=True) as partial:
+            partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
+        if self.picture:
+            try:
+                figure = _draw(self._images[:_ROWS])
+            except ImportError as error:
+                log.warning("no picture of the validation images: %s", error)
+                return
+            with atomic_path(stem.with_suffix(".png"), overwrite=True) as partial:
+                figure.savefig(partial, format="png", dpi=100)
+
+
+def _networks(pl_module):
+    """Return the networks of a Lightning module by their names in `Model`."""
+    if isinstance(pl_module, DDPMModule):
+        return {"raunet": pl_module.raunet, "network": pl_module.network}
+    if isinstance(pl_module, RAUNetModule):
+        return {"raunet": pl_module.network}
+    msg = f"EnsembleValidation needs a RAUNetModule or DDPMModule, not {type(pl_module).__name__}"
+    raise TypeError(msg)
+
+
+def _numpy(tensor):
+    return tensor.float().cpu().numpy()
+
+
+def _plain(value):
+    """Return a value as JSON knows it; NaN becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _panels(image):
+    """Return the kind and the plane of each panel by its title, those of one kind side by side."""
+    samples = [] if image.samples is None else image.samples[:_SHOWN_SAMPLES]
+    panels = {"Input": ("flux", image.z), "Mean": ("flux", image.z + image.mean)}
+    for number, sample in enumerate(samples, start=1):
+        panels[f"Sample {number}"] = "flux", image.z + sample
+    panels["Target"] = "flux", image.z + image.residual
+    panels["Mean − target"] = "difference", image.mean - image.residual
+    panels["Std. deviation"] = "deviation", image.std
+    return panels
+
+
+def _draw(images):
+    """Return a figure with one row of panels per image, in units of the noise."""
+    from matplotlib.colors import AsinhNorm, LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    rows = [_panels(image) for image in images]
+    bright = np.nanpercentile([row["Target"][1] for row in rows], 99.8)
+    scales = {
+        "flux": ("magma", AsinhNorm(1.5, vmin=-2, vmax=max(bright, 20)), (0, 3, 10, 30, 100, 300, 1000)),
+        "difference": ("RdBu_r", Normalize(-1, 1), (-1, 0, 1)),
+        "deviation": ("viridis", LogNorm(0.05, 2), (0.1, 0.3, 1)),
+    }
+    figure = Figure(figsize=(1.7 * len(rows[0]), 1.7 * len(rows) + 0.8), layout="constrained")
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for axes_of_row, row in zip(grid, rows, strict=True):
+        for axes, (title, (kind, plane)) in zip(axes_of_row, row.items(), strict=True):
+            cmap, norm, _ = scales[kind]
+            axes.imshow(plane, cmap=cmap, norm=norm, origin="lower", interpolation="nearest")
+            axes.set(xticks=[], yticks=[], title=title if axes in grid[0] else "")
+    kinds = np.array([kind for kind, _ in rows[0].values()])
+    for kind, (_, norm, ticks) in scales.items():
+        columns = grid[:, kinds == kind]
+        bar = figure.colorbar(
+            columns[0, 0].images[0],
+            ax=columns.ravel().tolist(),
+            location="bottom",
+            aspect=15 * columns.shape[1],
+        )
+        ticks = [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.minorticks_off()
+        bar.set_label("in units of the noise", fontsize="small")
+    return figure

@@ -1,0 +1,88 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the checks module.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from astro_ddpm.nn import RAUNet
+from astro_ddpm.training import residual_gap
+
+LEVELS = {"sky": 0.0, "lsb": 3.0, "mid": 15.0, "hi": 60.0}
+
+
+def make_arrays(spread, n=8, size=32, seed=0):
+    """Make pairs, two per bin, whose targets differ from the input by Gaussians of given widths."""
+    rng = np.random.default_rng(seed)
+    index = np.arange(n) % 4
+    sigma = np.full((n, size, size), 2.0)
+    shallow = sigma * np.array([*LEVELS.values()])[index][:, None, None]
+    width = np.array([*spread.values()])[index][:, None, None]
+    arrays = {"shallow": shallow, "sigma": sigma, "depth": np.full(n, 0.2)}
+    arrays["target"] = shallow + sigma * width * rng.standard_normal(sigma.shape)
+    return {name: values.astype(np.float32) for name, values in arrays.items()}
+
+
+class Memory(torch.nn.Module):
+    """A network that knows the residual of some images by heart, as far as a fraction of it."""
+
+    def __init__(self, arrays, fraction):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(fraction))
+        residual = (arrays["target"] - arrays["shallow"]) / arrays["sigma"]
+        self.known = dict(zip((arrays["shallow"] / arrays["sigma"])[:, 0, 0], residual, strict=False))
+
+    def forward(self, z, valid):
+        mean = [torch.from_numpy(self.known.get(float(image[0, 0, 0]), np.zeros((32, 32)))) for image in z]
+        return self.weight * torch.stack(mean)[:, None].to(z), torch.ones_like(z)
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_untrained_network(batch_size):
+    # its mean is zero: the ratio is that of the variances that the pairs were made with
+    train, validation = dict.fromkeys(LEVELS, 1.0), dict(zip(LEVELS, (1.0, 1.2, 0.8, 1.5), strict=True))
+    arrays = make_arrays(train), make_arrays(validation, seed=1)
+    network, state = RAUNet((4, 6)), torch.get_rng_state()
+    gap = residual_gap(network, *arrays, batch_size=batch_size)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(gap) == list(LEVELS)
+    n = 2 * 32**2
+    for name, ratio in gap.items():
+        assert_allclose(ratio, validation[name] ** 2, rtol=4 * 2 / math.sqrt(n))
+
+
+def test_a_network_that_remembers():
+    # errors on known images are smaller by the factor 1 - fraction
+    spread = dict.fromkeys(LEVELS, 0.3)
+    train, validation = make_arrays(spread, n=4), make_arrays(spread, n=4, seed=1)
+    validation["shallow"] += 1e-3
+    validation["target"] += 1e-3
+    gap = residual_gap(Memory(train, 0.5), train, validation)
+    assert_allclose([*gap.values()], 4, rtol=4 * 2 / 32)
+
+
+def test_dropout_is_off_and_network_stays():
+    network = RAUNet((4, 6), dropout=0.9)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    network.train()
+    arrays = make_arrays(dict.fromkeys(LEVELS, 1.0))
+    gap = residual_gap(network, arrays, arrays)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(ratio == 1 for ratio in gap.values())
+
+
+def test_bins_without_pixels():
+    arrays = make_arrays(dict.fromkeys(LEVELS, 0.1))
+    faint = {name: values[:1] for name, values in arrays.items()}
+    gap = residual_gap(RAUNet((4, 6)), arrays, faint)
+    assert math.isfinite(gap["sky"])
+    assert all(math.isnan(gap[name]) for name in ("lsb", "mid", "hi"))
