@@ -23,6 +23,7 @@ _HOME = {
     "PairDataset": ".data",
     "PowerEMA": ".ema",
     "RAUNetModule": ".modules",
+    "train": ".run",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "random_holes",
     "read_listing",
     "split_exposure",
+    "train",
 ]
 
 
