@@ -85,8 +85,8 @@ def _add_train(commands):
     train = commands.add_parser(
         "train",
         help="train a model",
-        description="Train a model on prepared pairs. The file holds the settings; options replace them, such "
-        "as --trainer.max_steps 100, and 'astro-ddpm train CONFIG.yaml --help' lists them.",
+        description="Train a model on prepared pairs. The file holds the settings. Options replace them, as "
+        "--trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --help' lists them.",
     )
     train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
     train.add_argument(

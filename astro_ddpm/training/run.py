@@ -3,6 +3,7 @@
 A training run: from a file of settings to a model, through interruptions.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ from .modules import TrainingModule
 __all__ = ["train"]
 
 HOME = Path(__file__).parent / "configs"
+VAIN_WARNINGS = (
+    r"Checkpoint directory .* exists",  # it shall: the run may be resumed
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
+    r"Found \d+ module\(s\) in eval mode",  # the RAUNet that guides the diffusion
+)
 
 
 class Repeatable(pl.Callback):
@@ -152,6 +158,7 @@ def train(config, options=()):
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "default_root_dir": "runs",
+            "devices": 1,
             "max_epochs": -1,
             "reload_dataloaders_every_n_epochs": 1,
             "use_distributed_sampler": False,
@@ -166,10 +173,13 @@ def train(config, options=()):
     if cli.config.compile:
         module.network.compile()
     last = Path(trainer.default_root_dir) / "last.ckpt"
-    try:
-        trainer.fit(module, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
-    except SystemExit:  # how Lightning ends at Ctrl-C and SIGTERM
-        raise KeyboardInterrupt from None
+    with warnings.catch_warnings():
+        for message in VAIN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            trainer.fit(module, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit:  # how Lightning ends at Ctrl-C and SIGTERM
+            raise KeyboardInterrupt from None
     if not trainer.is_global_zero:
         return None
     output = Path(cli.config.output)
