@@ -26,6 +26,7 @@ VAIN_WARNINGS = (
     r"Checkpoint directory .* exists",  # it shall: the run may be resumed
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
     r"Found \d+ module\(s\) in eval mode",  # the RAUNet that guides the diffusion
+    r"Precision .* is not supported by the model summary",
 )
 
 
@@ -164,6 +165,7 @@ def train(config, options=()):
             "use_distributed_sampler": False,
         },
         seed_everything_default=0,
+        auto_configure_optimizers=False,
         parser_kwargs={"prog": "astro-ddpm train CONFIG.yaml"},
         args=["--config", str(find_config(config)), *map(str, options)],
         run=False,

@@ -9,6 +9,7 @@ import gc
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from astro_ddpm import enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.nn import RAUNet
 from astro_ddpm.tests.helpers import make_image
-from astro_ddpm.training import DDPMModule, RAUNetModule, train
+from astro_ddpm.training import DDPMModule, PairDataModule, RAUNetModule, train
 from astro_ddpm.training.run import HOME, check_precision, find_config
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS, simulated_arrays
 
@@ -310,14 +311,33 @@ class TestProcesses:
         for name, weight in two.raunet.state_dict().items():
             assert_allclose(weight, one.raunet.state_dict()[name], atol=1e-3, err_msg=name)
 
-    def test_batch_is_shared_evenly(self, folder):
-        extra = ("--data.batch_size", "7", "--trainer.devices", "2")
-        line = options(folder, "raunet", "odd", runs="odd", extra=extra)
-        done = subprocess.run(
-            [sys.executable, "-m", "astro_ddpm", *line], check=False, capture_output=True, text=True
-        )
-        assert done.returncode == 1
-        assert "batch_size 7 must be a multiple of the 2 processes" in done.stderr
+    @pytest.fixture
+    def batches(self, folder):
+        def batches(rank, world):
+            data = PairDataModule(
+                str(folder / "train.npz"), str(folder / "validation.npz"), batch_size=6, repeat=5
+            )
+            data.setup()
+            data.trainer = SimpleNamespace(current_epoch=1, global_rank=rank, world_size=world)
+            return [batch["z"].numpy() for batch in data.train_dataloader()]
+
+        return batches
+
+    @pytest.mark.parametrize("world", [2, 3])
+    def test_batches_are_shared(self, batches, world):
+        # 40 visits are 6 batches of 6, and a rest that a share of it must not turn into one more batch
+        whole = batches(0, 1)
+        shares = [batches(rank, world) for rank in range(world)]
+        assert len(whole) == 6
+        assert {len(share) for share in shares} == {6}
+        for one, *others in zip(whole, *shares, strict=True):
+            assert {len(other) for other in others} == {6 // world}
+            together = np.concatenate(others)
+            assert {image.tobytes() for image in one} == {image.tobytes() for image in together}
+
+    def test_batch_that_cannot_be_shared(self, batches):
+        with pytest.raises(ValueError, match="batch_size 6 must be a multiple of the 4 processes"):
+            batches(0, 4)
 
 
 class TestPrecision:
@@ -430,7 +450,7 @@ class TestCommandLine:
         ("args", "text"),
         [
             ([], "CONFIG.yaml"),
-            (["raunet"], "data.init_args.train"),
+            (["raunet"], "arguments are required: train, validation"),
             (["raunet", "--nonsense", "1"], "nonsense"),
             (["raunet", "--data.train", "a", "--data.validation", "b", "--model.dropout", "much"], "dropout"),
         ],
