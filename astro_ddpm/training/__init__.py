@@ -23,6 +23,7 @@ _HOME = {
     "PairDataset": ".data",
     "PowerEMA": ".ema",
     "RAUNetModule": ".modules",
+    "TrainingModule": ".modules",
     "train": ".run",
 }
 
@@ -33,6 +34,7 @@ __all__ = [
     "PairDataset",
     "PowerEMA",
     "RAUNetModule",
+    "TrainingModule",
     "add_exposure_noise",
     "correlated_noise",
     "dihedral",

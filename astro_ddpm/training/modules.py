@@ -14,7 +14,7 @@ from astro_ddpm import zoo
 from astro_ddpm.diffusion import Denoiser, multiscale_square, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
-__all__ = ["DDPMModule", "RAUNetModule"]
+__all__ = ["DDPMModule", "RAUNetModule", "TrainingModule"]
 
 
 def _load_raunet(name: str) -> RAUNet:
@@ -47,6 +47,7 @@ class TrainingModule(pl.LightningModule):
         raise NotImplementedError
 
     def configure_optimizers(self):
+        """Return optimiser and schedule for what is to be trained."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
         total = self.trainer.estimated_stepping_batches
