@@ -27,6 +27,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_enhance(commands)
+    _add_train(commands)
     models = commands.add_parser("models", help="list the models that ship with the package")
     models.set_defaults(run=list_models)
     return parser
@@ -78,6 +79,20 @@ def _add_enhance(commands):
     enhance.add_argument("--device", help="where to compute, such as cpu or cuda:0")
     _add_common(enhance)
     enhance.set_defaults(run=enhance_command)
+
+
+def _add_train(commands):
+    train = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model on prepared pairs. The file holds the settings. Options replace them, as "
+        "--trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --help' lists them.",
+    )
+    train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
+    train.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="...", help="settings that replace those of the file"
+    )
+    train.set_defaults(run=train_command)
 
 
 def enhance_command(args):
@@ -223,6 +238,16 @@ def _flux_verdict(table):
         f"{len(table)} sources: median flux error {error_in:.1f} before, {error_out:.1f} after; "
         f"{inside:.0%} of the fluxes within one error of the truth"
     )
+
+
+def train_command(args):
+    """Run ``astro-ddpm train``."""
+    from . import zoo
+    from .training import train
+
+    output = train(args.config, args.options)
+    if output:
+        _say(f"{output} {zoo.load(output).sha256}")
 
 
 def list_models(_):

@@ -43,7 +43,8 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
         pixels = x.permute(0, 2, 3, 1)
-        return F.rms_norm(pixels, self.gain.shape, self.gain, self.eps).permute(0, 3, 1, 2)
+        gain = self.gain.to(x.dtype)  # they differ where autocast has lowered that of x
+        return F.rms_norm(pixels, gain.shape, gain, self.eps).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

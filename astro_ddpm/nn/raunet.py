@@ -77,7 +77,8 @@ class WhitenedStem(nn.Module):
         features : Tensor, shape (batch, size**2 + 1, ny, nx)
             ``arcsinh`` of image and filter outputs, and the validity.
         """
-        return torch.cat([torch.asinh(z), torch.asinh(self.bank(z)), valid], dim=1)
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
+            return torch.cat([torch.asinh(z), torch.asinh(self.bank(z)), valid], dim=1)
 
 
 class AttentionUNet(nn.Module):
@@ -152,7 +153,9 @@ class AttentionUNet(nn.Module):
             The features.
         """
         ny, nx = x.shape[-2:]
-        h = F.pad(self.stem(x), (0, -nx % self.stride, 0, -ny % self.stride), mode="replicate")
+        h, missing = self.stem(x), (0, -nx % self.stride, 0, -ny % self.stride)
+        if any(missing):  # a compiled network cannot pad
+            h = F.pad(h, missing, mode="replicate")
         skips = []
         for block, down in zip(self.down_blocks, self.down, strict=True):
             h = block(h, embedding)

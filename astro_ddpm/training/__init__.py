@@ -44,6 +44,8 @@ _HOME = {
     "PowerEMA": ".ema",
     "RAUNetModule": ".modules",
     "residual_gap": ".checks",
+    "TrainingModule": ".modules",
+    "train": ".run",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "PairDataset",
     "PowerEMA",
     "RAUNetModule",
+    "TrainingModule",
     "add_exposure_noise",
     "block_sum",
     "broaden_psf",
@@ -77,6 +80,7 @@ __all__ = [
     "residual_gap",
     "split_by_group",
     "split_exposure",
+    "train",
 ]
 
 

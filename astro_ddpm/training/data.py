@@ -324,12 +324,22 @@ class PairDataModule(pl.LightningDataModule):
         return [pairs, Subset(deep, chosen.tolist())]
 
     def train_dataloader(self):
-        """Return the loader of the current epoch; the trainer must reload it at every epoch."""
+        """
+        Return the loader of the current epoch; the trainer must reload it at every epoch.
+
+        Of several processes each gets its share of every batch, and together they see what one would.
+        """
         options = self.hparams
         epoch = self.trainer.current_epoch if self.trainer else 0
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        share, rest = divmod(options.batch_size, world)
+        if rest:
+            msg = f"batch_size {options.batch_size} must be a multiple of the {world} processes"
+            raise ValueError(msg)
         data = ConcatDataset(self._datasets(epoch))
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        return DataLoader(data, options.batch_size, sampler=order.tolist(), drop_last=True)
+        order = order[: len(data) // world * world][rank::world]
+        return DataLoader(data, share, sampler=order.tolist(), drop_last=True)
 
     def val_dataloader(self):
         """Return the validation pairs as they are."""

@@ -4,20 +4,30 @@ Lightning modules: what a training step is for each of the two networks.
 """
 
 import math
+from copy import deepcopy
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from astro_ddpm import zoo
 from astro_ddpm.diffusion import Denoiser, multiscale_square, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
-__all__ = ["DDPMModule", "RAUNetModule"]
+__all__ = ["DDPMModule", "RAUNetModule", "TrainingModule"]
 
 
-class _Module(pl.LightningModule):
+def _load_raunet(name: str) -> RAUNet:
+    """Return a RAUNet of the zoo or of a file, to be changed at will."""
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded, or not if cached
+        return deepcopy(zoo.load(name).raunet)
+
+
+class TrainingModule(pl.LightningModule):
     """
     Optimiser and learning rate shared by both: AdamW, linear warm-up, cosine decay to zero.
+
+    A subclass has a ``network``, which is what is trained, and tells by ``parts`` what it makes of a model.
 
     Parameters
     ----------
@@ -32,7 +42,12 @@ class _Module(pl.LightningModule):
         super().__init__()
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
 
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """Return the networks as `~astro_ddpm.zoo.Model` takes them."""
+        raise NotImplementedError
+
     def configure_optimizers(self):
+        """Return optimiser and schedule for what is to be trained."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
         total = self.trainer.estimated_stepping_batches
@@ -44,7 +59,7 @@ class _Module(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class RAUNetModule(_Module):
+class RAUNetModule(TrainingModule):
     r"""
     Training of the RAUNet: posterior mean by least squares, its width by Gaussian likelihood.
 
@@ -72,6 +87,14 @@ class RAUNetModule(_Module):
 
     weighting : float, optional
         The weighting :math:`w` of the loss of the mean.
+
+    start : str, optional
+        The model whose RAUNet to start from, a name or a ``.safetensors`` file; random weights by default.
+
+    Raises
+    ------
+    ValueError
+        If the network to start from has other channels.
     """
 
     def __init__(
@@ -81,11 +104,22 @@ class RAUNetModule(_Module):
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
         weighting: float = 0.5,
+        start: str | None = None,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters()
         self.weighting = weighting
         self.network = RAUNet(channels, dropout).to(memory_format=torch.channels_last)
+        if start is not None:
+            given = _load_raunet(start)
+            if given.config["channels"] != list(channels):
+                msg = f"start {start} has channels {given.config['channels']}, not {list(channels)}"
+                raise ValueError(msg)
+            self.network.load_state_dict(given.state_dict())
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """Return the network."""
+        return {"raunet": self.network}
 
     def _errors(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return error of the mean and total variance, shape (batch, 1, ny, nx)."""
@@ -97,7 +131,7 @@ class RAUNetModule(_Module):
         error, variance = self._errors(batch)
         mean_loss = multiscale_square(error / variance.detach().pow(self.weighting / 2))
         width_loss = (variance.log() + error.detach().square() / variance).mean()
-        self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss})
+        self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss}, sync_dist=True)
         return mean_loss + 0.1 * width_loss
 
     def validation_step(self, batch, batch_index):
@@ -105,11 +139,11 @@ class RAUNetModule(_Module):
         error, variance = self._errors(batch)
         bright = batch["z"] + batch["residual"] > 1
         for name, pick in (("sky", ~bright), ("source", bright)):
-            self.log(f"val_mse_{name}", error[pick].square().mean())
-            self.log(f"val_reduced_{name}", (error.square() / variance)[pick].mean())
+            self.log(f"val_mse_{name}", error[pick].square().mean(), sync_dist=True)
+            self.log(f"val_reduced_{name}", (error.square() / variance)[pick].mean(), sync_dist=True)
 
 
-class DDPMModule(_Module):
+class DDPMModule(TrainingModule):
     """
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
@@ -119,8 +153,8 @@ class DDPMModule(_Module):
 
     Parameters
     ----------
-    raunet : `~astro_ddpm.nn.RAUNet`
-        The trained network.
+    raunet : str or `~astro_ddpm.nn.RAUNet`
+        The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     dropout : float, optional
         The dropout of the two coarsest resolutions of the new network.
@@ -134,17 +168,22 @@ class DDPMModule(_Module):
 
     def __init__(
         self,
-        raunet: RAUNet,
+        raunet: str | RAUNet,
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters(ignore="raunet")
+        raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
         self.network = GuidedUNet(tuple(raunet.config["channels"]), dropout=dropout)
         copy_shared_weights(raunet, self.network)
         self.denoiser = Denoiser(self.network.to(memory_format=torch.channels_last))
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """Return both networks."""
+        return {"raunet": self.raunet, "network": self.network}
 
     def train(self, mode: bool = True):
         """Switch to training or evaluation; the RAUNet always evaluates."""
@@ -166,13 +205,13 @@ class DDPMModule(_Module):
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
         loss = self.loss(batch)
-        self.log("loss", loss)
+        self.log("loss", loss, sync_dist=True)
         return loss
 
     def validation_step(self, batch, batch_index):
         """Log the loss at noise that is the same in every epoch."""
         generator = torch.Generator(self.device).manual_seed(batch_index)
-        self.log("val_loss", self.loss(batch, generator))
+        self.log("val_loss", self.loss(batch, generator), sync_dist=True)
 
 
 def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:

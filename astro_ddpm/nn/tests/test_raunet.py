@@ -125,6 +125,16 @@ class TestWhitenedStem:
         assert_allclose(features[:, 1:9], np.arcsinh(stem.bank(z).detach().numpy()))
         assert_array_equal(features[:, 9:], valid)
 
+    def test_bfloat16_of_the_rest_is_not_for_the_stem(self):
+        # whose rounding of a core of 10000 sigma is 20 sigma
+        stem = WhitenedStem()
+        z = 1e4 + randn(1, 1, 12, 12, dtype=torch.float32)
+        valid = torch.ones_like(z)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = stem(z, valid)
+            assert torch.nn.functional.conv2d(z, stem.bank.weight).dtype == torch.bfloat16
+        assert_array_equal(features.detach(), stem(z, valid).detach())
+
 
 class TestAttentionUNet:
     def test_empty_channels(self):

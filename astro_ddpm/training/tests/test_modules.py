@@ -56,8 +56,8 @@ class Fixed(nn.Module):
 def record_logs(module, monkeypatch):
     """Collect what the module logs; without a trainer there is nowhere else to go."""
     logs = {}
-    monkeypatch.setattr(module, "log_dict", logs.update)
-    monkeypatch.setattr(module, "log", logs.__setitem__)
+    monkeypatch.setattr(module, "log_dict", lambda values, **options: logs.update(values))
+    monkeypatch.setattr(module, "log", lambda name, value, **options: logs.update({name: value}))
     return logs
 
 

@@ -1,0 +1,285 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A training run: from a file of settings to a model, through interruptions.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+
+from astro_ddpm import __version__, zoo
+
+from .data import PairDataModule
+from .ema import PowerEMA
+from .modules import TrainingModule
+
+__all__ = ["train"]
+
+HOME = Path(__file__).parent / "configs"
+VAIN_WARNINGS = (
+    r"Checkpoint directory .* exists",  # it shall: the run may be resumed
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
+    r"Found \d+ module\(s\) in eval mode",  # the RAUNet that guides the diffusion
+    r"Precision .* is not supported by the model summary",
+)
+
+
+class Repeatable(pl.Callback):
+    """
+    Make a run repeat itself, be it interrupted or not.
+
+    PyTorch is seeded at every step from seed, step and process, so that a resumed run draws what it would
+    have drawn. A checkpoint of a run with other settings is refused.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the run.
+
+    settings : dict of str to str
+        What must not change when a run is resumed.
+    """
+
+    def __init__(self, seed, settings):
+        self.seed, self.settings = seed, settings
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        """Seed the step."""
+        sequence = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def state_dict(self):
+        """Return what goes into a checkpoint."""
+        return {"settings": self.settings}
+
+    def load_state_dict(self, state_dict):
+        """Compare with the settings of a checkpoint."""
+        saved = state_dict["settings"]
+        changed = [key for key in saved | self.settings if saved.get(key) != self.settings.get(key)]
+        if changed:
+            msg = (
+                f"trainer.default_root_dir holds a run that was interrupted and had another {changed[0]}; "
+                "give the settings of that run, choose another folder, or remove its last.ckpt"
+            )
+            raise ValueError(msg)
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's command line with the settings of a run, and what a run needs to be resumed."""
+
+    def add_arguments_to_parser(self, parser):
+        """Add what is not Lightning's."""
+        parser.add_argument("--output", type=str, help="the .safetensors file to write")
+        parser.add_argument("--overwrite", type=bool, default=False, help="whether to replace it")
+        parser.add_argument(
+            "--compile", type=bool, default=False, help="whether to compile the network; needs a C++ compiler"
+        )
+        parser.add_lightning_class_args(PowerEMA, "ema")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def parse_arguments(self, parser, args):
+        """Parse ``args``, whatever the arguments of the process are."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self):
+        """Find out early what would fail late."""
+        output = Path(self.config.output or "")
+        if output.suffix != ".safetensors" or not output.parent.is_dir():
+            msg = f"output {str(output)!r} must be a .safetensors file in a folder that exists"
+            raise ValueError(msg)
+        if output.exists() and not self.config.overwrite:
+            msg = f"output {output} exists; use --overwrite true to replace it"
+            raise FileExistsError(msg)
+        if self.config.trainer.max_steps < 1:
+            msg = f"trainer.max_steps must be the steps of the whole run, not {self.config.trainer.max_steps}"
+            raise ValueError(msg)
+
+    def instantiate_trainer(self, **options):
+        """Add logger and checkpoints in the folder of the run."""
+        config = self.config_init
+        folder = Path(config.trainer.default_root_dir)
+        if config.trainer.logger is None:
+            options["logger"] = CSVLogger(folder, name=None)
+        fixed = ("seed_everything", "model.", "data.", "ema.", "trainer.max_steps")
+        settings = {key: str(value) for key, value in self.config.items() if key.startswith(fixed)}
+        self.trainer_defaults["callbacks"] = [
+            Repeatable(config.seed_everything, settings),
+            ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        ]
+        return super().instantiate_trainer(**options)
+
+
+def train(config, options=()):
+    """
+    Train a model.
+
+    What the settings are called is told by ``astro-ddpm train CONFIG.yaml --help``. Checkpoints, logs and
+    the settings go into the folder ``trainer.default_root_dir``. When it holds the checkpoint of a run that
+    was interrupted, that run is continued, and ends with the weights that it would have had. Torch's global
+    generator is seeded.
+
+    Parameters
+    ----------
+    config : str or path-like
+        A YAML file of settings, or the name of one that comes with the package: ``"raunet"`` or ``"ddpm"``
+        for the released models, ``"smoke_raunet"`` or ``"smoke_ddpm"`` for a trial.
+
+    options : sequence of str, optional
+        Settings that replace those of the file, as on the command line:
+        ``["--data.train", "train.npz", "--trainer.max_steps", "100"]``.
+
+    Returns
+    -------
+    output : `~pathlib.Path` or None
+        The model, a ``.safetensors`` file. None in all but the first of several processes.
+
+    Raises
+    ------
+    FileExistsError
+        If the model exists and ``overwrite`` is not set.
+
+    SystemExit
+        If a setting is missing, unknown or of the wrong type.
+
+    ValueError
+        If there is no such ``config``, or settings cannot be used: among them those that differ from the
+        settings of the run to be continued, and bfloat16 where the hardware lacks it.
+    """
+    cli = TrainingCLI(
+        TrainingModule,
+        PairDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "default_root_dir": "runs",
+            "devices": 1,
+            "max_epochs": -1,
+            "reload_dataloaders_every_n_epochs": 1,
+            "use_distributed_sampler": False,
+        },
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "astro-ddpm train CONFIG.yaml"},
+        args=["--config", str(find_config(config)), *map(str, options)],
+        run=False,
+    )
+    module, trainer = cli.model, cli.trainer
+    check_precision(trainer.precision, trainer.strategy.root_device)
+    if cli.config.compile:
+        module.network.compile()
+    last = Path(trainer.default_root_dir) / "last.ckpt"
+    with warnings.catch_warnings():
+        for message in VAIN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            trainer.fit(module, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit:  # how Lightning ends at Ctrl-C and SIGTERM
+            raise KeyboardInterrupt from None
+    if not trainer.is_global_zero:
+        return None
+    output = Path(cli.config.output)
+    zoo.save(pack(module.cpu(), cli.datamodule, trainer), output, overwrite=cli.config.overwrite)
+    last.unlink()  # a finished run is not to be continued by the next one
+    return output
+
+
+def find_config(name):
+    """
+    Find a file of settings.
+
+    Parameters
+    ----------
+    name : str or path-like
+        Its path, or its name if it comes with the package.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        Where it is.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    names = sorted(path.stem for path in HOME.glob("*.yaml"))
+    path = HOME / f"{name}.yaml" if str(name) in names else Path(name)
+    if not path.is_file():
+        msg = f"unknown config {str(name)!r}: neither a file nor one of {', '.join(names)}"
+        raise ValueError(msg)
+    return path
+
+
+def check_precision(precision, device):
+    """
+    Refuse bfloat16 where it would be emulated, which is slower than float32 and less precise.
+
+    Parameters
+    ----------
+    precision : str
+        As the Trainer calls it, such as ``"bf16-mixed"``.
+
+    device : `torch.device`
+        Where to compute.
+
+    Raises
+    ------
+    ValueError
+        If the device has no bfloat16.
+    """
+    if not precision.startswith("bf16"):
+        return
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type != "cpu" or any(able.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not native:
+        msg = f"trainer.precision {precision} needs hardware with bfloat16, which this {device.type} lacks"
+        raise ValueError(msg)
+
+
+def pack(module, data, trainer):
+    """
+    Make a model of what was trained.
+
+    Parameters
+    ----------
+    module : `TrainingModule`
+        The trained module.
+
+    data : `PairDataModule`
+        The data, after set-up.
+
+    trainer : `pytorch_lightning.Trainer`
+        The trainer.
+
+    Returns
+    -------
+    model : `~astro_ddpm.zoo.Model`
+        The networks, the ranges of their training, and its settings without names of files.
+    """
+    depth = data.train["depth"]
+    files = ("train", "validation", "start")
+    settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
+    return zoo.Model(
+        **module.parts(),
+        ranges={
+            "depth": [round(float(depth.min()) / 10, 4), round(max(float(depth.max()), 0.5), 4)],
+            "default_depth": round(float(np.median(depth)), 3),
+        },
+        training={
+            "version": __version__,
+            "steps": trainer.global_step,
+            "pairs": len(data.train["shallow"]),
+            "precision": trainer.precision,
+            **{k: v for k, v in settings.items() if not k.startswith("_")},
+        },
+    )
