@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Prepare pairs from the shell: ``python -m astro_ddpm.training --help``.
+Prepare images from the shell: ``python -m astro_ddpm.training --help``.
 """
 
 import argparse
@@ -19,6 +19,12 @@ def _parser():
     prepare.add_argument("output", help=".npz file to write")
     prepare.add_argument("--gain", type=float, help="gain of the shallow images in electron per unit of flux")
     prepare.add_argument("--overwrite", action="store_true")
+
+    deep = commands.add_parser("prepare-deep", help="turn single deep images into arrays")
+    deep.add_argument("output", help=".npz file to write")
+    deep.add_argument("images", nargs="+", help="sky-subtracted FITS images")
+    deep.add_argument("--size", type=int, help="cut the images into stamps of this width in pixels")
+    deep.add_argument("--overwrite", action="store_true")
     return parser
 
 
@@ -33,11 +39,19 @@ def prepare(args):
     sys.stdout.write(f"{used} pairs written to {args.output}, {rejected} left out\n")
 
 
+def deep(args):
+    """Prepare single deep images."""
+    from .pairs import prepare_deep
+
+    used = prepare_deep(args.images, args.output, size=args.size, overwrite=args.overwrite)
+    sys.stdout.write(f"{used} stamps written to {args.output}\n")
+
+
 def main(args=None):
     """Run the command line; ``args`` defaults to the arguments of the process."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = _parser().parse_args(args)
-    prepare(args)
+    (prepare if args.command == "prepare" else deep)(args)
 
 
 if __name__ == "__main__":

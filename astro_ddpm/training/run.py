@@ -173,7 +173,7 @@ def train(config, options=()):
     module, trainer = cli.model, cli.trainer
     check_precision(trainer.precision, trainer.strategy.root_device)
     if cli.config.compile:
-        module.network.compile()
+        module.network.compile(dynamic=False)  # one kernel for training, one for the size of validation
     last = Path(trainer.default_root_dir) / "last.ckpt"
     with warnings.catch_warnings():
         for message in VAIN_WARNINGS:
@@ -267,7 +267,7 @@ def pack(module, data, trainer):
         The networks, the ranges of their training, and its settings without names of files.
     """
     depth = data.train["depth"]
-    files = ("train", "validation", "start")
+    files = ("train", "validation", "deep", "start")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     return zoo.Model(
         **module.parts(),

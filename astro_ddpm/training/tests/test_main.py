@@ -16,7 +16,7 @@ from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
 class TestUsage:
-    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"]])
+    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"]])
     def test_usage(self, args, capsys):
         with pytest.raises(SystemExit) as error:
             main(args)
@@ -67,3 +67,21 @@ class TestPrepare:
         with pytest.raises(FileExistsError, match="set overwrite"):
             main(args)
         main([*args, "--overwrite"])
+
+
+class TestPrepareDeep:
+    def test_stamps(self, tmp_path, capsys):
+        frame = np.random.default_rng(0).standard_normal((70, 100))
+        names = [str(tmp_path / f"{i}.fits") for i in range(2)]
+        for name in names:
+            fits.writeto(name, frame)
+        output = tmp_path / "deep.npz"
+        main(["prepare-deep", str(output), *names, "--size", "32"])
+        assert f"12 stamps written to {output}" in capsys.readouterr().out
+        with np.load(output) as arrays:
+            assert arrays["deep"].shape == (12, 32, 32)
+        with pytest.raises(FileExistsError, match="set overwrite"):
+            main(["prepare-deep", str(output), *names, "--size", "32"])
+        main(["prepare-deep", str(output), names[0], "--size", "64", "--overwrite"])
+        with np.load(output) as arrays:
+            assert arrays["deep"].shape == (1, 64, 64)
