@@ -9,13 +9,16 @@ variance-preserving form of the DDPM literature, :math:`\sqrt{\bar\alpha} x_0 + 
 """
 
 from .denoiser import Denoiser, add_noise, multiscale_square, stratified_levels
+from .one_step import OneStepGenerator, fair_crps
 from .samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m
 from .schedules import cosine_levels, linear_levels, log_uniform_levels
 
 __all__ = [
     "Denoiser",
+    "OneStepGenerator",
     "add_noise",
     "cosine_levels",
+    "fair_crps",
     "linear_levels",
     "log_uniform_levels",
     "multiscale_square",

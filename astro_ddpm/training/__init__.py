@@ -36,6 +36,7 @@ from .pairs import (
 from .ranges import measure_ranges
 
 _HOME = {
+    "CRPSModule": ".modules",
     "DDPMModule": ".modules",
     "DeepDataset": ".data",
     "EnsembleValidation": ".callbacks",
@@ -49,6 +50,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CRPSModule",
     "DDPMModule",
     "DeepDataset",
     "EnsembleValidation",

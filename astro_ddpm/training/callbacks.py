@@ -19,7 +19,7 @@ from astro_ddpm.utils import atomic_path
 from astro_ddpm.zoo.model import Model
 
 from .checks import BINS
-from .modules import DDPMModule, RAUNetModule
+from .modules import TrainingModule
 
 __all__ = ["EnsembleValidation"]
 
@@ -50,10 +50,10 @@ class EnsembleValidation(pl.Callback):
     r"""
     Sample the validation images during training, and judge the samples.
 
-    It works with `RAUNetModule`, of which mean and width are judged as a Gaussian, and `DDPMModule`, of
-    which samples are drawn as `astro_ddpm.enhance` does, at the depth of each target. In both cases
-    the weights are those that validation sees: with `PowerEMA`, the average. Nothing of it touches the
-    training, whose weights are the same to the last bit without it.
+    It works with `RAUNetModule`, of which mean and width are judged as a Gaussian, and with `DDPMModule` and
+    `CRPSModule`, of which samples are drawn as `astro_ddpm.enhance` does, at the depth of each target. In all
+    cases the weights are those that validation sees: with `PowerEMA`, the average. Nothing of it touches
+    the training, whose weights are the same to the last bit without it.
 
     Parameters
     ----------
@@ -228,12 +228,10 @@ class EnsembleValidation(pl.Callback):
 
 
 def _networks(pl_module):
-    """Return the networks of a Lightning module by their names in `Model`."""
-    if isinstance(pl_module, DDPMModule):
-        return {"raunet": pl_module.raunet, "network": pl_module.network}
-    if isinstance(pl_module, RAUNetModule):
-        return {"raunet": pl_module.network}
-    msg = f"EnsembleValidation needs a RAUNetModule or DDPMModule, not {type(pl_module).__name__}"
+    """Return what a Lightning module trains, by the names of `Model`."""
+    if isinstance(pl_module, TrainingModule):
+        return pl_module.parts()
+    msg = f"EnsembleValidation needs a TrainingModule, not {type(pl_module).__name__}"
     raise TypeError(msg)
 
 

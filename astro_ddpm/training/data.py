@@ -60,7 +60,7 @@ class _ExposureDataset(Dataset):
         self.seed, self.epoch, self.repeat, self.size = seed, epoch, repeat, size
 
     def __len__(self):
-        return self.repeat * len(self.arrays["deep"])
+        return self.repeat * len(next(iter(self.arrays.values())))
 
     def _row(self, index):
         return {key: values[index % len(values)] for key, values in self.arrays.items()}

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Lightning modules: what a training step is for each of the two networks.
+Lightning modules: what a training step is for each of the networks.
 """
 
 import math
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from astro_ddpm import zoo
-from astro_ddpm.diffusion import Denoiser, multiscale_square, stratified_levels
+from astro_ddpm.diffusion import Denoiser, OneStepGenerator, multiscale_square, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
-__all__ = ["DDPMModule", "RAUNetModule", "TrainingModule"]
+__all__ = ["CRPSModule", "DDPMModule", "RAUNetModule", "TrainingModule"]
 
 
 def _load_raunet(name: str) -> RAUNet:
@@ -25,7 +25,7 @@ def _load_raunet(name: str) -> RAUNet:
 
 class TrainingModule(pl.LightningModule):
     """
-    Optimiser and learning rate shared by both: AdamW, linear warm-up, cosine decay to zero.
+    Optimiser and learning rate shared by all: AdamW, linear warm-up, cosine decay to zero.
 
     A subclass has a ``network``, which is what is trained, and tells by ``parts`` what it makes of a model.
 
@@ -179,7 +179,8 @@ class DDPMModule(TrainingModule):
         self.raunet = raunet.eval().requires_grad_(False)
         self.network = GuidedUNet(tuple(raunet.config["channels"]), dropout=dropout)
         copy_shared_weights(raunet, self.network)
-        self.denoiser = Denoiser(self.network.to(memory_format=torch.channels_last))
+        self.network.to(memory_format=torch.channels_last)
+        self.denoiser = Denoiser(self.network)
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return both networks."""
@@ -191,15 +192,19 @@ class DDPMModule(TrainingModule):
         self.raunet.eval()
         return self
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """Return the loss of one batch at random noise levels."""
+    def _condition(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return mean and width of the target, what guides the network, and the depth."""
         z, valid, depth = batch["z"], batch["valid"], batch["depth"]
         with torch.no_grad():
             mean, scene_std = self.raunet.estimate(z, valid)
         std = torch.sqrt(scene_std.square() + depth.reshape(-1, 1, 1, 1).square())
-        sigma = stratified_levels(len(z), generator=generator, device=z.device)
-        noise = torch.randn(z.shape, generator=generator, device=z.device)
-        guide = self.network.encode(z, valid, mean, scene_std)
+        return mean, std, self.network.encode(z, valid, mean, scene_std), depth
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of one batch at random noise levels."""
+        mean, std, guide, depth = self._condition(batch)
+        sigma = stratified_levels(len(mean), generator=generator, device=mean.device)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth, weight=std.sqrt())
 
     def training_step(self, batch, batch_index):
@@ -212,6 +217,39 @@ class DDPMModule(TrainingModule):
         """Log the loss at noise that is the same in every epoch."""
         generator = torch.Generator(self.device).manual_seed(batch_index)
         self.log("val_loss", self.loss(batch, generator), sync_dist=True)
+
+
+class CRPSModule(DDPMModule):
+    """
+    Training of a generator of one step by the fair CRPS, the baseline for the diffusion model.
+
+    It has the network and the guide of the diffusion model, but draws in one evaluation. Two draws are made
+    of each image of a batch.
+
+    Parameters
+    ----------
+    raunet : str or `~astro_ddpm.nn.RAUNet`
+        The trained network, or the model that holds it: a name or a ``.safetensors`` file.
+
+    dropout : float, optional
+        The dropout of the two coarsest resolutions of the new network.
+
+    learning_rate : float, optional
+        The largest learning rate.
+
+    warmup_steps : int, optional
+        The steps until it is reached.
+    """
+
+    def parts(self) -> dict:
+        """Return both networks, and that they draw in one step."""
+        return super().parts() | {"one_step": True}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of one batch for two draws."""
+        mean, std, guide, depth = self._condition(batch)
+        noise = torch.randn((2, *mean.shape), generator=generator, device=mean.device)
+        return OneStepGenerator(self.network).loss(batch["residual"], noise, mean, std, guide, depth)
 
 
 def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:

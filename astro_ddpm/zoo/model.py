@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from astro_ddpm.diffusion import Denoiser, log_uniform_levels, sample_dpmpp_2m
+from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels, sample_dpmpp_2m
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
 __all__ = ["Model"]
@@ -61,6 +61,7 @@ class Model:
     ranges: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     temperature: float = 1.0
+    one_step: bool = False
 
     def __post_init__(self):
         for name, limits in self.ranges.items():
@@ -73,8 +74,10 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """Whether the model draws samples: ``"ddpm"`` or ``"raunet"``."""
-        return "raunet" if self.network is None else "ddpm"
+        """How the model draws samples: ``"ddpm"``, ``"crps"`` in one step, or ``"raunet"`` not at all."""
+        if self.network is None:
+            return "raunet"
+        return "crps" if self.one_step else "ddpm"
 
     def to(self, device) -> "Model":
         """
@@ -127,7 +130,8 @@ class Model:
         Draw whitened residuals of exposures of a given depth.
 
         The start of the sampler is the estimated mean plus white noise of the highest level, times the
-        temperature; it is denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels.
+        temperature; it is denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels. A model
+        of one step makes its draws from white noise, times the temperature, at once.
 
         Parameters
         ----------
@@ -159,6 +163,11 @@ class Model:
         n = len(noise)
         guide = self.network.encode(z, valid, mean, scene_std).expand(n, -1, -1, -1)
         depths = noise.new_full((n,), depth)
+        if self.one_step:
+            draws = OneStepGenerator(self.network)(self.temperature * noise, mean, std, guide, depths)
+            if callback is not None:
+                callback(0, draws)
+            return draws
         denoiser = Denoiser(self.network)
         levels = log_uniform_levels(steps, dtype=noise.dtype).to(noise.device)
 

@@ -108,6 +108,7 @@ def _build(path, tensors, metadata):
         ranges=json.loads(metadata["ranges"]),
         training=json.loads(metadata["training"]),
         temperature=float(metadata.get("temperature", 1)),
+        one_step=metadata.get("one_step") == "True",
     )
 
 
@@ -171,6 +172,7 @@ def save(model, path, *, overwrite=False):
         "ranges": json.dumps(model.ranges),
         "training": json.dumps(model.training),
         "temperature": str(model.temperature),
+        "one_step": str(model.one_step),
         "sha256": sha256,
     }
     with atomic_path(path, overwrite=overwrite) as partial:

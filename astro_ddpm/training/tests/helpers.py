@@ -11,6 +11,8 @@ LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     r"ignore::DeprecationWarning:pytorch_lightning\.cli",  # its own call of jsonargparse
     r"ignore:The '\w+' does not have many workers",  # the examples are made in no time
     r"ignore:The number of training batches",  # so few only here
+    r"ignore:Found \d+ module\(s\) in eval mode",  # the RAUNet that guides the diffusion
+    r"ignore:Experiment logs directory",  # a test may train twice
 )
 
 

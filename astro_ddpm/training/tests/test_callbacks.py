@@ -324,7 +324,7 @@ class TestErrors:
             EnsembleValidation(**{name: 0})
 
     def test_module(self):
-        with pytest.raises(TypeError, match="needs a RAUNetModule or DDPMModule, not LightningModule"):
+        with pytest.raises(TypeError, match="needs a TrainingModule, not LightningModule"):
             EnsembleValidation().setup(None, pl.LightningModule(), "fit")
 
 

@@ -183,7 +183,7 @@ class TestDDPMModule:
         monkeypatch.setattr(module.denoiser, "loss", loss)
         module.loss(batch, set_rng(0))
         ((x, sigma, noise, mean, std, guide, depth, weight),) = calls
-        expected_mean, scene_std = (plane.detach() for plane in raunet(batch["z"], batch["valid"]))
+        expected_mean, scene_std = (plane.detach() for plane in raunet.estimate(batch["z"], batch["valid"]))
         assert_array_equal(x, batch["residual"])
         assert sigma.shape == (4,)
         assert noise.shape == x.shape
@@ -319,3 +319,32 @@ class TestOptimizer:
         module, options = configured
         (group,) = options["optimizer"].param_groups
         assert {id(p) for p in group["params"]} == {id(p) for p in module.network.parameters()}
+
+
+class TestCRPSModule:
+    def test_training_brings_the_score_down(self):
+        from astro_ddpm.training import CRPSModule
+
+        batch, module = make_batch(n=8), CRPSModule(RAUNet(CHANNELS), dropout=0.0)
+        optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 3e-3)
+        before = module.loss(batch, set_rng(3)).item()
+        for step in range(60):
+            optimizer.zero_grad()
+            module.loss(batch, set_rng(step)).backward()
+            optimizer.step()
+        assert module.loss(batch, set_rng(3)).item() < 0.9 * before
+
+    def test_model_draws_in_one_step(self, tmp_path):
+        from astro_ddpm import zoo
+        from astro_ddpm.training import CRPSModule
+
+        module, batch = CRPSModule(RAUNet(CHANNELS)), make_batch(n=1)
+        model = zoo.Model(**module.parts())
+        zoo.save(model, tmp_path / "crps.safetensors")
+        loaded = zoo.load(tmp_path / "crps.safetensors")
+        assert loaded.kind == model.kind == "crps"
+        planes, noise = (batch["z"], batch["valid"]), torch.randn(3, 1, 16, 16)
+        mean, std = model.estimate(*planes)
+        draws = loaded.draw(*planes, (mean, std), 0.3, noise, 10)
+        # an untrained network adds nothing to the noise
+        assert_allclose(draws, mean + torch.sqrt(std**2 + 0.09) * noise, rtol=1e-5, atol=1e-6)
