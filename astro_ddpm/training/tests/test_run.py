@@ -22,7 +22,7 @@ from astro_ddpm import enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.nn import RAUNet
 from astro_ddpm.tests.helpers import make_image
-from astro_ddpm.training import DDPMModule, PairDataModule, RAUNetModule, train
+from astro_ddpm.training import CRPSModule, DDPMModule, PairDataModule, RAUNetModule, train
 from astro_ddpm.training.run import HOME, check_precision, find_config
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS, simulated_arrays
 
@@ -161,7 +161,7 @@ class TestFit:
         # by the backend that needs no compiler
         compiled = []
 
-        def compile_network(self):
+        def compile_network(self, **options):
             compiled.append(self)
             torch.nn.Module.compile(self, backend="eager")
 
@@ -382,7 +382,7 @@ class TestPrecision:
 class TestConfigs:
     def test_each_released_model_has_one(self):
         names = {path.stem for path in HOME.glob("*.yaml")}
-        assert names == {*zoo.list_models(), "smoke_raunet", "smoke_ddpm"}
+        assert names == {*zoo.list_models(), "crps", "smoke_raunet", "smoke_ddpm"}
 
     def test_found_by_name_or_path(self, tmp_path):
         path = tmp_path / "my.yaml"
@@ -391,15 +391,16 @@ class TestConfigs:
         assert find_config("ddpm") == HOME / "ddpm.yaml"
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown config 'unet': neither a file nor one of ddpm, raunet"):
+        with pytest.raises(ValueError, match="unknown config 'unet': neither a file nor one of crps, ddpm, raunet"):
             find_config("unet")
 
-    @pytest.mark.parametrize("name", ["raunet", "ddpm"])
+    @pytest.mark.parametrize("name", ["raunet", "ddpm", "crps"])
     def test_released_settings_are_valid(self, folder, raunet, name, monkeypatch):
-        # as far as the first step
-        extra = ("--model.raunet", str(folder / "raunet.safetensors")) if name == "ddpm" else ()
+        # as far as the first step, on crops that fit into the small images of the tests
+        extra = ("--data.size", "24")
+        extra += () if name == "raunet" else ("--model.raunet", str(folder / "raunet.safetensors"))
         _, _, *rest = options(folder, "raunet", "unused", runs="unused", extra=extra)
-        module = {"raunet": RAUNetModule, "ddpm": DDPMModule}[name]
+        module = {"raunet": RAUNetModule, "ddpm": DDPMModule, "crps": CRPSModule}[name]
 
         def stop(self, batch, batch_index):
             raise PowerCutError
