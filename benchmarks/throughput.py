@@ -413,7 +413,7 @@ def parse(argv=None) -> argparse.Namespace:
         "--clock",
         choices=CLOCKS,
         default="wall",
-        help="time that passes (default), or CPU time of all threads",
+        help="time that passes (default) or CPU time of all threads",
     )
     parser.add_argument("--batch", type=positive, default=16, help="images in a training step (16)")
     parser.add_argument("--size", type=positive, default=64, help="pixels on a side in training (64)")
