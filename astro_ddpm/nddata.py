@@ -146,7 +146,7 @@ class EnhancedCCDData(CCDData):
 
         Raises
         ------
-        ~astropy.units.UnitConversionError
+        `~astropy.units.UnitConversionError`
             If the units are not convertible.
         """
         result = super().convert_unit_to(unit, equivalencies)
@@ -470,7 +470,7 @@ def unpack(image, uncertainty=None):
         If ``image`` is not two-dimensional, is empty or without a valid pixel, if shapes differ, if the
         noise is zero or negative at a valid pixel, or if the noise is given twice.
 
-    ~astropy.units.UnitConversionError
+    `~astropy.units.UnitConversionError`
         If the unit of the noise does not fit.
     """
     ccd = _as_ccddata(image)

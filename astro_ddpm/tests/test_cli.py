@@ -33,6 +33,12 @@ def image(tmp_path):
 
 
 @pytest.fixture
+def quiet(tmp_path, image, model):
+    """Arguments that enhance the image into ``o.fits`` and print nothing."""
+    return ["enhance", image, "-o", str(tmp_path / "o.fits"), "--model", model, "--samples", "1", "--quiet"]
+
+
+@pytest.fixture
 def exposure(tmp_path):
     """Image, weight and data quality, each in extension N2 of a file of its own."""
     ccd = make_image()
@@ -60,19 +66,8 @@ class TestEnhance:
         expected = enhance(make_image(), model=model, n_samples=2, steps=3, seed=5)
         assert_allclose(EnhancedCCDData.read(out).samples, expected.samples, rtol=1e-6, atol=1e-5)
 
-    def test_quiet(self, tmp_path, image, model, capsys):
-        args = [
-            "enhance",
-            image,
-            "-o",
-            str(tmp_path / "o.fits"),
-            "--model",
-            model,
-            "--samples",
-            "1",
-            "--quiet",
-        ]
-        assert main(args) == 0
+    def test_quiet(self, quiet, capsys):
+        assert main(quiet) == 0
         captured = capsys.readouterr()
         assert (captured.out, captured.err) == ("", "")
 
@@ -109,23 +104,12 @@ class TestEnhance:
             expected = enhance(make_image(), model=model, n_samples=1, seed=1)
             assert_allclose(result.data, expected.data, rtol=1e-5, atol=1e-4)
 
-    def test_overwriting(self, tmp_path, image, model, capsys):
-        args = [
-            "enhance",
-            image,
-            "-o",
-            str(tmp_path / "o.fits"),
-            "--model",
-            model,
-            "--samples",
-            "1",
-            "--quiet",
-        ]
+    def test_overwriting(self, tmp_path, quiet, capsys):
         (tmp_path / "o.fits").write_text("precious")
-        assert main(args) == 1
+        assert main(quiet) == 1
         assert "exists" in capsys.readouterr().err
         assert (tmp_path / "o.fits").read_text() == "precious"
-        assert main([*args, "--overwrite"]) == 0
+        assert main([*quiet, "--overwrite"]) == 0
         assert CCDData.read(tmp_path / "o.fits").shape == (40, 36)
 
     @pytest.mark.parametrize(
