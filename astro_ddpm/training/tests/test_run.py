@@ -391,7 +391,7 @@ class TestConfigs:
         assert find_config("ddpm") == HOME / "ddpm.yaml"
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown config 'unet': .* one of crps, ddpm, raunet"):
+        with pytest.raises(ValueError, match=r"unknown config 'unet': .* one of crps, ddpm, raunet"):
             find_config("unet")
 
     @pytest.mark.parametrize("name", ["raunet", "ddpm", "crps"])
