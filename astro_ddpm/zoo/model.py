@@ -70,7 +70,7 @@ class Model:
                 raise ValueError(msg)
         for network in (self.raunet, self.network):
             if network is not None:
-                network.eval().requires_grad_(False)
+                network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
 
     @property
     def kind(self) -> str:
