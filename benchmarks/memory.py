@@ -54,10 +54,11 @@ def main(argv=None) -> None:
     ccd = CCDData(data, unit="adu", uncertainty=StdDevUncertainty(np.ones_like(data)))
     loaded = resident("VmRSS")
     start = time.perf_counter()
-    enhance(ccd, model=model, n_samples=args.samples, steps=args.steps, seed=1)
+    result = enhance(ccd, model=model, n_samples=args.samples, steps=args.steps, seed=1)
     seconds, peak = time.perf_counter() - start, resident("VmHWM")
 
-    print(f"{args.model}, {args.size}x{args.size} pixels, {args.samples} samples, {args.steps} steps")
+    drawn = "" if result.samples is None else f", samples: {args.samples}, steps: {args.steps}"
+    print(f"{args.model}, {args.size}x{args.size} pixels{drawn}")
     print(f"interpreter              {interpreter:8.0f} MiB")
     print(f"libraries, model, image  {loaded - interpreter:8.0f} MiB more")
     print(f"enhance, at its peak     {peak - loaded:8.0f} MiB more, in {seconds:.1f} s")
