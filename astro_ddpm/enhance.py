@@ -109,7 +109,7 @@ def enhance(
     TypeError
         If a parameter is of a class that cannot be used.
 
-    ~astropy.units.UnitConversionError
+    `~astropy.units.UnitConversionError`
         If the unit of ``uncertainty`` or ``background`` does not fit the image.
 
     Warns
