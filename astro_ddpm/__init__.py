@@ -8,6 +8,7 @@ and astropy when there is an image.
 """
 
 from .enhance import enhance
+from .utils import lazy_getattr
 
 try:
     from .version import version as __version__
@@ -17,17 +18,7 @@ except ImportError:
 __all__ = ["EnhancedCCDData", "OutOfDomainWarning", "enhance"]
 
 
-def __getattr__(name):
-    if name == "EnhancedCCDData":
-        from .nddata import EnhancedCCDData
-
-        return EnhancedCCDData
-    if name == "OutOfDomainWarning":
-        from .domain import OutOfDomainWarning
-
-        return OutOfDomainWarning
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__ = lazy_getattr(__name__, {"EnhancedCCDData": ".nddata", "OutOfDomainWarning": ".domain"})
 
 
 def __dir__():

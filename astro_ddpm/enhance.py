@@ -114,10 +114,10 @@ def enhance(
 
     Warns
     -----
-    ~astro_ddpm.OutOfDomainWarning
+    `~astro_ddpm.OutOfDomainWarning`
         If PSF, noise correlation, S/N or depth lie outside of the ranges that the model was trained for.
 
-    ~astropy.utils.exceptions.AstropyUserWarning
+    `~astropy.utils.exceptions.AstropyUserWarning`
         If the noise has to be measured, or the sky does not seem to be subtracted.
 
     Examples
@@ -136,7 +136,8 @@ def enhance(
     _check_size(noisy.data.shape)
     model = model if _is_model(model) else zoo.load(model)
     seed = secrets.randbits(31) if seed is None else int(seed)
-    steps, depth = steps or DEFAULT_STEPS, _choose_depth(depth, model)
+    steps = 1 if model.kind == "crps" else steps or DEFAULT_STEPS
+    depth = _choose_depth(depth, model)
 
     sky = _sky(background, noisy)
     sigma = _noise(noisy, sky)

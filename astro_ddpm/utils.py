@@ -7,9 +7,37 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
-__all__ = ["atomic_path", "progress", "warn_user"]
+__all__ = ["atomic_path", "lazy_getattr", "progress", "warn_user"]
+
+
+def lazy_getattr(package, home):
+    """
+    Make a ``__getattr__`` for a package that imports its public names when they are first asked for.
+
+    Parameters
+    ----------
+    package : str
+        The name of the package.
+
+    home : dict of str to str
+        The module of each name, relative to the package, such as ``".photometry"``.
+
+    Returns
+    -------
+    getattr_ : callable
+        To be assigned to ``__getattr__`` of the package.
+    """
+
+    def getattr_(name):
+        if name in home:
+            return getattr(import_module(home[name], package), name)
+        msg = f"module {package!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    return getattr_
 
 
 def warn_user(message, category=None):

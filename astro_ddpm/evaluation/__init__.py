@@ -6,7 +6,7 @@ The statistics of samples need NumPy and SciPy only; astropy and photutils are i
 tables or plots are first asked for.
 """
 
-from importlib import import_module
+from astro_ddpm.utils import lazy_getattr
 
 _HOME = {
     "aperture_photometry": ".photometry",
@@ -29,11 +29,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name], __name__), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__ = lazy_getattr(__name__, _HOME)
 
 
 def __dir__():

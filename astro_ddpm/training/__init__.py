@@ -6,7 +6,7 @@ Two steps stand apart. Preparing pairs reads FITS files and needs astropy; fitti
 and Lightning only, and imports them when it is first asked for.
 """
 
-from importlib import import_module
+from astro_ddpm.utils import lazy_getattr
 
 from .degrade import (
     add_exposure_noise,
@@ -86,11 +86,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name], __name__), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__ = lazy_getattr(__name__, _HOME)
 
 
 def __dir__():

@@ -62,7 +62,7 @@ def _mean_squares(network, arrays, batch_size):
     sums = np.zeros((2, len(BINS)))
     data = PairDataset(arrays, augment=False)
     for batch in DataLoader(data, batch_size, generator=torch.Generator()):
-        mean = network(batch["z"].to(device), batch["valid"].to(device))[0].cpu()
+        mean = network.estimate(batch["z"].to(device), batch["valid"].to(device))[0].cpu()
         index = np.digitize((batch["z"] + mean).flatten(), edges)
         square = (batch["residual"] - mean).double().square().flatten()
         sums += [np.bincount(index, weights, len(BINS)) for weights in (square, np.ones(len(index)))]

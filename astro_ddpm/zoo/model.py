@@ -48,6 +48,10 @@ class Model:
         Multiplies the noise that the sampler starts from, and with it the spread of the samples (exactly so
         for a Gaussian posterior). A number fitted on training pairs, 1 for none.
 
+    one_step : bool, optional
+        Whether ``network`` draws in one evaluation (`~astro_ddpm.diffusion.OneStepGenerator`) rather than
+        denoises step by step.
+
     Raises
     ------
     ValueError
@@ -148,7 +152,7 @@ class Model:
             White noise of unit variance, one plane for each draw.
 
         steps : int
-            The number of evaluations of the denoiser.
+            The number of evaluations of the denoiser; not used by a model of one step.
 
         callback : callable, optional
             Called as ``callback(i, x)`` after step ``i``.

@@ -1,0 +1,129 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Measures behind the figures of docs/trust.rst that need nothing but prepared arrays, or no data at all.
+
+    python benchmarks/quality.py added-noise val.npz --factors 5 10 20 50 --model raunet
+    python benchmarks/quality.py pure-noise --number 1000 --model raunet
+    python benchmarks/quality.py shared-noise val.npz
+    python benchmarks/quality.py temperature train.npz --number 67 --model ddpm
+"""
+
+import argparse
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from astropy.nddata import CCDData, StdDevUncertainty
+from scipy.ndimage import label
+from scipy.stats import norm
+
+from astro_ddpm import enhance, zoo
+from astro_ddpm.evaluation import coverage
+from astro_ddpm.training import homogenize_psf
+from astro_ddpm.training.arrays import open_arrays
+
+INNER = (slice(8, -8), slice(8, -8))
+BINS = {"sky": (-np.inf, 1), "lsb": (1, 5), "mid": (5, 30), "hi": (30, np.inf)}
+
+
+def run(data, sigma, args, model, seed, depth):
+    """Enhance one image whose noise is known."""
+    sigma = StdDevUncertainty(np.broadcast_to(sigma, data.shape).astype("f4"))
+    image = CCDData(data.astype("f4"), unit="adu", uncertainty=sigma)
+    return enhance(image, model=model, n_samples=args.samples, seed=seed, depth=depth)
+
+
+def added_noise(args):
+    """Deep images with k times their own noise: error over that of BM3D, and coverage."""
+    import bm3d
+
+    model, arrays = zoo.load(args.model), open_arrays(args.arrays)
+    deep, sigmas = arrays["deep"], arrays.get("deep_sigma", arrays.get("sky_sigma"))
+    for factor in args.factors:
+        rng = np.random.default_rng(int(factor))
+        errors, bm3d_errors, samples, truth = [], [], [], []
+        for seed, (image, sigma) in enumerate(zip(deep[: args.number], sigmas, strict=False)):
+            noisy = image + factor * sigma * rng.standard_normal(image.shape)
+            total = np.hypot(1, factor) * np.broadcast_to(sigma, image.shape).astype(float)
+            result = run(noisy, total, args, model, seed, 1 / np.hypot(1, factor))
+            bm3d_mean = bm3d.bm3d(noisy.astype(float), sigma_psd=float(np.median(total)))
+            errors.append(((result.data - image) / total)[INNER])
+            bm3d_errors.append(((bm3d_mean - image) / total)[INNER])
+            if result.samples is not None:
+                samples.append(result.samples[(slice(None), *INNER)])
+                truth.append(image[INNER])
+        ours, theirs = (np.sqrt(np.mean(np.square(e))) for e in (errors, bm3d_errors))
+        line = f"k = {factor:g}: {ours:.3f}, BM3D {theirs:.3f}, ratio {ours / theirs:.2f}"
+        if samples:
+            line += f", 68 and 95 % cover {coverage(np.stack(samples, axis=1), np.stack(truth))[0].round(3)}"
+        print(line)
+
+
+def pure_noise(args):
+    """White noise: places where the mean exceeds 5 times the deep noise."""
+    model, found = zoo.load(args.model), 0
+    for seed in range(args.number):
+        noise = np.random.default_rng([seed, 1]).standard_normal((64, 64))
+        found += label(run(noise, 1.0, args, model, seed, 0.2).data > 5 * 0.2)[1]
+    print(f"{found} places in {args.number} images")
+
+
+def shared_noise(args):
+    """What a perfect scene would get where the kernel of the truth is fitted to the input."""
+    arrays = open_arrays(args.arrays)
+    rng = np.random.default_rng(0)
+    errors, levels, fluxes = [], [], []
+    for deep, sigma in zip(arrays["deep"].astype(float), arrays["sigma"].astype(float), strict=True):
+        data = deep + sigma * rng.standard_normal(deep.shape)
+        error = homogenize_psf(data, deep, sigma).image - deep
+        errors.append((error / sigma)[INNER])
+        levels.append((deep / np.median(sigma))[INNER])
+        y, x = np.mgrid[: deep.shape[0], : deep.shape[1]] - (deep.shape[0] - 1) / 2
+        discs = [np.hypot(x, y) <= radius for radius in (5, 10, 20)]
+        fluxes.append([error[disc].sum() / np.sqrt(np.sum(sigma[disc] ** 2)) for disc in discs])
+    errors, levels = np.array(errors), np.array(levels)
+    for name, (low, high) in BINS.items():
+        print(f"{name}: {np.sqrt(np.mean(errors[(levels >= low) & (levels < high)] ** 2)):.3f}")
+    scatter = 1.4826 * np.median(np.abs(fluxes - np.median(fluxes, axis=0)), axis=0)
+    print(f"flux scatter within 5, 10, 20 pixels: {scatter.round(2)}")
+
+
+def temperature(args):
+    """Temperature that makes the 68 % intervals cover 68 % of prepared pairs."""
+    model, arrays = replace(zoo.load(args.model), temperature=1.0), open_arrays(args.arrays)
+    samples, truth, levels = [], [], []
+    for seed in range(min(args.number, len(arrays["shallow"]))):
+        data, sigma, target, depth = (arrays[k][seed] for k in ("shallow", "sigma", "target", "depth"))
+        result = run(data, sigma, args, model, seed, float(depth))
+        samples.append(result.samples[(slice(None), *INNER)])
+        truth.append(target[INNER])
+        levels.append((target / np.median(sigma))[INNER])
+    samples, truth, levels = np.stack(samples, axis=1), np.stack(truth), np.stack(levels)
+    picks = [(levels >= low) & (levels < high) for low, high in BINS.values()]
+    covered = np.array([coverage(samples[:, pick], truth[pick], 0.68)[0] for pick in picks])
+    fitted = norm.ppf(0.84) / norm.ppf(0.5 + covered / 2)
+    print(f"68 % cover {covered.round(3)}, temperatures {fitted.round(2)}, mean {fitted.mean():.2f}")
+
+
+def main():
+    """Run one of the measures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    for measure in (added_noise, pure_noise, shared_noise, temperature):
+        command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
+        if measure is not pure_noise:
+            command.add_argument("arrays", help="prepared arrays")
+        command.add_argument("--model", default="raunet" if measure is not temperature else "ddpm")
+        command.add_argument("--samples", type=int, default=16)
+        command.add_argument("--number", type=int, default=1000, help="how many images, at most")
+        command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])
+        command.set_defaults(measure=measure)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    args.measure(args)
+
+
+if __name__ == "__main__":
+    main()
