@@ -42,9 +42,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
-        pixels = x.permute(0, 2, 3, 1)
-        gain = self.gain.to(x.dtype)  # they differ where autocast has lowered that of x
-        return F.rms_norm(pixels, gain.shape, gain, self.eps).permute(0, 3, 1, 2)
+        square = x.float().square().mean(dim=1, keepdim=True)
+        return x * torch.rsqrt(square + self.eps).to(x.dtype) * self.gain.to(x.dtype)[:, None, None]
 
 
 class ResidualBlock(nn.Module):

@@ -192,7 +192,10 @@ class DeepDataset(_ExposureDataset):
 
     fwhm_range : tuple of float, optional
         The full width at half maximum of the blur in pixels; log-uniform, and at most an eighth of the
-        image before blocks are summed. Three in ten images are not blurred.
+        image before blocks are summed.
+
+    blur_share : float, optional
+        The share of images that are blurred; the others keep their PSF.
 
     sky_range : tuple of float, optional
         The background in electrons per pixel, which sets how much photon noise sources have beside that
@@ -212,11 +215,12 @@ class DeepDataset(_ExposureDataset):
         size=None,
         noise_range=(2.0, 60.0),
         fwhm_range=(1.5, 10.0),
+        blur_share=0.5,
         sky_range=(20.0, 2e4),
         max_block=3,
     ):
         super().__init__(arrays, seed, epoch, repeat, size)
-        self.noise_range, self.fwhm_range = noise_range, fwhm_range
+        self.noise_range, self.fwhm_range, self.blur_share = noise_range, fwhm_range, blur_share
         self.sky_range, self.max_block = sky_range, max_block
 
     def _draw(self, row, rng):
@@ -225,7 +229,7 @@ class DeepDataset(_ExposureDataset):
         own = gaussian_kernel(width) if width > 0 else np.ones((1, 1))
         block = int(rng.integers(1, self._largest_block(deep.shape) + 1))
         pixel = np.ones((block, block))
-        blurred = rng.random() < 0.7
+        blurred = rng.random() < self.blur_share
         fwhm = min(block * _log_uniform(rng, *self.fwhm_range), min(deep.shape) / 8)
         psf = moffat_kernel(fwhm) if blurred else np.ones((1, 1))
         reference = row["sky_sigma"] / noise_gain(own)
