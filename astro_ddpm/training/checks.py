@@ -5,14 +5,17 @@ Checks of a trained network, before it is built upon.
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from .data import PairDataset
+from .ema import average_snapshots
+from .modules import restore_module
 
-__all__ = ["residual_gap"]
+__all__ = ["choose_average", "residual_gap"]
 
 # brightness in units of the noise of the input
 BINS = {"sky": (-math.inf, 1), "lsb": (1, 5), "mid": (5, 30), "hi": (30, math.inf)}
@@ -68,3 +71,51 @@ def _mean_squares(network, arrays, batch_size):
         sums += [np.bincount(index, weights, len(BINS)) for weights in (square, np.ones(len(index)))]
     with np.errstate(invalid="ignore"):
         return sums[0] / sums[1]
+
+
+def choose_average(model, folder, validation, widths=(0.02, 0.05, 0.1, 0.15, 0.2), *, batch_size=16):
+    """
+    Choose the width of the average of the weights after training: that with the least loss.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        What the training saved. It is left as it is.
+
+    folder : path-like
+        The folder ``ema`` of the run, with the snapshots of `EMASnapshots`.
+
+    validation : mapping of str to ndarray
+        What `prepare_pairs` wrote. The loss is that of training, without augmentation and dropout.
+
+    widths : sequence of float, optional
+        The widths to try, for `average_snapshots`.
+
+    batch_size : int, optional
+        The number of images at a time.
+
+    Returns
+    -------
+    best : `~astro_ddpm.zoo.Model`
+        The model with the weights of the chosen average, whose width is in ``training["ema_width"]``.
+
+    losses : dict of float to float
+        The loss of each width.
+    """
+    module, losses = restore_module(model).eval(), {}
+    for width in widths:
+        module.network.load_state_dict(average_snapshots(folder, width))
+        losses[width] = _validation_loss(module, validation, batch_size)
+    best = min(losses, key=losses.get)
+    module.network.load_state_dict(average_snapshots(folder, best))
+    training = model.training | {"ema_width": best}
+    return replace(model, **module.parts(), training=training, sha256=""), losses
+
+
+@torch.no_grad()
+def _validation_loss(module, arrays, batch_size):
+    """Return the mean loss of pairs as they are, with noise that is the same at every call."""
+    total, data = 0.0, PairDataset(arrays, augment=False)
+    for index, batch in enumerate(DataLoader(data, batch_size, generator=torch.Generator())):
+        total += len(batch["z"]) * float(module.loss(batch, torch.Generator().manual_seed(index)))
+    return total / len(data)

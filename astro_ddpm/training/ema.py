@@ -1,11 +1,58 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-Exponential moving average of weights whose memory grows with training.
+r"""
+Averages of the weights over a training, with a memory that grows with it.
+
+The profile of all averages is a power of training time (Karras et al. 2024, *Analyzing and Improving the
+Training Dynamics of Diffusion Models*, equation 2),
+
+.. math:: \hat\theta_\gamma(t) = \frac{\gamma + 1}{t^{\gamma + 1}} \int_0^t \tau^\gamma \theta(\tau) \, d\tau ,
+
+which forgets the random start and fits runs of any length. Its width, the standard deviation of the profile in
+units of t, is :math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
 """
 
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
-__all__ = ["PowerEMA"]
+from astro_ddpm.utils import atomic_path
+
+__all__ = ["EMASnapshots", "PowerEMA", "average_snapshots"]
+
+
+def power_decay(step, gamma):
+    r"""Return the factor :math:`(1 - 1 / t)^{\gamma + 1}` that an average keeps of itself at a step, from 1."""
+    return (1 - 1 / step) ** (gamma + 1)
+
+
+def exponent(width):
+    r"""
+    Find the exponent of a profile.
+
+    .. math:: \gamma^3 + 7 \gamma^2 + (16 - w^{-2}) \gamma + 12 - w^{-2} = 0
+
+    Parameters
+    ----------
+    width : float
+        The width :math:`w`, between 0 and 0.288, that of the plain mean.
+
+    Returns
+    -------
+    gamma : float
+        The exponent :math:`\gamma`, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such profile.
+    """
+    if not 0 < width <= 12**-0.5:
+        msg = f"width must be positive and at most 0.288, not {width}"
+        raise ValueError(msg)
+    return float(np.roots([1, 7, 16 - width**-2, 12 - width**-2]).real.max())
 
 
 class PowerEMA(WeightAveraging):
@@ -26,11 +73,145 @@ class PowerEMA(WeightAveraging):
 
     def __init__(self, gamma: float = 6.94):
         def average(averaged, current, n_averaged):
-            beta = (1 - 1 / (n_averaged + 1)) ** (gamma + 1)
-            return averaged + (1 - beta) * (current - averaged)
+            return averaged + (1 - power_decay(n_averaged + 1, gamma)) * (current - averaged)
 
         super().__init__(avg_fn=average)
 
     def on_fit_end(self, trainer, pl_module):
         """Hand over the average, also where a checkpoint was loaded that had no step left to do."""
         self.on_train_end(trainer, pl_module)
+
+
+class EMASnapshots(pl.Callback):
+    """
+    Keep snapshots of two averages of the trained weights, so that the best width is chosen after training.
+
+    They go into the folder ``ema`` of the run as ``step-*.safetensors``; `average_snapshots` makes of them
+    an average of any width. A run that is resumed goes on with them.
+
+    Parameters
+    ----------
+    every_n_steps : int, optional
+        How often a snapshot is written, beside that of the last step.
+
+    widths : tuple of float, optional
+        The widths of the averages.
+
+    Raises
+    ------
+    ValueError
+        If ``every_n_steps`` is less than 1, or there is no profile of such a width.
+    """
+
+    def __init__(self, every_n_steps: int = 500, widths: tuple[float, ...] = (0.05, 0.1)):
+        if every_n_steps < 1:
+            msg = f"every_n_steps must be at least 1, not {every_n_steps}"
+            raise ValueError(msg)
+        self.every_n_steps = every_n_steps
+        self.exponents = {f"{width:g}": exponent(width) for width in widths}
+        self.last_step, self.averages = 0, {}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """Take in the weights of this step, and write."""
+        step = trainer.global_step
+        if step == self.last_step:  # gradients are still gathered
+            return
+        self.last_step = step
+        current = {name: p for name, p in pl_module.network.named_parameters() if p.requires_grad}
+        for width, gamma in self.exponents.items():
+            average = self.averages.setdefault(width, {})
+            for name, parameter in current.items():
+                if name in average:
+                    average[name] = average[name].to(parameter.device)
+                    average[name].lerp_(parameter, 1 - power_decay(step, gamma))
+                else:
+                    average[name] = parameter.clone()
+        if trainer.is_global_zero and (step % self.every_n_steps == 0 or step == trainer.max_steps):
+            self._write(Path(trainer.default_root_dir, "ema", f"step-{step:07d}.safetensors"), step)
+
+    def _write(self, path, step):
+        from safetensors.torch import save
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{width} {name}": t for width, kept in self.averages.items() for name, t in kept.items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        with atomic_path(path, overwrite=True) as partial:
+            partial.write_bytes(save(tensors, {"step": str(step)}))
+
+    def state_dict(self):
+        """Return what goes into a checkpoint."""
+        return {"last_step": self.last_step, "averages": self.averages}
+
+    def load_state_dict(self, state_dict):
+        """Go on with what was in a checkpoint."""
+        self.last_step, self.averages = state_dict["last_step"], state_dict["averages"]
+
+
+def _profile_products(times, gammas, other_times, other_gammas):
+    r"""
+    Return the scalar products of power profiles, shape (n, m).
+
+    .. math:: \int_0^{\min(s, t)} \frac{(\gamma + 1) \tau^\gamma}{s^{\gamma + 1}}
+              \frac{(\delta + 1) \tau^\delta}{t^{\delta + 1}} \, d\tau
+              = \frac{(\gamma + 1) (\delta + 1)}{\gamma + \delta + 1}
+              \frac{\min(s, t)^{\gamma + \delta + 1}}{s^{\gamma + 1} t^{\delta + 1}}
+    """
+    s, gamma = np.asarray(times)[:, None], np.asarray(gammas)[:, None]
+    t, delta = np.asarray(other_times)[None], np.asarray(other_gammas)[None]
+    least = np.minimum(s, t)
+    powers = (least / s) ** gamma * (least / t) ** delta * least / (s * t)
+    return (gamma + 1) * (delta + 1) / (gamma + delta + 1) * powers
+
+
+def average_snapshots(folder, width):
+    r"""
+    Make the average of another width out of the snapshots of a training.
+
+    The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots, and
+    the same sum of their weights is the average (Karras et al. 2024, section 3.2 and algorithm 3).
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder ``ema`` that `EMASnapshots` filled.
+
+    width : float
+        The width of the profile in units of the length of the training, from about half of the least to
+        twice the greatest of the snapshots'.
+
+    Returns
+    -------
+    weights : dict of str to Tensor
+        The parameters of the trained network by name, averaged up to the last snapshot.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no snapshot, or there is no profile of such a width.
+    """
+    from safetensors import safe_open
+
+    gamma = exponent(width)
+    paths = sorted(Path(folder).glob("step-*.safetensors"))
+    if not paths:
+        msg = f"folder {folder} holds no snapshots; train with the callback EMASnapshots"
+        raise ValueError(msg)
+    profiles = []
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            kept = sorted({key.split(" ")[0] for key in file.keys()})  # noqa: SIM118 - not a mapping
+            profiles += [(path, name, int(file.metadata()["step"]), exponent(float(name))) for name in kept]
+    steps, gammas = (np.array(column, float) for column in list(zip(*profiles, strict=True))[2:])
+    steps /= steps.max()
+    products = _profile_products(steps, gammas, steps, gammas)
+    wanted = _profile_products(steps, gammas, [1.0], [gamma])
+    shares = np.linalg.lstsq(products, wanted, rcond=1e-12)[0][:, 0]
+    weights = {}
+    for (path, kept, *_), share in zip(profiles, shares, strict=True):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                average, name = key.split(" ")
+                if average == kept:
+                    weights[name] = weights.get(name, 0) + share * file.get_tensor(key).double()
+    return {name: weight.float() for name, weight in weights.items()}

@@ -46,6 +46,16 @@ class TrainingModule(pl.LightningModule):
         """Return the networks as `~astro_ddpm.zoo.Model` takes them."""
         raise NotImplementedError
 
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of one batch; what it draws comes from ``generator``."""
+        raise NotImplementedError
+
+    def compile_networks(self) -> None:
+        """Compile all networks for batches of few sizes; this needs a C++ compiler."""
+        for part in self.parts().values():
+            if isinstance(part, torch.nn.Module):
+                part.compile(dynamic=False)
+
     def configure_optimizers(self):
         """Return optimiser and schedule for what is to be trained."""
         trainable = [p for p in self.parameters() if p.requires_grad]
@@ -99,7 +109,7 @@ class RAUNetModule(TrainingModule):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (32, 64, 96, 128),
+        channels: tuple[int, ...] = (48, 96, 144, 192),
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
@@ -126,11 +136,20 @@ class RAUNetModule(TrainingModule):
         mean, std = self.network(batch["z"], batch["valid"])
         return batch["residual"] - mean, std.square() + batch["depth"].reshape(-1, 1, 1, 1).square()
 
-    def training_step(self, batch, batch_index):
-        """Return the loss of one batch."""
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the losses of mean and width."""
         error, variance = self._errors(batch)
         mean_loss = multiscale_square(error / variance.detach().pow(self.weighting / 2))
-        width_loss = (variance.log() + error.detach().square() / variance).mean()
+        return mean_loss, (variance.log() + error.detach().square() / variance).mean()
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of one batch; nothing is drawn."""
+        mean_loss, width_loss = self._losses(batch)
+        return mean_loss + 0.1 * width_loss
+
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch."""
+        mean_loss, width_loss = self._losses(batch)
         self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss}, sync_dist=True)
         return mean_loss + 0.1 * width_loss
 
@@ -148,7 +167,7 @@ class DDPMModule(TrainingModule):
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
-    quadrature; its network starts with the weights of the RAUNet. The error of a pixel is weighted by the
+    quadrature; its network starts with the weights of the RAUNet where the shapes agree. The error of a pixel is weighted by the
     square root of that width, halfway between what is best for the sky and for bright cores.
 
     Parameters
@@ -156,8 +175,11 @@ class DDPMModule(TrainingModule):
     raunet : str or `~astro_ddpm.nn.RAUNet`
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
+    channels : sequence of int, optional
+        The channels of the new network at each resolution; by default those of the RAUNet.
+
     dropout : float, optional
-        The dropout of the two coarsest resolutions of the new network.
+        The dropout of its two coarsest resolutions.
 
     learning_rate : float, optional
         The largest learning rate.
@@ -169,6 +191,7 @@ class DDPMModule(TrainingModule):
     def __init__(
         self,
         raunet: str | RAUNet,
+        channels: tuple[int, ...] | None = None,
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
@@ -177,7 +200,7 @@ class DDPMModule(TrainingModule):
         self.save_hyperparameters(ignore="raunet")
         raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
-        self.network = GuidedUNet(tuple(raunet.config["channels"]), dropout=dropout)
+        self.network = GuidedUNet(tuple(channels or raunet.config["channels"]), dropout=dropout)
         copy_shared_weights(raunet, self.network)
         self.network.to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(self.network)
@@ -231,8 +254,11 @@ class CRPSModule(DDPMModule):
     raunet : str or `~astro_ddpm.nn.RAUNet`
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
+    channels : sequence of int, optional
+        The channels of the new network at each resolution; by default those of the RAUNet.
+
     dropout : float, optional
-        The dropout of the two coarsest resolutions of the new network.
+        The dropout of its two coarsest resolutions.
 
     learning_rate : float, optional
         The largest learning rate.
@@ -250,6 +276,31 @@ class CRPSModule(DDPMModule):
         mean, std, guide, depth = self._condition(batch)
         noise = torch.randn((2, *mean.shape), generator=generator, device=mean.device)
         return OneStepGenerator(self.network).loss(batch["residual"], noise, mean, std, guide, depth)
+
+
+def restore_module(model: zoo.Model) -> TrainingModule:
+    """
+    Make the module that would train a model further.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        The model; it is left as it is.
+
+    Returns
+    -------
+    module : `TrainingModule`
+        The module with the weights of the model.
+    """
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
+        if model.network is None:
+            weighting = model.training.get("weighting", 0.5)
+            module = RAUNetModule(tuple(model.raunet.config["channels"]), weighting=weighting)
+        else:
+            kind = CRPSModule if model.one_step else DDPMModule
+            module = kind(deepcopy(model.raunet), tuple(model.network.config["channels"]))
+    module.network.load_state_dict((model.network or model.raunet).state_dict())
+    return module
 
 
 def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:

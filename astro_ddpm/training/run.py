@@ -27,6 +27,7 @@ VAIN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
     r"Found \d+ module\(s\) in eval mode",  # the RAUNet that guides the diffusion
     r"Precision .* is not supported by the model summary",
+    r"The \.grad attribute of a Tensor that is not a leaf",  # the compiler, where a guide is computed before
 )
 
 
@@ -78,7 +79,10 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--output", type=str, help="the .safetensors file to write")
         parser.add_argument("--overwrite", type=bool, default=False, help="whether to replace it")
         parser.add_argument(
-            "--compile", type=bool, default=False, help="whether to compile the network; needs a C++ compiler"
+            "--compile",
+            type=bool,
+            default=False,
+            help="whether to compile the networks; needs a C++ compiler",
         )
         parser.add_lightning_class_args(PowerEMA, "ema")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -173,7 +177,7 @@ def train(config, options=()):
     module, trainer = cli.model, cli.trainer
     check_precision(trainer.precision, trainer.strategy.root_device)
     if cli.config.compile:
-        module.network.compile(dynamic=False)  # one kernel for training, one for the size of validation
+        module.compile_networks()
     last = Path(trainer.default_root_dir) / "last.ckpt"
     with warnings.catch_warnings():
         for message in VAIN_WARNINGS:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from astro_ddpm.nn import RAUNet
-from astro_ddpm.training import residual_gap
+from astro_ddpm import zoo
+from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.training import EMASnapshots, choose_average, residual_gap
+from astro_ddpm.training.tests.helpers import simulated_arrays
 
 LEVELS = {"sky": 0.0, "lsb": 3.0, "mid": 15.0, "hi": 60.0}
 
@@ -86,3 +88,28 @@ def test_bins_without_pixels():
     gap = residual_gap(RAUNet((4, 6)), arrays, faint)
     assert math.isfinite(gap["sky"])
     assert all(math.isnan(gap[name]) for name in ("lsb", "mid", "hi"))
+
+
+@pytest.mark.parametrize("kind", ["raunet", "ddpm", "crps"])
+def test_the_average_with_the_least_loss_is_chosen(tmp_path, kind):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        raunet = RAUNet((4, 6))
+        network = GuidedUNet((4, 6)) if kind != "raunet" else None
+    model = zoo.Model(raunet, network, sha256="old", one_step=kind == "crps", training={"steps": 7})
+    trained = network or raunet
+    before = {name: weight.clone() for name, weight in trained.state_dict().items()}
+    # the untrained network, which estimates noise of one, and the same with a head that adds a constant
+    bad = {name: weight + (2 if "head.2.bias" in name else 0) for name, weight in before.items()}
+    callback = EMASnapshots()
+    callback.averages = {"0.05": bad, "0.1": before}
+    callback._write(tmp_path / "step-0000007.safetensors", 7)
+    best, losses = choose_average(model, tmp_path, simulated_arrays(5), (0.05, 0.1), batch_size=2)
+    assert losses[0.1] < losses[0.05] - 0.1
+    assert best.training == {"steps": 7, "ema_width": 0.1}
+    assert best.kind == kind
+    assert not best.sha256  # it is new
+    weights = (best.network or best.raunet).state_dict()
+    for name, weight in before.items():
+        assert_allclose(weights[name], weight, rtol=1e-6, atol=1e-12)
+        assert torch.equal(trained.state_dict()[name], weight)

@@ -3,6 +3,8 @@
 Tests for the ema module.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -10,7 +12,8 @@ import torch
 from numpy.testing import assert_allclose
 from torch.utils.data import DataLoader
 
-from astro_ddpm.training import PowerEMA
+from astro_ddpm.training import EMASnapshots, PowerEMA, average_snapshots
+from astro_ddpm.training.ema import _profile_products, exponent
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS
 
 pytestmark = LIGHTNING_WARNINGS
@@ -112,3 +115,107 @@ def test_width_is_a_tenth_of_the_run():
     t = np.arange(1.0, 2001)
     variance = power_average(t**2) - power_average(t) ** 2
     assert_allclose(np.sqrt(variance) / t[-1], 0.1, rtol=0.01)
+
+
+class SnapshotWalk(Walk):
+    """The same, for a callback that looks at the network."""
+
+    @property
+    def network(self):
+        return self
+
+
+def snapshots(path, folder, callback):
+    """Train along the path with snapshots, and return the callback."""
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=len(path) - 1,
+        callbacks=[callback],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = SnapshotWalk(path)
+    module.validation_step = None
+    trainer.fit(module, DataLoader(range(len(path) - 1)))
+    return callback
+
+
+class TestSnapshots:
+    path = np.cumsum(np.random.default_rng(0).standard_normal(401))
+
+    @pytest.mark.parametrize("width", [0.05, 0.1])
+    def test_width_that_was_kept(self, tmp_path, width):
+        snapshots(self.path, tmp_path, EMASnapshots(100))
+        weights = average_snapshots(tmp_path / "ema", width)
+        assert_allclose(float(weights["place"]), power_average(self.path[1:], exponent(width)), rtol=1e-5)
+
+    @pytest.mark.parametrize("width", [0.03, 0.07, 0.15])
+    def test_other_width(self, tmp_path, width):
+        snapshots(self.path, tmp_path, EMASnapshots(20))
+        weights = average_snapshots(tmp_path / "ema", width)
+        error = float(weights["place"]) - power_average(self.path[1:], exponent(width))
+        assert abs(error) < 0.05 * self.path.std()
+
+    def test_constant_weights_stay(self, tmp_path):
+        snapshots([1.25] * 101, tmp_path, EMASnapshots(10))
+        assert_allclose(float(average_snapshots(tmp_path / "ema", 0.08)["place"]), 1.25, rtol=1e-3)
+
+    def test_files(self, tmp_path):
+        snapshots(self.path[:36], tmp_path, EMASnapshots(10))
+        names = [path.name for path in sorted((tmp_path / "ema").iterdir())]
+        assert names == [f"step-{step:07d}.safetensors" for step in (10, 20, 30, 35)]
+
+    def test_state_goes_on(self, tmp_path):
+        whole = snapshots(self.path, tmp_path / "whole", EMASnapshots(100))
+        first = snapshots(self.path[:201], tmp_path / "parts", EMASnapshots(100))
+        second = EMASnapshots(100)
+        second.load_state_dict(first.state_dict())
+        module = SnapshotWalk(self.path)
+        for step in range(201, 401):
+            module.place.data.fill_(self.path[step])
+            trainer = SimpleNamespace(
+                global_step=step, max_steps=400, is_global_zero=True, default_root_dir=tmp_path / "parts"
+            )
+            for _ in range(2):  # the second call of a step counts for nothing
+                second.on_train_batch_end(trainer, module, None, None, 0)
+        for width in ("0.05", "0.1"):
+            assert_allclose(second.averages[width]["place"], whole.averages[width]["place"], rtol=1e-12)
+
+    def test_no_snapshots(self, tmp_path):
+        with pytest.raises(ValueError, match="holds no snapshots; train with the callback EMASnapshots"):
+            average_snapshots(tmp_path, 0.1)
+
+    def test_impossible_interval(self):
+        with pytest.raises(ValueError, match="every_n_steps must be at least 1, not 0"):
+            EMASnapshots(0)
+
+
+class TestExponent:
+    @pytest.mark.parametrize("width", [0.01, 0.05, 0.1, 0.28])
+    def test_width_of_the_profile(self, width):
+        gamma = exponent(width)
+        t = np.linspace(0, 1, 200_001)
+        profile = (gamma + 1) * t**gamma
+        mean = np.trapezoid(t * profile, t)
+        assert_allclose(np.sqrt(np.trapezoid((t - mean) ** 2 * profile, t)), width, rtol=1e-3)
+
+    def test_exponent_of_the_default(self):
+        assert_allclose(exponent(0.1), GAMMA, atol=0.01)
+
+    @pytest.mark.parametrize("width", [0, -0.1, 0.3])
+    def test_impossible(self, width):
+        with pytest.raises(ValueError, match="width must be positive and at most 0.288"):
+            exponent(width)
+
+
+def test_profile_products():
+    times, gammas = [0.5, 1.0], [3.0, 6.0]
+    t = np.linspace(0, 1, 100_001)
+    profiles = [
+        np.where(t <= s, (g + 1) * t**g / s ** (g + 1), 0) for s, g in zip(times, gammas, strict=True)
+    ]
+    expected = [[np.trapezoid(a * b, t) for b in profiles] for a in profiles]
+    assert_allclose(_profile_products(times, gammas, times, gammas), expected, rtol=1e-3)

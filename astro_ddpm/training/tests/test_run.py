@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from astro_ddpm import enhance, zoo
 from astro_ddpm.cli import main
-from astro_ddpm.nn import RAUNet
+from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.tests.helpers import make_image
 from astro_ddpm.training import CRPSModule, DDPMModule, PairDataModule, RAUNetModule, train
 from astro_ddpm.training.run import HOME, check_precision, find_config
@@ -157,20 +157,31 @@ class TestFit:
         other = fit(folder, "raunet", "plain", runs="plain", extra=("--ema.gamma", "0"))
         assert other.sha256 != raunet.sha256
 
-    def test_compiled(self, folder, raunet, monkeypatch):
-        # by the backend that needs no compiler
+    @pytest.fixture
+    def compiled(self, monkeypatch):
+        """Collect the networks that are compiled, by the backend that needs no compiler."""
         compiled = []
 
         def compile_network(self, **options):
-            compiled.append(self)
+            compiled.append(type(self))
             torch.nn.Module.compile(self, backend="eager")
 
-        monkeypatch.setattr(RAUNet, "compile", compile_network)
-        model = fit(folder, "raunet", "compiled", runs="compiled", extra=("--compile", "true"))
+        for network in (RAUNet, GuidedUNet):
+            monkeypatch.setattr(network, "compile", compile_network)
+        yield compiled
         torch.compiler.reset()
-        assert len(compiled) == 1
+
+    def test_compiled(self, folder, raunet, compiled):
+        model = fit(folder, "raunet", "compiled", runs="compiled", extra=("--compile", "true"))
+        assert compiled == [RAUNet]
         for name, weight in model.raunet.state_dict().items():
             assert_allclose(weight, raunet.raunet.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+    def test_compiled_with_its_guide(self, folder, ddpm, compiled):
+        model = fit(folder, "ddpm", "compiled_ddpm", runs="compiled_ddpm", extra=("--compile", "true"))
+        assert set(compiled) == {RAUNet, GuidedUNet}
+        for name, weight in model.network.state_dict().items():
+            assert_allclose(weight, ddpm.network.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
 class TestStart:
