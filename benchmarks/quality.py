@@ -6,6 +6,7 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py pure-noise --number 1000 --model raunet
     python benchmarks/quality.py shared-noise val.npz
     python benchmarks/quality.py temperature train.npz --number 67 --model ddpm
+    python benchmarks/quality.py posterior val.npz --model ddpm
 """
 
 import argparse
@@ -18,7 +19,7 @@ from scipy.ndimage import label
 from scipy.stats import norm
 
 from astro_ddpm import enhance, zoo
-from astro_ddpm.evaluation import coverage
+from astro_ddpm.evaluation import coverage, crps
 from astro_ddpm.training import homogenize_psf
 from astro_ddpm.training.arrays import open_arrays
 
@@ -105,17 +106,44 @@ def temperature(args):
     print(f"68 % cover {covered.round(3)}, temperatures {fitted.round(2)}, mean {fitted.mean():.2f}")
 
 
+def posterior(args):
+    """Fair CRPS and coverage of prepared pairs, in pixels and in apertures round the centre."""
+    model, arrays = zoo.load(args.model), open_arrays(args.arrays)
+    keys, rows = ("shallow", "sigma", "target", "depth"), range(min(args.number, len(arrays["shallow"])))
+    samples, truth, levels = [], [], []
+    apertures = {radius: ([], []) for radius in (3, 5, 10, 20)}
+    for seed in rows:
+        data, sigma, target, depth = (arrays[key][seed].astype(float) for key in keys)
+        result = run(data, sigma, args, model, seed, float(depth))
+        samples.append((result.samples / sigma)[(slice(None), *INNER)])
+        truth.append((target / sigma)[INNER])
+        levels.append((target / np.median(sigma))[INNER])
+        y, x = np.mgrid[: data.shape[0], : data.shape[1]] - (data.shape[0] - 1) / 2
+        for radius, (fluxes, true_flux) in apertures.items():
+            disc = np.hypot(x, y) <= radius
+            error = np.sqrt(np.sum(sigma[disc] ** 2))
+            fluxes.append(result.samples[:, disc].sum(axis=1) / error)
+            true_flux.append(target[disc].sum() / error)
+    samples, truth, levels = np.stack(samples, axis=1), np.stack(truth), np.stack(levels)
+    picks = {name: (levels >= low) & (levels < high) for name, (low, high) in BINS.items()}
+    cases = {name: (samples[:, pick], truth[pick]) for name, pick in picks.items()}
+    cases |= {f"flux r={r}": (np.stack(f, axis=1), np.array(t)) for r, (f, t) in apertures.items()}
+    for name, (draws, target) in {"all": (samples, truth), **cases}.items():
+        covered = coverage(draws, target)[0].round(3)
+        print(f"{name}: CRPS {crps(draws, target).mean():.4f}, 68 and 95 % cover {covered}")
+
+
 def main():
     """Run one of the measures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    for measure in (added_noise, pure_noise, shared_noise, temperature):
+    for measure in (added_noise, pure_noise, shared_noise, temperature, posterior):
         command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
         if measure is not pure_noise:
             command.add_argument("arrays", help="prepared arrays")
-        command.add_argument("--model", default="raunet" if measure is not temperature else "ddpm")
+        command.add_argument("--model", default="ddpm" if measure in (temperature, posterior) else "raunet")
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")
         command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])

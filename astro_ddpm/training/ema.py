@@ -5,10 +5,10 @@ Averages of the weights over a training, with a memory that grows with it.
 The profile of all averages is a power of training time (Karras et al. 2024, *Analyzing and Improving the
 Training Dynamics of Diffusion Models*, equation 2),
 
-.. math:: \hat\theta_\gamma(t) = \frac{\gamma + 1}{t^{\gamma + 1}} \int_0^t \tau^\gamma \theta(\tau) \, d\tau ,
+.. math:: \hat\theta(t) = \frac{\gamma + 1}{t^{\gamma + 1}} \int_0^t \tau^\gamma \theta(\tau) \, d\tau ,
 
-which forgets the random start and fits runs of any length. Its width, the standard deviation of the profile in
-units of t, is :math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
+which forgets the random start and fits runs of any length. Its width, the standard deviation of the profile
+in units of t, is :math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ __all__ = ["EMASnapshots", "PowerEMA", "average_snapshots"]
 
 
 def power_decay(step, gamma):
-    r"""Return the factor :math:`(1 - 1 / t)^{\gamma + 1}` that an average keeps of itself at a step, from 1."""
+    r"""Return the factor :math:`(1 - 1 / t)^{\gamma + 1}` that an average keeps of itself at step t."""
     return (1 - 1 / step) ** (gamma + 1)
 
 

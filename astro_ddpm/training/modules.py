@@ -167,8 +167,9 @@ class DDPMModule(TrainingModule):
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
-    quadrature; its network starts with the weights of the RAUNet where the shapes agree. The error of a pixel is weighted by the
-    square root of that width, halfway between what is best for the sky and for bright cores.
+    quadrature; its network starts with the weights of the RAUNet where the shapes agree. The error of a
+    pixel is weighted by the square root of that width, halfway between what is best for the sky and for
+    bright cores.
 
     Parameters
     ----------

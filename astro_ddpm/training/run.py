@@ -82,7 +82,7 @@ class TrainingCLI(LightningCLI):
             "--compile",
             type=bool,
             default=False,
-            help="whether to compile the networks; needs a C++ compiler",
+            help="whether to compile; needs a C++ compiler",
         )
         parser.add_lightning_class_args(PowerEMA, "ema")
         parser.link_arguments("seed_everything", "data.init_args.seed")

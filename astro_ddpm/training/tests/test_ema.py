@@ -207,7 +207,7 @@ class TestExponent:
 
     @pytest.mark.parametrize("width", [0, -0.1, 0.3])
     def test_impossible(self, width):
-        with pytest.raises(ValueError, match="width must be positive and at most 0.288"):
+        with pytest.raises(ValueError, match=r"width must be positive and at most 0\.288"):
             exponent(width)
 
 
