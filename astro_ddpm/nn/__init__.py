@@ -7,7 +7,7 @@ one pixel, convolutions on a neighbourhood. A pixel's result therefore depends o
 receptive field and on nothing else, so an image may be cut in overlapping tiles without changing it.
 """
 
-from .blocks import AttentionGate, ChannelNorm, Downsample, ResidualBlock, Upsample
+from .blocks import AttentionGate, ChannelNorm, Downsample, ResidualBlock, Starlet, Upsample
 from .embedding import SinusoidalEmbedding
 from .raunet import AttentionUNet, GuidedUNet, RAUNet, WhitenedStem
 
@@ -20,6 +20,7 @@ __all__ = [
     "RAUNet",
     "ResidualBlock",
     "SinusoidalEmbedding",
+    "Starlet",
     "Upsample",
     "WhitenedStem",
 ]

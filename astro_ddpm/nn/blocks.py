@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AttentionGate", "ChannelNorm", "Downsample", "ResidualBlock", "Upsample"]
+__all__ = ["AttentionGate", "ChannelNorm", "Downsample", "ResidualBlock", "Starlet", "Upsample"]
 
 
 def zero_init(layer: nn.Module) -> nn.Module:
@@ -42,7 +42,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
-        square = x.float().square().mean(dim=1, keepdim=True)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of bfloat16 are too round to add up
+        square = wide.square().mean(dim=1, keepdim=True)
         return x * torch.rsqrt(square + self.eps).to(x.dtype) * self.gain.to(x.dtype)[:, None, None]
 
 
@@ -165,3 +166,53 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features of shape (batch, out_channels, 2 ny, 2 nx)."""
         return F.interpolate(self.project(x), scale_factor=2, mode="nearest")
+
+
+class Starlet(nn.Module):
+    r"""
+    The starlet transform: an image as a sum of planes, each with the structure of one scale.
+
+    .. math:: c_{j+1} = h_j * c_j, \qquad w_j = c_j - c_{j+1}, \qquad c_0 = \sum_{j < J} w_j + c_J
+
+    with :math:`h_j` the B3-spline (1, 4, 6, 4, 1) / 16 along both axes, its elements :math:`2^j` pixels
+    apart (Starck & Murtagh 2006, *Astronomical Image and Data Analysis*, section 2.3). Each plane is divided
+    by the standard deviation that it has in an image of white noise of unit variance. Beyond the edges the
+    image counts as zero, as in the convolutions of the networks.
+
+    Parameters
+    ----------
+    scales : int
+        The number :math:`J` of planes beside the last, smooth one.
+    """
+
+    def __init__(self, scales: int):
+        super().__init__()
+        self.scales = scales
+        spline = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        self.register_buffer("spline", torch.outer(spline, spline)[None, None], persistent=False)
+        size = 2 ** (scales + 2) + 1  # wide enough for the response to one pixel
+        pixel = torch.zeros(1, 1, size, size)
+        pixel[..., size // 2, size // 2] = 1
+        self.register_buffer("noise", torch.ones(scales + 1, 1, 1), persistent=False)
+        self.noise = self(pixel).square().sum((-2, -1), keepdim=True)[0].sqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Transform.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, 1, ny, nx)
+            The images.
+
+        Returns
+        -------
+        planes : Tensor, shape (batch, scales + 1, ny, nx)
+            The planes from fine to coarse, the smooth one last, in units of their noise.
+        """
+        planes = []
+        for step in (2**j for j in range(self.scales)):
+            smooth = F.conv2d(x, self.spline.to(x.dtype), padding=2 * step, dilation=step)
+            planes.append(x - smooth)
+            x = smooth
+        return torch.cat([*planes, x], dim=1) / self.noise.to(x.dtype)

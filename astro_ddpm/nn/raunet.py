@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import AttentionGate, ChannelNorm, Downsample, ResidualBlock, Upsample, zero_init
+from .blocks import AttentionGate, ChannelNorm, Downsample, ResidualBlock, Starlet, Upsample, zero_init
 from .embedding import SinusoidalEmbedding
 
 __all__ = ["AttentionUNet", "GuidedUNet", "RAUNet", "WhitenedStem"]
@@ -258,8 +258,17 @@ class RAUNet(nn.Module):
 
 
 class GuidedUNet(nn.Module):
-    """
+    r"""
     The network inside the denoiser: a residual attention U-Net guided by image and first estimate.
+
+    Its output is
+
+    .. math:: F = a + \sum_j g_j w_j ,
+
+    where :math:`w_j` are the starlet planes of the noised residual. The U-Net gives offset and gains of every
+    pixel. With an offset of zero this is a linear filter whose strength at each scale changes from place to
+    place, and such a filter is the exact denoiser of a Gaussian whose correlations change slowly. Norms and
+    nonlinear functions alone learn it badly, for they lose the amplitude of what they see.
 
     Parameters
     ----------
@@ -287,7 +296,8 @@ class GuidedUNet(nn.Module):
         }
         self.stem = WhitenedStem()
         self.unet = AttentionUNet(self.stem.channels + 3, tuple(channels), embedding_channels, dropout)
-        self.head = Head(channels[0], 1)
+        self.starlet = Starlet(len(channels))
+        self.head = Head(channels[0], 2 + len(channels))
         self.scalars = SinusoidalEmbedding(embedding_channels // 2)
         self.mlp = nn.Sequential(
             nn.Linear(2 * (embedding_channels // 2), embedding_channels),
@@ -339,5 +349,5 @@ class GuidedUNet(nn.Module):
             The output, of order one.
         """
         scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
-        features = self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars))
-        return self.head(features)
+        offset, *gains = self.head(self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars))).split(1, dim=1)
+        return offset + (torch.cat(gains, dim=1) * self.starlet(x)).sum(dim=1, keepdim=True)

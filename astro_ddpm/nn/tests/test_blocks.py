@@ -16,6 +16,7 @@ from astro_ddpm.nn import (
     Downsample,
     ResidualBlock,
     SinusoidalEmbedding,
+    Starlet,
     Upsample,
 )
 
@@ -200,3 +201,32 @@ def test_blocks_are_modules():
     for block in (AttentionGate(2), ChannelNorm(2), Downsample(2, 2), ResidualBlock(2, 2), Upsample(2, 2)):
         assert isinstance(block, nn.Module)
         assert all(p.dtype == torch.float64 for p in block.double().parameters())
+
+
+class TestStarlet:
+    @pytest.mark.parametrize("scales", [0, 1, 3])
+    def test_planes_add_up_to_the_image(self, scales):
+        starlet, x = Starlet(scales).double(), randn(2, 1, 11, 14)
+        planes = starlet(x)
+        assert planes.shape == (2, scales + 1, 11, 14)
+        assert_allclose((planes * starlet.noise).sum(dim=1, keepdim=True), x, rtol=1e-9)
+
+    def test_white_noise_has_unit_variance_in_every_plane(self):
+        planes = Starlet(3).double()(randn(1, 1, 400, 400))[..., 30:-30, 30:-30]
+        # the error is four times that of the number of independent pixels, (340 / width)^2
+        for std, width in zip(planes.std(dim=(-2, -1))[0], (1, 3, 7, 13), strict=True):
+            assert abs(std - 1) < 4 * width / (340 * 2**0.5)
+
+    def test_noise_of_the_planes(self):
+        # Starck & Murtagh 2006, table of the standard deviations of the starlet transform of white noise
+        assert_allclose(Starlet(4).noise[:4].flatten(), [0.889, 0.200, 0.086, 0.041], atol=1e-3)
+
+    def test_slopes_are_smooth(self):
+        y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+        planes = Starlet(2)((3 * x - 2 * y + 5)[None, None])[0, :, 8:-8, 8:-8]
+        assert_allclose(planes[:2], 0, atol=1e-3)
+        assert planes[2].abs().min() > 0
+
+    def test_has_nothing_to_train_or_to_save(self):
+        assert not [*Starlet(2).parameters()]
+        assert not Starlet(2).state_dict()

@@ -331,3 +331,16 @@ class TestGuidedUNet:
         assert guide.shape == (1, network.stem.channels + 2, 6, 5)
         assert_array_equal(guide[:, -2:-1], z)
         assert_allclose(guide[:, -1], np.log(2))
+
+    def test_gains_filter_what_is_noised(self):
+        # equal gains in every pixel: the network is the linear filter of the starlet planes
+        network = GuidedUNet(CHANNELS).double()
+        gains = randn(len(CHANNELS) + 1, seed=3)
+        with torch.no_grad():
+            network.head[2].bias[:] = torch.cat([torch.tensor([0.7], dtype=torch.float64), gains])
+        z, valid = image(20, 18)
+        x = randn(1, 1, 20, 18, seed=4)
+        guide = network.encode(z, valid, z, torch.ones_like(z))
+        result = network(x, torch.zeros(1, dtype=x.dtype), guide, torch.ones(1, dtype=x.dtype))
+        expected = 0.7 + torch.einsum("j,bjyx->byx", gains, network.starlet(x))
+        assert_allclose(result[:, 0].detach(), expected, rtol=1e-12)
