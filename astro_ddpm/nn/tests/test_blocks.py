@@ -218,14 +218,15 @@ class TestStarlet:
             assert abs(std - 1) < 4 * width / (340 * 2**0.5)
 
     def test_noise_of_the_planes(self):
-        # Starck & Murtagh 2006, table of the standard deviations of the starlet transform of white noise
-        assert_allclose(Starlet(4).noise[:4].flatten(), [0.889, 0.200, 0.086, 0.041], atol=1e-3)
+        # Starck & Murtagh 2006 found them in simulated noise
+        assert_allclose(Starlet(4).noise[:4].flatten(), [0.889, 0.200, 0.086, 0.041], atol=2.5e-3)
 
     def test_slopes_are_smooth(self):
         y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
-        planes = Starlet(2)((3 * x - 2 * y + 5)[None, None])[0, :, 8:-8, 8:-8]
-        assert_allclose(planes[:2], 0, atol=1e-3)
-        assert planes[2].abs().min() > 0
+        starlet, slope = Starlet(2), 3 * x - 2 * y + 5
+        planes = (starlet(slope[None, None]) * starlet.noise)[0, :, 8:-8, 8:-8]
+        assert_allclose(planes[:2], 0, atol=1e-4)
+        assert_allclose(planes[2], slope[8:-8, 8:-8], rtol=1e-4, atol=1e-4)
 
     def test_has_nothing_to_train_or_to_save(self):
         assert not [*Starlet(2).parameters()]
