@@ -42,9 +42,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
-        wide = x.to(
-            torch.promote_types(x.dtype, torch.float32)
-        )  # squares of bfloat16 are too round to add up
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 are too round
         square = wide.square().mean(dim=1, keepdim=True)
         return x * torch.rsqrt(square + self.eps).to(x.dtype) * self.gain.to(x.dtype)[:, None, None]
 
