@@ -111,7 +111,7 @@ class AttentionUNet(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        channels: tuple[int, ...] = (48, 96, 144, 192),
+        channels: tuple[int, ...] = (32, 64, 96, 128),
         embedding_channels: int = 0,
         dropout: float = 0.0,
     ):
@@ -208,7 +208,7 @@ class RAUNet(nn.Module):
         The dropout of the two coarsest resolutions.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (48, 96, 144, 192), dropout: float = 0.0):
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0):
         super().__init__()
         self.config = {"channels": list(channels), "dropout": dropout}
         self.stem = WhitenedStem()
@@ -284,7 +284,7 @@ class GuidedUNet(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (48, 96, 144, 192),
+        channels: tuple[int, ...] = (32, 64, 96, 128),
         embedding_channels: int = 128,
         dropout: float = 0.0,
     ):

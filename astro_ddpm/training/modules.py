@@ -109,7 +109,7 @@ class RAUNetModule(TrainingModule):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (48, 96, 144, 192),
+        channels: tuple[int, ...] = (32, 64, 96, 128),
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
