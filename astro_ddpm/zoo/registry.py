@@ -122,7 +122,7 @@ def _digest(tensors):
     return digest.hexdigest()
 
 
-def save(model, path, *, overwrite=False, half=False):
+def save(model, path, *, overwrite=False):
     """
     Save a model as a safetensors file.
 
@@ -139,10 +139,6 @@ def save(model, path, *, overwrite=False, half=False):
     overwrite : bool, optional
         Whether to replace an existing file.
 
-    half : bool, optional
-        Whether to store the weights in half the space, as float16: rounded by up to 1 part in 2000, which
-        moves results by about a thousandth of the noise. They are computed with in float32 all the same.
-
     Returns
     -------
     sha256 : str
@@ -156,7 +152,6 @@ def save(model, path, *, overwrite=False, half=False):
     ValueError
         If ``path`` has another suffix.
     """
-    import torch
     from safetensors.torch import save as to_bytes
 
     path = Path(path)
@@ -166,7 +161,7 @@ def save(model, path, *, overwrite=False, half=False):
     parts = {"raunet": model.raunet, "network": model.network}
     parts = {name: network for name, network in parts.items() if network is not None}
     tensors = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous().to(torch.float16 if half else tensor.dtype)
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
         for name, network in parts.items()
         for key, tensor in network.state_dict().items()
     }

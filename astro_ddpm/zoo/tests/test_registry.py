@@ -103,16 +103,6 @@ class TestRoundTrip:
         model.network.to(memory_format=torch.channels_last)
         assert zoo.save(model, tmp_path / "last.safetensors") == zoo.load(saved).sha256
 
-    def test_half_the_space(self, saved, tmp_path):
-        path = tmp_path / "half.safetensors"
-        assert zoo.save(make_model(), path, half=True) == zoo.load(path).sha256
-        assert {tensor.dtype for tensor in read(path)[0].values()} == {torch.float16}
-        whole, half = zoo.load(saved).network.state_dict(), zoo.load(path).network.state_dict()
-        for name, weight in whole.items():
-            assert half[name].dtype == torch.float32
-            assert_array_equal(half[name], weight.half().float())
-        assert zoo.save(zoo.load(path), tmp_path / "again.safetensors", half=True) == zoo.load(path).sha256
-
     def test_sha256_tells_weights_apart(self, saved, tmp_path):
         path = tmp_path / "other.safetensors"
         assert zoo.save(make_model(1), path) != zoo.load(saved).sha256
