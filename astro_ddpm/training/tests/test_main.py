@@ -1,22 +1,27 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for preparing pairs from the shell.
+Tests for what comes before and after a training, from the shell.
 """
 
 import contextlib
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from numpy.testing import assert_allclose
 
+from astro_ddpm import zoo
+from astro_ddpm.nn import RAUNet
+from astro_ddpm.training import EMASnapshots
 from astro_ddpm.training.__main__ import main
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
 class TestUsage:
-    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"]])
+    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"], ["average"]])
     def test_usage(self, args, capsys):
         with pytest.raises(SystemExit) as error:
             main(args)
@@ -85,3 +90,30 @@ class TestPrepareDeep:
         main(["prepare-deep", str(output), names[0], "--size", "64", "--overwrite"])
         with np.load(output) as arrays:
             assert arrays["deep"].shape == (1, 64, 64)
+
+
+class TestAverage:
+    def test_choice(self, tmp_path, capsys):
+        with torch.random.fork_rng(devices=[]):
+            raunet = RAUNet((4, 6))
+        zoo.save(zoo.Model(raunet), tmp_path / "trained.safetensors")
+        np.savez(tmp_path / "validation.npz", **simulated_arrays(3))
+        callback = EMASnapshots(every_n_steps=1, widths=(0.1, 0.2))
+        trainer = SimpleNamespace(
+            global_step=1, max_steps=1, is_global_zero=True, default_root_dir=tmp_path / "run"
+        )
+        callback.on_train_batch_end(trainer, SimpleNamespace(network=raunet), None, None, 0)
+        names = ["trained.safetensors", "run/ema", "validation.npz", "chosen.safetensors"]
+        args = ["average", *(str(tmp_path / name) for name in names), "--widths", "0.1", "0.2"]
+        main(args)
+        out = capsys.readouterr().out
+        # one snapshot after one step: both averages are the network
+        losses = re.findall(r"width 0\.[12]: loss ([\d.]+)", out)
+        assert len(losses) == 2
+        assert losses[0] == losses[1]
+        assert re.search(r"width 0\.[12] written to .*chosen\.safetensors", out)
+        chosen = zoo.load(tmp_path / "chosen.safetensors")
+        assert chosen.training["ema_width"] in {0.1, 0.2}
+        with pytest.raises(FileExistsError, match="set overwrite"):
+            main(args)
+        main([*args, "--overwrite"])
