@@ -96,13 +96,13 @@ class TestAverage:
     def test_choice(self, tmp_path, capsys):
         with torch.random.fork_rng(devices=[]):
             raunet = RAUNet((4, 6))
-        zoo.save(zoo.Model(raunet), tmp_path / "trained.safetensors")
         np.savez(tmp_path / "validation.npz", **simulated_arrays(3))
         callback = EMASnapshots(every_n_steps=1, widths=(0.1, 0.2))
         trainer = SimpleNamespace(
             global_step=1, max_steps=1, is_global_zero=True, default_root_dir=tmp_path / "run"
         )
         callback.on_train_batch_end(trainer, SimpleNamespace(network=raunet), None, None, 0)
+        zoo.save(zoo.Model(raunet), tmp_path / "trained.safetensors")
         names = ["trained.safetensors", "run/ema", "validation.npz", "chosen.safetensors"]
         args = ["average", *(str(tmp_path / name) for name in names), "--widths", "0.1", "0.2"]
         main(args)
