@@ -87,7 +87,8 @@ class EMASnapshots(pl.Callback):
     Keep snapshots of two averages of the trained weights, so that the best width is chosen after training.
 
     They go into the folder ``ema`` of the run as ``step-*.safetensors``; `average_snapshots` makes of them
-    an average of any width. A run that is resumed goes on with them.
+    an average of any width. A run that is resumed goes on with them; another run in the same folder replaces
+    them.
 
     Parameters
     ----------
@@ -110,6 +111,12 @@ class EMASnapshots(pl.Callback):
         self.every_n_steps = every_n_steps
         self.exponents = {f"{width:g}": exponent(width) for width in widths}
         self.last_step, self.averages = 0, {}
+
+    def on_train_start(self, trainer, pl_module):
+        """Remove the snapshots of another run, unless this one continues it."""
+        if trainer.is_global_zero and not self.averages:
+            for path in Path(trainer.default_root_dir, "ema").glob("step-*.safetensors"):
+                path.unlink()
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

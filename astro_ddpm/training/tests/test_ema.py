@@ -184,6 +184,11 @@ class TestSnapshots:
         for width in ("0.05", "0.1"):
             assert_allclose(second.averages[width]["place"], whole.averages[width]["place"], rtol=1e-12)
 
+    def test_another_run_replaces_them(self, tmp_path):
+        snapshots(self.path[:41], tmp_path, EMASnapshots(20))
+        snapshots(self.path[:11], tmp_path, EMASnapshots(20))
+        assert [path.name for path in (tmp_path / "ema").iterdir()] == ["step-0000010.safetensors"]
+
     def test_no_snapshots(self, tmp_path):
         with pytest.raises(ValueError, match="holds no snapshots; train with the callback EMASnapshots"):
             average_snapshots(tmp_path, 0.1)
