@@ -7,6 +7,7 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py shared-noise val.npz
     python benchmarks/quality.py temperature train.npz --number 67 --model ddpm
     python benchmarks/quality.py posterior val.npz --model ddpm
+    python benchmarks/quality.py flux-pulls val.npz --number 36 --model ddpm
 """
 
 import argparse
@@ -133,17 +134,45 @@ def posterior(args):
         print(f"{name}: CRPS {crps(draws, target).mean():.4f}, 68 and 95 % cover {covered}")
 
 
+def flux_pulls(args):
+    """Pulls of fluxes in apertures on deep images with 5, 10 and 20 times their noise, by turns."""
+    model, arrays = zoo.load(args.model), open_arrays(args.arrays)
+    pulls = {radius: [] for radius in (3, 5, 10, 20)}
+    for seed in range(min(args.number, len(arrays["deep"]))):
+        factor = (5, 10, 20)[seed % 3]
+        deep, sigma = (arrays[key][seed].astype(float) for key in ("deep", "deep_sigma"))
+        noisy = deep + factor * sigma * np.random.default_rng(seed).standard_normal(deep.shape)
+        total = np.hypot(1, factor)
+        samples = run(noisy, total * sigma, args, model, seed, 1 / total).samples
+        y, x = np.mgrid[: deep.shape[0], : deep.shape[1]]
+        middle, quarters = (
+            (deep.shape[0] - 1) / 2,
+            (deep.shape[0] // 4, deep.shape[0] - 1 - deep.shape[0] // 4),
+        )
+        corners = [(row, column) for row in quarters for column in quarters]
+        for radius, found in pulls.items():
+            for row, column in [(middle, middle), *(corners if radius < 20 else [])]:
+                disc = np.hypot(x - column, y - row) <= radius
+                fluxes = samples[:, disc].sum(axis=1)
+                width = fluxes.std(ddof=1) * np.sqrt(1 + 1 / len(fluxes))
+                found.append((deep[disc].sum() - fluxes.mean()) / width)
+    for radius, found in pulls.items():
+        print(f"within {radius} pixels: rms of {len(found)} pulls {np.sqrt(np.mean(np.square(found))):.2f}")
+
+
 def main():
     """Run one of the measures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    for measure in (added_noise, pure_noise, shared_noise, temperature, posterior):
+    for measure in (added_noise, pure_noise, shared_noise, temperature, posterior, flux_pulls):
         command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
         if measure is not pure_noise:
             command.add_argument("arrays", help="prepared arrays")
-        command.add_argument("--model", default="ddpm" if measure in (temperature, posterior) else "raunet")
+        command.add_argument(
+            "--model", default="ddpm" if measure in (temperature, posterior, flux_pulls) else "raunet"
+        )
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")
         command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])

@@ -349,5 +349,6 @@ class GuidedUNet(nn.Module):
             The output, of order one.
         """
         scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
-        offset, *gains = self.head(self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars))).split(1, dim=1)
-        return offset + (torch.cat(gains, dim=1) * self.starlet(x)).sum(dim=1, keepdim=True)
+        output = self.head(self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars)))
+        offset, gains = output[:, :1], output[:, 1:]
+        return offset + (gains * self.starlet(x)).sum(dim=1, keepdim=True)

@@ -54,13 +54,14 @@ class Walk(pl.LightningModule):
         self.seen.append(float(self.place.detach()))
 
 
-def walk(path, callback, validate=False):
+def walk(path, callback, validate=False, kind=Walk, folder=None):
     """Train along the path, whose first element is the start, and return the module."""
-    module = Walk(path)
+    module = kind(path)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=len(path) - 1,
         callbacks=[callback],
+        default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -127,19 +128,7 @@ class SnapshotWalk(Walk):
 
 def snapshots(path, folder, callback):
     """Train along the path with snapshots, and return the callback."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=len(path) - 1,
-        callbacks=[callback],
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module = SnapshotWalk(path)
-    module.validation_step = None
-    trainer.fit(module, DataLoader(range(len(path) - 1)))
+    walk(path, callback, kind=SnapshotWalk, folder=folder)
     return callback
 
 
