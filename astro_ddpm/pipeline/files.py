@@ -10,8 +10,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from .enhance import enhance
-from .nddata import find_image, read_image
+from ..enhance import enhance
+from ..nddata import find_image, read_image
 
 __all__ = ["enhance_file"]
 

@@ -1,0 +1,8 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Enhancement as a step of a reduction pipeline: of files, and of what ccdproc makes.
+"""
+
+from .files import enhance_file
+
+__all__ = ["enhance_file"]
