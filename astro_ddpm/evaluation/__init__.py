@@ -13,18 +13,26 @@ _HOME = {
     "calibration_table": ".calibration",
     "coverage": ".calibration",
     "crps": ".calibration",
+    "degrade_images": ".pairs",
+    "evaluate": ".report",
     "plot_comparison": ".plots",
+    "Pair": ".pairs",
+    "read_pairs": ".pairs",
     "rank_histogram": ".calibration",
     "spread_skill": ".calibration",
 }
 
 __all__ = [
+    "Pair",
     "aperture_photometry",
     "calibration_table",
     "coverage",
     "crps",
+    "degrade_images",
+    "evaluate",
     "plot_comparison",
     "rank_histogram",
+    "read_pairs",
     "spread_skill",
 ]
 

@@ -10,8 +10,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from ..enhance import enhance
-from ..nddata import find_image, read_image
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import find_image, read_image
 
 __all__ = ["enhance_file"]
 
