@@ -15,6 +15,7 @@ _HOME = {
     "crps": ".calibration",
     "plot_comparison": ".plots",
     "rank_histogram": ".calibration",
+    "recovered_photometry": ".sources",
     "spread_skill": ".calibration",
 }
 
@@ -25,6 +26,7 @@ __all__ = [
     "crps",
     "plot_comparison",
     "rank_histogram",
+    "recovered_photometry",
     "spread_skill",
 ]
 
