@@ -9,6 +9,7 @@ tables or plots are first asked for.
 from astro_ddpm.utils import lazy_getattr
 
 _HOME = {
+    "Pair": ".pairs",
     "aperture_photometry": ".photometry",
     "calibration_table": ".calibration",
     "coverage": ".calibration",
@@ -16,9 +17,9 @@ _HOME = {
     "degrade_images": ".pairs",
     "evaluate": ".report",
     "plot_comparison": ".plots",
-    "Pair": ".pairs",
-    "read_pairs": ".pairs",
     "rank_histogram": ".calibration",
+    "read_pairs": ".pairs",
+    "recovered_photometry": ".sources",
     "spread_skill": ".calibration",
 }
 
@@ -33,6 +34,7 @@ __all__ = [
     "plot_comparison",
     "rank_histogram",
     "read_pairs",
+    "recovered_photometry",
     "spread_skill",
 ]
 
