@@ -10,22 +10,36 @@ from astro_ddpm.utils import lazy_getattr
 
 _HOME = {
     "aperture_photometry": ".photometry",
+    "binomial_band": ".calibration",
     "calibration_table": ".calibration",
+    "calibration_tests": ".honesty",
     "coverage": ".calibration",
     "crps": ".calibration",
+    "energy_score": ".multivariate",
+    "image_metrics": ".images",
     "plot_comparison": ".plots",
+    "power_ratio": ".images",
+    "power_spectrum": ".images",
     "rank_histogram": ".calibration",
     "spread_skill": ".calibration",
+    "tarp": ".multivariate",
 }
 
 __all__ = [
     "aperture_photometry",
+    "binomial_band",
     "calibration_table",
+    "calibration_tests",
     "coverage",
     "crps",
+    "energy_score",
+    "image_metrics",
     "plot_comparison",
+    "power_ratio",
+    "power_spectrum",
     "rank_histogram",
     "spread_skill",
+    "tarp",
 ]
 
 
