@@ -11,11 +11,14 @@ from .measures import BINS
 from .photometry import standard_deviation
 
 __all__ = [
+    "plot_completeness",
     "plot_coverage",
     "plot_excess",
     "plot_panels",
     "plot_pulls",
     "plot_ranks",
+    "plot_reliability",
+    "plot_spectra",
 ]
 
 _COLORS = {"input": "#888888", "raunet": "#2a6fbb", "ddpm": "#c8452d", "bm3d": "#3a8f5c"}
@@ -215,4 +218,106 @@ def plot_pulls(fluxes, methods):
             if row is axes[-1]:
                 ax.set_xlabel("magnitude")
         row[0].set_ylabel(f"pull, r = {radius:g} px")
+    return figure
+
+
+def plot_spectra(spectra):
+    """
+    Show the power of the images, and how far their structure is where it should be.
+
+    Parameters
+    ----------
+    spectra : `~astropy.table.QTable`
+        From `~astro_ddpm.evaluation.measures.spectrum_rows`.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        Ratio of powers and correlation with the reference against spatial frequency.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    methods = list(dict.fromkeys(spectra["method"]))
+    for method in methods:
+        pick = spectra["method"] == method
+        base = method.removesuffix(" samples")
+        style = {"color": _color(base, methods), "ls": "-" if base == method else ":", "label": method}
+        frequency = spectra["frequency"][pick].value
+        left.plot(frequency, spectra["ratio"][pick], **style)
+        right.plot(frequency, spectra["correlation"][pick], **style)
+    left.axhline(1, color="#888888", lw=1, ls="--")
+    left.set(yscale="log", ylabel="power / power of the reference")
+    right.set(ylim=(-0.05, 1.02), ylabel="correlation with the reference")
+    for ax in (left, right):
+        ax.set_xlabel("frequency (cycles per pixel)")
+    right.legend(frameon=False, fontsize="x-small")
+    return figure
+
+
+def plot_completeness(curves):
+    """
+    Show which part of injected sources is found.
+
+    Parameters
+    ----------
+    curves : dict of `~astropy.table.QTable`
+        For every model the table ``curve`` of `~astro_ddpm.evaluation.detection_curve`.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        Completeness against magnitude in one panel for each model.
+    """
+    figure = Figure(figsize=(4.4 * len(curves), 3.6), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
+    for ax, (model, curve) in zip(axes, curves.items(), strict=True):
+        for method, color in zip(dict.fromkeys(curve["method"]), ("#888888", *_OTHERS), strict=False):
+            pick = curve["method"] == method
+            error = np.asarray(curve["completeness_err"][pick], float)
+            ax.errorbar(
+                curve["magnitude"][pick].value,
+                curve["completeness"][pick],
+                error,
+                color=color,
+                label=method,
+                marker="o",
+                ms=3,
+                lw=1.2,
+            )
+        ax.axhline(0.9, color="#888888", lw=1, ls="--")
+        ax.set(title=model, xlabel="magnitude", ylim=(0, 1.03))
+        ax.legend(frameon=False, fontsize="small")
+    axes[0].set_ylabel("completeness at 90 % purity")
+    return figure
+
+
+def plot_reliability(diagrams):
+    """
+    Show whether the probability of existence keeps its promise.
+
+    Parameters
+    ----------
+    diagrams : dict of `~astropy.table.QTable`
+        For every model with samples the table ``reliability`` of `~astro_ddpm.evaluation.detection_curve`.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The frequency with which it came true against the probability; honest ones follow the diagonal.
+    """
+    figure, ax = _axes(4.6, 4.6)
+    ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
+    for method, table in diagrams.items():
+        ax.errorbar(
+            table["probability"],
+            table["frequency"],
+            np.asarray(table["frequency_err"], float),
+            color=_color(method, [method]),
+            label=method,
+            marker="o",
+            ms=4,
+        )
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set(xlabel="probability of existence", ylabel="part that exists")
+    ax.legend(frameon=False)
     return figure

@@ -18,7 +18,9 @@ from scipy.ndimage import label
 from scipy.special import ndtr
 
 from .calibration import _covered, coverage, ensemble_scores, gaussian_scores
+from .images import image_metrics, power_ratio
 from .photometry import aperture_photometry, standard_deviation
+from .sources import recovered_photometry
 
 __all__ = [
     "BINS",
@@ -27,10 +29,15 @@ __all__ = [
     "flux_rows",
     "flux_summary",
     "invented_rows",
+    "image_rows",
     "noise_rows",
     "pixel_rows",
+    "source_rows",
+    "spectrum_rows",
+    "structure_summary",
 ]
 
+STRUCTURE = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
 BINS = {"sky": (-np.inf, 1.0), "lsb": (1.0, 5.0), "mid": (5.0, 30.0), "hi": (30.0, np.inf)}
 LEVELS = tuple(np.arange(0.05, 1, 0.05).round(2))
 _MAX_PIXELS = 20_000
@@ -443,3 +450,160 @@ def noise_rows(images, noises, area):
         names = ("rate", "rate_low", "rate_high")
         rows.append({"method": method, "sources": number} | dict(zip(names, rates, strict=True)))
     return QTable(rows)
+
+
+def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
+    """
+    Fluxes, sizes and shapes of the sources of each reference, by `recovered_photometry`.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images and their references.
+
+    results : dict
+        The images of every method. What samples say is compared as one exposure with another, since
+        Gini, M20 and asymmetry depend on noise.
+
+    n_pixels : int, optional
+        The least number of pixels of a source, above twice the noise of the reference.
+
+    zero_point : float, optional
+        The magnitude of unit flux.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per method and source: ``method``, ``pair``, and the columns of `recovered_photometry` but for
+        the profiles. Empty if no reference shows a source.
+    """
+    tables = []
+    for method, images in results.items():
+        for pair, image in zip(pairs, images, strict=True):
+            table = _measure_sources(pair, image, n_pixels, zero_point)
+            if table is None:
+                continue
+            table.remove_columns([name for name in table.colnames if name.startswith(("profile", "sky"))])
+            table.add_columns([method, pair.name], names=["method", "pair"], indexes=[0, 0])
+            tables.append(table)
+    return vstack(tables, metadata_conflicts="silent") if tables else QTable()
+
+
+def _measure_sources(pair, image, n_pixels, zero_point):
+    """Return the sources of a pair, or None if the reference shows none."""
+    options = {"n_pixels": n_pixels, "zero_point": zero_point, "mask": pair.image.mask}
+    scene = getattr(image, "samples", None) is None
+    try:
+        return recovered_photometry(image, pair.reference, scene=scene, **options)
+    except ValueError as error:
+        if "no source" in str(error):
+            return None
+        raise
+
+
+def structure_summary(sources, quantities=STRUCTURE):
+    """
+    How far sizes and shapes are from those in the references.
+
+    Parameters
+    ----------
+    sources : `~astropy.table.QTable`
+        From `source_rows`.
+
+    quantities : sequence of str, optional
+        Columns to compare.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per method: ``n`` sources, and for each quantity the median of its difference from
+        the reference, ``_bias``, and the robust scatter of the difference, ``_scatter``, over the sources for
+        which all methods have it.
+    """
+    methods = list(dict.fromkeys(sources["method"]))
+    rows = [{"method": method, "n": int(np.sum(sources["method"] == method))} for method in methods]
+    for name in quantities:
+        difference = np.array(
+            [_values(sources[f"{name}_difference"][sources["method"] == method]) for method in methods]
+        )
+        common = difference[:, np.isfinite(difference).all(axis=0)]
+        for row, values in zip(rows, common, strict=True):
+            row[f"{name}_bias"] = np.median(values) if values.size else np.nan
+            row[f"{name}_scatter"] = mad_std(values) if values.size else np.nan
+    return QTable(rows)
+
+
+def _values(column):
+    return np.asarray(getattr(column, "value", column), float)
+
+
+def image_rows(pairs, results):
+    r"""
+    The metrics of image restoration for every image.
+
+    They are computed on :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`, which gives faint structure a say.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images and their references.
+
+    results : dict
+        The images of every method.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per method and pair: ``rmse``, the error over all pixels in units of the noise of the image, and
+        the metrics of `image_metrics`.
+    """
+    rows = []
+    for number, pair in enumerate(pairs):
+        pixels = Pixels.of(pair)
+        hidden = pair.reference.mask | pair.image.mask
+        reference = np.arcsinh(pair.reference.data / pixels.sky)
+        for method, images in results.items():
+            error = pixels.of_plane(images[number].data) - pixels.truth
+            row = {"method": method, "pair": pair.name, "rmse": np.sqrt(np.mean(error**2))}
+            rows.append(
+                row | image_metrics(np.arcsinh(images[number].data / pixels.sky), reference, mask=hidden)
+            )
+    return QTable(rows)
+
+
+def spectrum_rows(pairs, results, n_bins=14):
+    """
+    Power spectra beside those of the references.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images and their references.
+
+    results : dict
+        The images of every method; samples, where there are any, appear as a method of their own.
+
+    n_bins : int, optional
+        The number of bins of frequency.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per method and bin: ``frequency``, and the medians over the pairs of the ``ratio`` of powers and
+        of the ``correlation`` with the reference.
+    """
+    tables = []
+    for method, images in results.items():
+        planes = {method: [image.data for image in images]}
+        if all(getattr(image, "samples", None) is not None for image in images):
+            planes[f"{method} samples"] = [image.samples for image in images]
+        for name, stack in planes.items():
+            spectra = [
+                power_ratio(plane, pair.reference.data, mask=pair.reference.mask, n_bins=n_bins)
+                for plane, pair in zip(stack, pairs, strict=True)
+            ]
+            table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
+            for key in ("ratio", "correlation"):
+                table[key] = np.median([_values(spectrum[key]) for spectrum in spectra], axis=0)
+            tables.append(table)
+    return vstack(tables, metadata_conflicts="silent")
