@@ -9,22 +9,30 @@ tables or plots are first asked for.
 from astro_ddpm.utils import lazy_getattr
 
 _HOME = {
+    "DetectionCurve": ".detection",
     "aperture_photometry": ".photometry",
     "calibration_table": ".calibration",
     "coverage": ".calibration",
     "crps": ".calibration",
+    "detection_curve": ".detection",
+    "noise_image": ".detection",
     "plot_comparison": ".plots",
     "rank_histogram": ".calibration",
+    "reliability_diagram": ".detection",
     "spread_skill": ".calibration",
 }
 
 __all__ = [
+    "DetectionCurve",
     "aperture_photometry",
     "calibration_table",
     "coverage",
     "crps",
+    "detection_curve",
+    "noise_image",
     "plot_comparison",
     "rank_histogram",
+    "reliability_diagram",
     "spread_skill",
 ]
 
