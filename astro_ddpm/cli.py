@@ -28,6 +28,7 @@ def _parser():
     _add_demo(commands)
     _add_enhance(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     models = commands.add_parser("models", help="list the models that ship with the package")
     models.set_defaults(run=list_models)
     return parser
@@ -93,6 +94,61 @@ def _add_train(commands):
         "options", nargs=argparse.REMAINDER, metavar="...", help="settings that replace those of the file"
     )
     train.set_defaults(run=train_command)
+
+
+def _add_evaluate(commands):
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge models on images whose deep counterpart is known",
+        description="Enhance images whose deep counterpart is known and write tables, figures and a page that "
+        "says whether fluxes and errors are right and whether anything is invented. A run that was interrupted "
+        "goes on from there.",
+    )
+    data = evaluate.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "--pairs", metavar="LIST.csv", help="pairs of a shallow and a deep image: paths relative to the list"
+    )
+    data.add_argument("--degrade", nargs="+", metavar="DEEP.fits", help="deep images to be made shallow")
+    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write to")
+    evaluate.add_argument(
+        "--model",
+        nargs="+",
+        default=["raunet", "ddpm"],
+        metavar="MODEL",
+        help="names or .safetensors files (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--compare",
+        nargs="*",
+        default=["gaussian", "starlet", "nlm", "tv", "wavelet"],
+        metavar="METHOD",
+        help="classical methods (%(default)s; bm3d where that package is installed)",
+    )
+    evaluate.add_argument(
+        "--samples", type=int, default=16, metavar="N", help="samples to draw (%(default)s)"
+    )
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    evaluate.add_argument("--gain", type=float, help="gain in electron per unit of flux, for photon noise")
+    evaluate.add_argument(
+        "--factor",
+        type=float,
+        default=10.0,
+        help="noise added by --degrade / noise of the image (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--zero-point", type=float, default=0.0, help="magnitude of unit flux (%(default)s)"
+    )
+    evaluate.add_argument(
+        "--injections",
+        type=int,
+        default=30,
+        metavar="N",
+        help="sources of each magnitude, 0 for none (%(default)s)",
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of noise and samples (%(default)s)")
+    evaluate.add_argument("--device", help="where to compute, such as cpu or cuda:0")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    evaluate.set_defaults(run=evaluate_command)
 
 
 def enhance_command(args):
@@ -238,6 +294,31 @@ def _flux_verdict(table):
         f"{len(table)} sources: median flux error {error_in:.1f} before, {error_out:.1f} after; "
         f"{inside:.0%} of the fluxes within one error of the truth"
     )
+
+
+def evaluate_command(args):
+    """Run ``astro-ddpm evaluate``."""
+    from .evaluation import degrade_images, evaluate, read_pairs
+
+    if args.pairs:
+        pairs, rejected = read_pairs(args.pairs, gain=args.gain, limit=args.limit)
+    else:
+        pairs, rejected = degrade_images(args.degrade[: args.limit], args.factor, seed=args.seed), []
+    page = evaluate(
+        pairs,
+        args.output,
+        models=args.model,
+        classics=args.compare,
+        n_samples=args.samples,
+        n_injections=args.injections,
+        seed=args.seed,
+        zero_point=args.zero_point,
+        rejected=rejected,
+        device=args.device,
+        progress_bar=not args.quiet,
+    )
+    if not args.quiet:
+        _say(f"{page}: {len(pairs)} images, {len(rejected)} left out")
 
 
 def train_command(args):

@@ -63,6 +63,8 @@ def plot_panels(pairs, results, numbers, methods):
     n_columns = len(rows[0])
     figure = Figure(figsize=(1.7 * n_columns, 1.85 * len(rows) + 0.2), layout="compressed")
     axes = figure.subplots(len(rows), n_columns, squeeze=False)
+    for ax, title in zip(axes[0], rows[0], strict=True):
+        ax.set_title(title, fontsize="small")
     for row, number, panels in zip(axes, numbers, rows, strict=True):
         sky = float(np.nanpercentile(standard_deviation(pairs[number].image), 2))
         top = max(np.nanpercentile(panels["Reference"], 99.8), 20 * sky)
@@ -73,8 +75,6 @@ def plot_panels(pairs, results, numbers, methods):
             ax.imshow(plane, origin="lower", interpolation="nearest", **look)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-            if row is axes[0]:
-                ax.set_title(title, fontsize="small")
         row[0].set_ylabel(pairs[number].name, fontsize="xx-small")
     return figure
 
@@ -165,6 +165,8 @@ def plot_ranks(calibration):
     methods = list(dict.fromkeys(calibration["method"]))
     figure = Figure(figsize=(8.5, 1.9 * len(methods) + 0.3), layout="constrained")
     axes = figure.subplots(len(methods), len(BINS), squeeze=False, sharey=True)
+    for ax, name in zip(axes[0], BINS, strict=True):
+        ax.set_title(name, fontsize="medium")
     for row, method in zip(axes, methods, strict=True):
         for ax, name in zip(row, BINS, strict=True):
             pick = (calibration["method"] == method) & (calibration["bin"] == name)
@@ -178,8 +180,6 @@ def plot_ranks(calibration):
             )
             ax.axhline(1, color="black", lw=0.8)
             ax.set(ylim=(0, 2.5), xticks=[0, len(ranks) - 1])
-            if row is axes[0]:
-                ax.set_title(name, fontsize="medium")
         row[0].set_ylabel(method)
     figure.supxlabel("rank of the reference among the samples", fontsize="small")
     return figure
@@ -205,6 +205,9 @@ def plot_pulls(fluxes, methods):
     radii = sorted(set(fluxes["radius"]))
     figure = Figure(figsize=(3.2 * len(methods), 2.4 * len(radii) + 0.3), layout="constrained")
     axes = figure.subplots(len(radii), len(methods), squeeze=False, sharex=True, sharey=True)
+    for top, bottom, method in zip(axes[0], axes[-1], methods, strict=True):
+        top.set_title(method, fontsize="medium")
+        bottom.set_xlabel("magnitude")
     for row, radius in zip(axes, radii, strict=True):
         for ax, method in zip(row, methods, strict=True):
             pick = (fluxes["method"] == method) & (fluxes["radius"] == radius)
@@ -213,10 +216,6 @@ def plot_pulls(fluxes, methods):
             style = {"s": 10, "color": _color(method, methods), "alpha": 0.7, "lw": 0}
             ax.scatter(fluxes["magnitude"][pick], np.clip(fluxes["pull"][pick], -6, 6), **style)
             ax.set(ylim=(-6.3, 6.3))
-            if row is axes[0]:
-                ax.set_title(method, fontsize="medium")
-            if row is axes[-1]:
-                ax.set_xlabel("magnitude")
         row[0].set_ylabel(f"pull, r = {radius:g} px")
     return figure
 

@@ -264,10 +264,7 @@ def _exchange(scores, own, statistic, narrow, n_exchanges, rng):
     case = np.arange(n)
     value, expected = statistic(*scores[:, own, case].mean(axis=-1)), statistic(*scores.mean(axis=(-2, -1)))
     drawn = np.array(
-        [
-            statistic(*scores[:, rng.integers(choices, size=n), case].mean(axis=-1))
-            for _ in range(n_exchanges)
-        ]
+        [statistic(*scores[:, rng.integers(choices, size=n), case].mean(axis=-1)) for _ in range(n_exchanges)]
     )
     beyond = min(np.sum(drawn <= value), np.sum(drawn >= value))
     p_value = min(1, 2 * (1 + beyond) / (1 + n_exchanges)) if np.isfinite(value) else np.nan

@@ -26,10 +26,11 @@ __all__ = [
     "BINS",
     "calibration_rows",
     "coverage_rows",
+    "flux_features",
     "flux_rows",
     "flux_summary",
-    "invented_rows",
     "image_rows",
+    "invented_rows",
     "noise_rows",
     "pixel_rows",
     "source_rows",
@@ -161,7 +162,7 @@ def _predictions(pixels, images):
     return mean, None if std is None else np.hypot(std, floor), None
 
 
-def calibration_rows(pairs, results, *, n_ranks=17):
+def calibration_rows(pairs, results):
     """
     Honesty of the errors of pixels in bins of brightness.
 
@@ -173,22 +174,21 @@ def calibration_rows(pairs, results, *, n_ranks=17):
     results : dict
         The images of every method; those without uncertainty and samples are left out.
 
-    n_ranks : int, optional
-        The number of ranks for methods without samples.
-
     Returns
     -------
     table : `~astropy.table.QTable`
         One row per method and bin of the **estimated** brightness: ``n``, ``crps`` in units of the noise of
         the image, ``coverage_68``, ``coverage_95``, ``spread_skill`` and ``ranks``. Samples are
-        compared with the reference as they are; a standard deviation has the noise of the reference added.
+        compared with the reference as they are; a standard deviation has the noise of the reference added,
+        and its Gaussian is divided into as many ranks as samples have.
     """
     pixels = [Pixels.of(pair) for pair in pairs]
     truth = np.concatenate([p.truth for p in pixels])
     to_sky = np.concatenate([p.unit / p.sky for p in pixels])
+    predictions = {method: _predictions(pixels, images) for method, images in results.items()}
+    n_ranks = max((len(draws) + 1 for *_, draws in predictions.values() if draws is not None), default=17)
     rows = []
-    for method, images in results.items():
-        mean, std, samples = _predictions(pixels, images)
+    for method, (mean, std, samples) in predictions.items():
         if std is None and samples is None:
             continue
         for name, (low, high) in BINS.items():
@@ -198,7 +198,9 @@ def calibration_rows(pairs, results, *, n_ranks=17):
             else:
                 scores = ensemble_scores(samples[:, pick], truth[pick])
             rows.append({"method": method, "bin": name} | _flatten(scores))
-    return QTable(rows)
+    table = QTable(rows)
+    table["ranks"] = np.stack([row["ranks"] for row in rows])
+    return table
 
 
 def _flatten(scores):
@@ -315,6 +317,45 @@ def _judged(pair, positions, radius):
     return positions[inside & (bad[0] == 0)]
 
 
+def flux_features(pairs, images, fluxes):
+    """
+    Fluxes of samples and references, to be given to `calibration_tests`.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images and their references.
+
+    images : list of `~astro_ddpm.EnhancedCCDData`
+        The images of one method, with samples.
+
+    fluxes : `~astropy.table.QTable`
+        From `flux_rows`.
+
+    Returns
+    -------
+    samples, truth : dict of ndarray, shapes (n_samples, n) and (n,)
+        Under the name of each radius, in units of the noise of the flux in the input.
+    """
+    samples, truth = {}, {}
+    for radius in dict.fromkeys(fluxes["radius"]):
+        draws, expected = [], []
+        for pair, image in zip(pairs, images, strict=True):
+            pick = (
+                (fluxes["method"] == "input") & (fluxes["radius"] == radius) & (fluxes["pair"] == pair.name)
+            )
+            rows = fluxes[pick]
+            if not len(rows):
+                continue
+            apertures = CircularAperture(np.transpose([rows["x"], rows["y"]]), radius)
+            sums = np.array([apertures.do_photometry(sample)[0] for sample in image.samples])
+            draws.append(sums / rows["noise"].value)
+            expected.append((rows["reference"] / rows["noise"]).value)
+        name = f"flux, r = {radius:g}"
+        samples[name], truth[name] = np.concatenate(draws, axis=1), np.concatenate(expected)
+    return samples, truth
+
+
 def flux_summary(fluxes):
     """
     Bias, scatter and pulls of fluxes.
@@ -333,28 +374,29 @@ def flux_summary(fluxes):
         ``pull_err``.
     """
     rows = []
-    for group in fluxes.group_by(["method", "radius"]).groups:
-        difference = ((group["flux"] - group["reference"]) / group["noise"]).to_value("")
-        pull = np.asarray(group["pull"])
-        scatter = mad_std(difference)
-        rows.append(
-            {
-                "method": group["method"][0],
-                "radius": group["radius"][0],
-                "n": len(group),
-                "bias": np.median(difference),
-                # the standard error of the median of Gaussian numbers
-                "bias_err": scatter * np.sqrt(np.pi / 2 / len(group)),
-                "scatter": scatter,
-                "pull": mad_std(pull),
-                # that of the median absolute deviation, whose efficiency is 37 %
-                "pull_err": mad_std(pull) / np.sqrt(2 * 0.37 * len(group)),
-            }
-        )
+    for method in dict.fromkeys(fluxes["method"]):
+        for radius in dict.fromkeys(fluxes["radius"]):
+            pick = (fluxes["method"] == method) & (fluxes["radius"] == radius)
+            rows.append({"method": method, "radius": radius} | _summarize_fluxes(fluxes[pick]))
     table = QTable(rows)
     before = {row["radius"]: row["scatter"] for row in rows if row["method"] == "input"}
     table["scatter_ratio"] = [row["scatter"] / before[row["radius"]] for row in rows]
     return table
+
+
+def _summarize_fluxes(fluxes):
+    difference = ((fluxes["flux"] - fluxes["reference"]) / fluxes["noise"]).to_value("")
+    scatter, pull = mad_std(difference), mad_std(np.asarray(fluxes["pull"]))
+    return {
+        "n": len(fluxes),
+        "bias": np.median(difference),
+        # the standard error of the median of Gaussian numbers
+        "bias_err": scatter * np.sqrt(np.pi / 2 / len(fluxes)),
+        "scatter": scatter,
+        "pull": pull,
+        # that of the median absolute deviation, whose efficiency is 37 %
+        "pull_err": pull / np.sqrt(2 * 0.37 * len(fluxes)),
+    }
 
 
 def invented_rows(pairs, results, *, threshold=5.0, n_pixels=5):
@@ -554,8 +596,8 @@ def image_rows(pairs, results):
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per method and pair: ``rmse``, the error over all pixels in units of the noise of the image, and
-        the metrics of `image_metrics`.
+        One row per method and pair: ``rmse``, the error over all pixels in units of the noise of the image,
+        and the metrics of `image_metrics`.
     """
     rows = []
     for number, pair in enumerate(pairs):
@@ -572,8 +614,10 @@ def image_rows(pairs, results):
 
 
 def spectrum_rows(pairs, results, n_bins=14):
-    """
+    r"""
     Power spectra beside those of the references.
+
+    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`.
 
     Parameters
     ----------
@@ -589,18 +633,23 @@ def spectrum_rows(pairs, results, n_bins=14):
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per method and bin: ``frequency``, and the medians over the pairs of the ``ratio`` of powers and
-        of the ``correlation`` with the reference.
+        One row per method and bin: ``frequency``, and the medians over the pairs of the ``ratio`` of powers
+        and of the ``correlation`` with the reference.
     """
-    tables = []
+    tables, skies = [], [Pixels.of(pair).sky for pair in pairs]
     for method, images in results.items():
         planes = {method: [image.data for image in images]}
         if all(getattr(image, "samples", None) is not None for image in images):
             planes[f"{method} samples"] = [image.samples for image in images]
         for name, stack in planes.items():
             spectra = [
-                power_ratio(plane, pair.reference.data, mask=pair.reference.mask, n_bins=n_bins)
-                for plane, pair in zip(stack, pairs, strict=True)
+                power_ratio(
+                    np.arcsinh(plane / sky),
+                    np.arcsinh(pair.reference.data / sky),
+                    mask=pair.reference.mask | pair.image.mask,
+                    n_bins=n_bins,
+                )
+                for plane, pair, sky in zip(stack, pairs, skies, strict=True)
             ]
             table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
             for key in ("ratio", "correlation"):

@@ -103,7 +103,7 @@ def render_page(title, summary, sections, footer):
 
 
 def _verdict(good, text):
-    mark = {True: '<span class="yes">yes</span> ', False: '<span class="no">no</span> ', None: ""}[good]
+    mark = {True: '<span class="yes">holds</span> ', False: '<span class="no">fails</span> ', None: ""}[good]
     return f"<li>{mark}{escape(text)}</li>"
 
 
@@ -131,7 +131,9 @@ def _cell(value):
         return "" if np.ma.is_masked(value) else str(value)
     if isinstance(value, int | np.integer):
         return str(value)
-    return "" if not np.isfinite(value) else f"{float(value):.3g}"
+    if not np.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(value):.3g}"
 
 
 def _figure(figure, caption):

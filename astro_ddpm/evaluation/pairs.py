@@ -56,7 +56,9 @@ class Pair:
         return f"<{type(self).__name__} {self.name}: {ny} x {nx} pixels, depth {self.depth:.3g}>"
 
 
-def read_pairs(listing: str | Path, *, gain: float | None = None) -> tuple[list[Pair], list[str]]:
+def read_pairs(
+    listing: str | Path, *, gain: float | None = None, limit: int | None = None
+) -> tuple[list[Pair], list[str]]:
     """
     Read pairs of exposures and bring the deep one of each to the PSF of the shallow one.
 
@@ -70,6 +72,9 @@ def read_pairs(listing: str | Path, *, gain: float | None = None) -> tuple[list[
     gain : float, optional
         The gain of the shallow images, in electron per unit of flux, for the photon noise of images
         without an uncertainty. Without it their noise is that of the sky.
+
+    limit : int, optional
+        How many pairs to return at most.
 
     Returns
     -------
@@ -95,8 +100,10 @@ def read_pairs(listing: str | Path, *, gain: float | None = None) -> tuple[list[
         msg = f"gain must be positive, not {gain}"
         raise ValueError(msg)
     pairs, rejected = [], []
-    names = _unique_names([shallow for shallow, _ in read_listing(listing)])
-    for name, paths in zip(names, read_listing(listing), strict=True):
+    rows = read_listing(listing)
+    for name, paths in zip(_unique_names([shallow for shallow, _ in rows]), rows, strict=True):
+        if limit is not None and len(pairs) >= limit:
+            break
         try:
             pair = _match(name, *map(read_image, paths), gain)
         except ValueError as error:

@@ -15,12 +15,17 @@ import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 
+import astro_ddpm
 from astro_ddpm import zoo
 from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import EnhancedCCDData
-from astro_ddpm.utils import progress
+from astro_ddpm.utils import atomic_path, progress
 
+from . import figures, measures
 from .classics import CLASSICS
+from .detection import detection_curve, noise_image
+from .honesty import calibration_tests
+from .page import Section, render_page
 from .photometry import standard_deviation
 
 if TYPE_CHECKING:
@@ -31,6 +36,57 @@ __all__ = ["evaluate"]
 log = logging.getLogger(__name__)
 
 _NOISE_SHAPE = (256, 256)
+_CAPTIONS = {
+    "pixels": "Error of the pixels in bins of the brightness of the reference.",
+    "calibration": "Honesty of the errors of pixels in bins of the estimated brightness.",
+    "coverage": "Fraction of the reference pixels within central intervals.",
+    "images": "Metrics of image restoration, of arcsinh(image / noise of the sky).",
+    "spectra": "Power spectra beside those of the references.",
+    "sources": "Sizes and shapes of the sources of the references.",
+    "structure": "Median and scatter of the differences in size and shape from the references.",
+    "fluxes": "Fluxes of sources in circular apertures.",
+    "flux_summary": "Fluxes in circular apertures, against the references.",
+    "honesty": "Tests of the fluxes of the samples against those of the references.",
+    "invented": "Sources in the images that the references do not show, and the reverse.",
+    "noise": "Sources in an enhanced image of pure noise.",
+    "detection_limits": "Magnitude at which 90 % of injected point sources are found at 90 % purity.",
+    "detection_curve": "Completeness and purity of the detection of injected point sources.",
+    "reliability": "Probability of existence against what came true.",
+    "cost": "Time per image.",
+}
+_PULLS = (
+    "Pulls of the fluxes of all sources. Without samples the error of a flux ignores the covariance of "
+    "pixels and is too small for an enhanced image."
+)
+_SPECTRA = (
+    "Structure of arcsinh(image / noise of the sky) by spatial frequency; dotted: the samples, which have the "
+    "noise of an exposure."
+)
+_COLUMNS = {
+    "method": "Method",
+    "bin": "Bin of brightness in units of the noise of the sky: sky < 1, lsb 1-5, mid 5-30, hi > 30",
+    "pair": "Name of the pair",
+    "n": "Number of cases",
+    "rmse": "Root mean square error in units of the noise of the input",
+    "excess": "rmse without the noise of the reference",
+    "bias": "Mean error, or median error of fluxes, in units of the noise of the input",
+    "bias_err": "Error of bias",
+    "std_over_rmse": "Announced error over actual error",
+    "crps": "Mean continuous ranked probability score in units of the noise of the input",
+    "coverage_68": "Fraction within the 68 % interval",
+    "coverage_95": "Fraction within the 95 % interval",
+    "spread_skill": "Spread over error, 1 for honest errors",
+    "ranks": "Rank histogram",
+    "level": "Probability of the interval",
+    "covered": "Fraction within the interval",
+    "radius": "Radius of the aperture in pixels",
+    "scatter": "Robust scatter of the difference in units of the noise of the flux in the input",
+    "scatter_ratio": "Scatter over that of the input",
+    "pull": "Difference over its error; its robust width in summaries",
+    "pull_err": "Error of the width",
+    "seconds": "Median time per image in seconds",
+    "pixel_rate": "Median number of pixels per second",
+}
 
 
 def evaluate(
@@ -40,8 +96,10 @@ def evaluate(
     models: tuple[str, ...] = ("raunet", "ddpm"),
     classics: tuple[str, ...] = ("gaussian", "starlet", "nlm", "tv", "wavelet"),
     n_samples: int = 16,
+    n_injections: int = 30,
     seed: int = 0,
     zero_point: float = 0.0,
+    rejected: tuple[str, ...] = (),
     device: str | None = None,
     progress_bar: bool = False,
 ) -> Path:
@@ -68,11 +126,18 @@ def evaluate(
     n_samples : int, optional
         The samples of each image.
 
+    n_injections : int, optional
+        The number of point sources of each magnitude for `detection_curve`, in white noise of the
+        level of the images; 0 to do without.
+
     seed : int, optional
-        Selects them; that of a pair is its number added to it.
+        Selects samples and noise; that of a pair is its number added to it.
 
     zero_point : float, optional
         The magnitude of unit flux.
+
+    rejected : sequence of str, optional
+        The names of pairs that were left out, to be mentioned.
 
     device : str, optional
         Where to compute.
@@ -97,17 +162,28 @@ def evaluate(
     _check(pairs, classics)
     folder = Path(folder)
     models = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
-    results, cost = run_methods(
-        pairs,
-        folder / "enhanced",
-        models,
-        classics,
-        n_samples=n_samples,
-        seed=seed,
-        device=device,
-        progress_bar=progress_bar,
+    options = {"seed": seed, "device": device, "progress_bar": progress_bar}
+    results, noise, cost = run_methods(
+        pairs, folder / "enhanced", models, classics, n_samples=n_samples, **options
     )
-    return write_report(pairs, results, cost, folder)
+    tables = measure(pairs, results, noise, zero_point=zero_point) | {"cost": cost}
+    if n_injections:
+        for model in models:
+            tables |= find_sources(
+                pairs, results, model, folder, n_injections=n_injections, zero_point=zero_point, **options
+            )
+    names = [model.name for model in models]
+    _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
+    for name, table in tables.items():
+        with atomic_path(folder / f"{name}.ecsv", overwrite=True) as partial:
+            table.write(partial, format="ascii.ecsv", overwrite=True)
+    summary = _summary(pairs, names, n_samples, rejected)
+    html = render_page(
+        "Evaluation of enhanced images", summary, _sections(pairs, results, tables, names), _footer(models)
+    )
+    with atomic_path(folder / "index.html", overwrite=True) as partial:
+        partial.write_text(html, encoding="utf-8")
+    return folder / "index.html"
 
 
 def _check(pairs, classics):
@@ -245,3 +321,316 @@ def _cost(pairs, seconds):
         for method, times in seconds.items()
     ]
     return QTable(rows)
+
+
+def measure(pairs, results, noise, *, zero_point=0.0):
+    """
+    Make all tables that need nothing but images.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images and their references.
+
+    results, noise : dict
+        From `run_methods`.
+
+    zero_point : float, optional
+        The magnitude of unit flux.
+
+    Returns
+    -------
+    tables : dict of `~astropy.table.QTable`
+        The tables by name.
+    """
+    drawn = {name: images for name, images in results.items() if _have_samples(images)}
+    sources = measures.source_rows(pairs, _with_one_sample(results, drawn), zero_point=zero_point)
+    positions = [_positions(sources, pair.name) for pair in pairs]
+    fluxes = measures.flux_rows(pairs, results, positions, zero_point=zero_point)
+    depths = {name: image.meta["DDPMDEP"] for name, image in noise.items()}
+    tables = {
+        "pixels": measures.pixel_rows(pairs, results),
+        "calibration": measures.calibration_rows(pairs, results),
+        "coverage": measures.coverage_rows(pairs, results),
+        "images": measures.image_rows(pairs, results),
+        "spectra": measures.spectrum_rows(pairs, results),
+        "sources": sources,
+        "fluxes": fluxes,
+        "invented": measures.invented_rows(pairs, results),
+        "noise": measures.noise_rows(noise, depths, np.prod(_NOISE_SHAPE)),
+    }
+    if len(sources):
+        tables["structure"] = measures.structure_summary(sources)
+    if len(fluxes):
+        tables["flux_summary"] = measures.flux_summary(fluxes)
+        for name, images in drawn.items():
+            features = measures.flux_features(pairs, images, fluxes)
+            tables[f"honesty_{name}"] = calibration_tests(*features)
+    return tables
+
+
+def _have_samples(images):
+    return all(getattr(image, "samples", None) is not None for image in images)
+
+
+def _with_one_sample(results, drawn):
+    """Add the first sample of each model as a method of its own."""
+    return results | {
+        f"{name} sample": [CCDData(image.samples[0], unit=image.unit) for image in images]
+        for name, images in drawn.items()
+    }
+
+
+def _positions(sources, name):
+    if not len(sources):
+        return np.empty((0, 2))
+    pick = (sources["pair"] == name) & (sources["method"] == "input")
+    return np.transpose([sources["x"][pick].value, sources["y"][pick].value])
+
+
+def find_sources(
+    pairs, results, model, folder, *, n_injections, seed, zero_point, device=None, progress_bar=False
+):
+    """
+    Inject point sources into noise like that of the images and look for them.
+
+    Parameters
+    ----------
+    pairs : list of `Pair`
+        The images.
+
+    results : dict
+        From `run_methods`.
+
+    model : `~astro_ddpm.zoo.Model`
+        The model.
+
+    folder : `~pathlib.Path`
+        Where the tables of an earlier run may lie.
+
+    n_injections, seed, zero_point, device, progress_bar
+        As for `evaluate`.
+
+    Returns
+    -------
+    tables : dict of `~astropy.table.QTable`
+        ``detection_limits_...``, ``detection_curve_...``, ``reliability_...`` with the name of the model.
+    """
+    sky = float(np.median([measures.Pixels.of(pair).sky for pair in pairs]))
+    widths = [image.meta.get("DDPMPSF", np.nan) for image in results[model.name]]
+    fwhm = float(np.nanmedian(widths)) if np.isfinite(widths).any() else 4.0
+    depth = float(np.median([pair.depth for pair in pairs]))
+    wanted = {"model_sha256": model.sha256, "seed": seed, "n_injections": n_injections}
+    wanted |= {"sky_noise": sky, "psf_fwhm": fwhm, "depth": depth, "zero_point": zero_point}
+    names = [f"{kind}_{model.name}" for kind in ("detection_curve", "detection_limits", "reliability")]
+    kept = {name: _read_table(folder / f"{name}.ecsv") for name in names}
+    kept = {name: table for name, table in kept.items() if table is not None}
+    if kept and all(_same(table.meta, wanted) for table in kept.values()):
+        return kept
+    noise = noise_image(_NOISE_SHAPE, sky * pairs[0].image.unit, seed=seed)
+
+    def run(image, seed):
+        return enhance(image, model=model, n_samples=8, seed=seed, depth=depth, device=device)
+
+    found = detection_curve(
+        noise,
+        model=run,
+        psf=fwhm,
+        zero_point=zero_point,
+        n_injections=n_injections,
+        seed=seed,
+        progress_bar=progress_bar,
+    )
+    tables = dict(zip(names, (found.curve, found.limits, found.reliability), strict=True))
+    tables = {name: table for name, table in tables.items() if table is not None}
+    for table in tables.values():
+        table.meta.update(wanted)
+    return tables
+
+
+def _read_table(path):
+    return QTable.read(path, format="ascii.ecsv") if path.is_file() else None
+
+
+def _same(meta, wanted):
+    return all(meta.get(key) == value for key, value in wanted.items())
+
+
+def _describe(tables, models, options):
+    """Add captions, versions and options to the metadata of tables."""
+    shas = {model.name: model.sha256 for model in models}
+    for name, table in tables.items():
+        kind = next((key for key in _CAPTIONS if name.startswith(key)), name)
+        table.meta |= {"version": astro_ddpm.__version__, "models": shas, "options": options}
+        table.meta["caption"] = _CAPTIONS.get(kind, "")
+        for column in table.colnames:
+            text = table[column].info.description or _COLUMNS.get(column)
+            table[column].info.description = text
+
+
+def _summary(pairs, names, n_samples, rejected):
+    depth = np.median([pair.depth for pair in pairs])
+    left_out = f" {len(rejected)} more differ by more than noise and were left out." if rejected else ""
+    return (
+        f"{len(pairs)} images, whose references have a noise of {depth:.2f} times theirs (median), enhanced "
+        f"by {', '.join(names)} with {n_samples} samples where a model draws them.{left_out} Unless said "
+        "otherwise, numbers are in units of the noise of the input."
+    )
+
+
+def _footer(models):
+    hashes = "; ".join(f"{model.name} sha256 {model.sha256}" for model in models)
+    return f"astro_ddpm {astro_ddpm.__version__}; {hashes}"
+
+
+def _sections(pairs, results, tables, names):
+    """Answer the three questions, and then show how it compares and what went worst."""
+    shown = [*names, *(name for name in ("bm3d", "nlm") if name in results)][:3]
+    worst = _worst(tables["images"], pairs, names)
+    sections = [
+        _flux_section(tables, names),
+        _error_section(tables, names),
+        _invention_section(tables, names),
+    ]
+    comparison = [tables[name] for name in ("pixels", "structure", "cost") if name in tables]
+    means = _mean_by_method(tables["images"])
+    pictures = [
+        (figures.plot_excess(tables["pixels"]), "Noise left over by each method, in bins of brightness."),
+        (
+            figures.plot_spectra(tables["spectra"]),
+            _SPECTRA,
+        ),
+    ]
+    sections.append(Section("How does it compare?", [], [means, *comparison], pictures))
+    first = range(min(4, len(pairs)))
+    panels = [
+        (figures.plot_panels(pairs, results, first, shown), "The first pairs of the list."),
+        (figures.plot_panels(pairs, results, worst, shown), "The pairs with the largest errors."),
+    ]
+    sections.append(Section("What does it look like, and where does it fail?", [], [], panels))
+    return sections
+
+
+def _worst(images, pairs, names, number=4):
+    """Return the numbers of the pairs with the largest error by any of the models."""
+    errors = np.max([np.asarray(images["rmse"][images["method"] == name], float) for name in names], axis=0)
+    return np.argsort(-errors)[: min(number, len(pairs))]
+
+
+def _mean_by_method(images):
+    methods = list(dict.fromkeys(images["method"]))
+    table = QTable({"method": methods})
+    for name in ("psnr", "ssim", "mae", "mse", "spectral_mse"):
+        table[name] = [np.nanmedian(np.asarray(images[name][images["method"] == m], float)) for m in methods]
+    table.meta["caption"] = f"{_CAPTIONS['images']} Medians over the pairs."
+    return table
+
+
+def _excess_by_bin(pixels):
+    """Return the noise left over with one row per method and one column per bin."""
+    methods = list(dict.fromkeys(pixels["method"]))
+    table = QTable({"method": methods})
+    for name in measures.BINS:
+        table[name] = np.asarray(pixels["excess"][pixels["bin"] == name], float)
+    table.meta["caption"] = (
+        "Noise left over, in units of that of the input, in bins of the brightness of the reference in units "
+        "of the noise of the sky: below 1, 1 to 5, 5 to 30, above 30."
+    )
+    return table
+
+
+def _scatter_of(structure):
+    """Return the scatter of sizes and shapes alone."""
+    table = QTable({name: structure[name] for name in ("method", "n")})
+    for name in measures.STRUCTURE:
+        table[name] = structure[f"{name}_scatter"]
+    table.meta["caption"] = "Scatter of sizes and shapes of sources round those of the references."
+    return table
+
+
+def _flux_section(tables, names):
+    title = "Are the fluxes right?"
+    if "flux_summary" not in tables:
+        return Section(title, [(None, "The references show no source that could tell.")], [], [])
+    summary, verdicts = tables["flux_summary"], []
+    for name in names:
+        for row in summary[summary["method"] == name]:
+            bias, error = float(row["bias"]), float(row["bias_err"])
+            text = (
+                f"{name}, within {row['radius']:g} pixels: biased by {bias:+.2f} ± {error:.2f} of the error of "
+                f"the input; the scatter is {row['scatter_ratio']:.2f} of the input's ({row['n']} sources)."
+            )
+            verdicts.append((abs(bias) < max(0.1, 2 * error), text))
+    methods = ["input", *names]
+    figure = figures.plot_pulls(tables["fluxes"], methods)
+    return Section(title, verdicts, [summary], [(figure, _PULLS)])
+
+
+def _error_section(tables, names):
+    calibration, verdicts = tables["calibration"], []
+    for name in names:
+        rows = calibration[(calibration["method"] == name) & (calibration["n"] > 0)]
+        for level, tolerance in ((68, 0.02), (95, 0.01)):
+            covered = np.asarray(rows[f"coverage_{level}"], float)
+            good = bool(np.all(np.abs(covered - level / 100) <= tolerance))
+            text = (
+                f"{name}: the {level} % intervals contain {100 * covered.min():.1f} to "
+                f"{100 * covered.max():.1f} % of the reference pixels, depending on brightness "
+                f"(yes if within {100 * tolerance:g} points)."
+            )
+            verdicts.append((good, text))
+        if "flux_summary" in tables:
+            for row in tables["flux_summary"][tables["flux_summary"]["method"] == name]:
+                pull, error = float(row["pull"]), float(row["pull_err"])
+                text = (
+                    f"{name}: pulls of fluxes within {row['radius']:g} pixels have a width of {pull:.2f} ± "
+                    f"{error:.2f} (yes if 0.85 to 1.15)."
+                )
+                verdicts.append((0.85 <= pull <= 1.15, text))
+    shown = [calibration] + [tables[f"honesty_{name}"] for name in names if f"honesty_{name}" in tables]
+    curves, ranks = tables["coverage"], calibration
+    pictures = [
+        (figures.plot_coverage(_of(curves, names)), "Coverage of intervals of pixels."),
+        (figures.plot_ranks(_of(ranks, names)), "Rank histograms of pixels, relative to flat ones."),
+    ]
+    return Section("Are the errors right?", verdicts, shown, pictures)
+
+
+def _invention_section(tables, names):
+    verdicts, pictures = [], []
+    for name in names:
+        row = tables["invented"][tables["invented"]["method"] == name][0]
+        text = (
+            f"{name}: of {row['sources']} sources in its images {row['invented']} are not in the references; "
+            f"of {row['references']} in the references it misses {row['missed']}."
+        )
+        verdicts.append((bool(row["invented"] == 0), text))
+        row = tables["noise"][tables["noise"]["method"] == name][0]
+        text = (
+            f"{name}: {row['sources']} sources in {np.prod(_NOISE_SHAPE)} pixels of pure noise, a rate of "
+            f"{row['rate_low']:.0f} to {row['rate_high']:.0f} per million pixels (95 %)."
+        )
+        verdicts.append((bool(row["sources"] == 0), text))
+    limits = {
+        name: tables[f"detection_limits_{name}"] for name in names if f"detection_limits_{name}" in tables
+    }
+    for name, table in limits.items():
+        for row in table[1:]:
+            gain, error = (float(getattr(row[key], "value", row[key])) for key in ("gain", "gain_err"))
+            text = (
+                f"{name}, {row['method']}: point sources in noise are found {gain:+.2f} ± {error:.2f} mag "
+                "fainter than by a matched filter on the input, at the same completeness and purity."
+            )
+            verdicts.append((None, text))
+    if limits:
+        curves = {name: tables[f"detection_curve_{name}"] for name in limits}
+        pictures.append((figures.plot_completeness(curves), _CAPTIONS["detection_curve"]))
+    diagrams = {name: tables[f"reliability_{name}"] for name in names if f"reliability_{name}" in tables}
+    if diagrams:
+        pictures.append((figures.plot_reliability(diagrams), _CAPTIONS["reliability"]))
+    shown = [tables["invented"], tables["noise"], *limits.values()]
+    return Section("Does it invent or lose sources?", verdicts, shown, pictures)
+
+
+def _of(table, names):
+    return table[np.isin(table["method"], names)]
