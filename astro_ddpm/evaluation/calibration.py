@@ -193,7 +193,7 @@ def binomial_band(
     >>> fraction, _ = coverage(samples, truth, levels)
     >>> low, high = binomial_band(levels, truth.size)
     >>> print(low.round(2), bool(np.all((low <= fraction) & (fraction <= high))))
-    [0.08 0.18 0.27 0.37 0.47 0.57 0.67 0.77 0.88] True
+    [0.08 0.18 0.27 0.37 0.47 0.57 0.67 0.78 0.88] True
     """
     from scipy.stats import binom
 

@@ -148,15 +148,14 @@ def tarp(
     algorithm 2, with distances in units of the standard deviation of each feature in all samples and
     truths. The rank :math:`R` of the distance of the truth among those of the :math:`m` samples takes the
     values 0 to :math:`m` with equal probability if the samples are honest. A truth lies within the ball of
-    the level :math:`c` if :math:`R + U < (m + 1) c` with :math:`U` uniform in [0, 1), which makes ``fraction``
-    exact for any number of samples.
+    the level :math:`c` if :math:`R + U < (m + 1) c` with :math:`U` uniform in [0, 1), which has the
+    probability :math:`c` for any number of samples.
 
-    Too narrow samples make the curve of ``fraction`` against ``levels`` S-shaped where points are far from
-    the samples, which crosses the diagonal: there the ball is a half-space. ``p_value`` is therefore not
-    that of the largest distance of the curve from the diagonal, as in a Kolmogorov-Smirnov test, but of the
-    first four components of the chi-square of the ranks (Neyman 1937, *Smooth test for goodness of fit*;
-    Jolliffe & Primo 2008, *Evaluating Rank Histograms Using Decompositions of the Chi-Square Test
-    Statistic*), which see slopes and U-shapes best.
+    Seen from a point far from the samples a ball is a half-space, and samples that are too narrow make the
+    curve of ``fraction`` against ``levels`` an S that crosses the diagonal. A Kolmogorov-Smirnov test, by the
+    largest distance from the diagonal, hardly sees it. ``p_value`` is therefore that of the first four
+    components of the chi-square of the ranks: slope, U-shape and the next two (Jolliffe & Primo 2008,
+    *Evaluating Rank Histograms Using Decompositions of the Chi-Square Test Statistic*).
 
     Examples
     --------
@@ -166,7 +165,7 @@ def tarp(
     >>> samples, truth = rng.standard_normal((16, 1000, 3)), rng.standard_normal((1000, 3))
     >>> fraction, p_value = tarp(samples, truth)
     >>> print(fraction.round(2), p_value > 0.01)
-    [0.68 0.95] True
+    [0.7  0.95] True
     >>> fraction, p_value = tarp(0.8 * samples, truth)
     >>> print(p_value < 0.01)
     True
@@ -224,10 +223,8 @@ def tarp_ranks(samples, truth, references=None, *, seed=0):
         return np.zeros(0, int)
     center, scale = pool.mean(axis=(0, 1)), pool.std(axis=(0, 1))
     scale[scale == 0] = 1
-    if references is None:
-        points = center + scale * rng.standard_normal(pool.shape[1:])
-    else:
-        points = references[valid]
+    drawn = center + scale * rng.standard_normal(pool.shape[1:])
+    points = drawn if references is None else references[valid]
     distance = np.linalg.norm((pool - points) / scale, axis=-1)
     return _ranks(distance[1:], distance[0], None, rng)[0]
 
