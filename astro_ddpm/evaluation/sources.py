@@ -123,9 +123,9 @@ def recovered_photometry(
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
 
     scene : bool, optional
-        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on its
-        data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure of the
-        depth of the samples: quantities are the means over the samples. See Notes.
+        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on
+        its data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure
+        of the depth of the samples: quantities are the means over the samples. See Notes.
 
     Returns
     -------
@@ -134,18 +134,20 @@ def recovered_photometry(
 
         * ``label``, ``x``, ``y``, ``area``, ``kron_semimajor``, ``kron_semiminor``, and
           ``sky_centroid`` if there is a celestial WCS: the source in the reference.
-        * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the latter.
+        * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the
+          latter.
         * ``half_light_radius``, ``ellipticity``, ``orientation``, ``concentration``, ``asymmetry``, ``gini``,
-          ``m20``: size and shape (`astro_ddpm.evaluation.morphology` has the definitions), and
-          ``position_angle`` on the sky if there is a celestial WCS.
-        * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of the
-          Kron aperture, and ``profile_radius``; both of shape ``(n_sources, 8)``.
+          ``m20``: size and shape, see Notes.
+        * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of
+          the Kron aperture, shape ``(n_sources, 8)``.
+        * ``profile_radius``, of the same shape, and ``position_angle``, the orientation on the sky, if there
+          is a celestial WCS.
 
-        Every quantity of the last three groups but ``position_angle`` has companions: ``_err``, its error;
-        ``_reference`` and ``_reference_err``, the same in the reference; ``_difference``, image minus reference;
-        ``_pull``, the difference divided by its error. What cannot be measured is NaN; columns for which there
-        is no error at all are missing. The metadata name the versions of the software, the model and its
-        checksum, the depth, and the options.
+        The quantities of the second to fourth groups have companions: ``_err``, the error; ``_reference`` and
+        ``_reference_err``, the same in the reference; ``_difference``, image minus reference; ``_pull``, the
+        difference divided by its error. What cannot be measured is NaN; columns of errors of which nothing is
+        known are missing. The metadata name the versions of the software, the model and its checksum, the
+        depth, and the options.
 
     Raises
     ------
@@ -153,8 +155,8 @@ def recovered_photometry(
         If ``image`` or ``reference`` is no `~astropy.nddata.CCDData`.
 
     ValueError
-        If shapes do not match, there is no source in the reference, or ``scene`` and samples are given
-        without uncertainty (or ``scene=False`` without samples).
+        If shapes do not match, there is no source in the reference, ``scene=True`` meets samples without
+        uncertainty, or ``scene=False`` an image without samples.
 
     `~astropy.units.UnitConversionError`
         If units do not fit.
@@ -166,32 +168,42 @@ def recovered_photometry(
 
     Notes
     -----
-    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is measured
-    on each of them. A sample is an exposure of finite depth, so this is the error of a prediction of what such an
-    exposure would show. With ``scene=True`` its noise is taken out of the errors of fluxes, magnitudes and profiles, which are
-    sums, as `aperture_photometry` describes. Sizes and shapes are not sums: their errors
-    contain the noise of the exposure, and are upper limits for the scene.
+    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is
+    measured on each of them. A sample is an exposure of finite depth, so this is the error of a prediction
+    of what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the
+    errors of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. Sizes and shapes
+    are no sums: their errors contain the noise of the exposure, and are upper limits for the scene.
 
     Without samples, errors of sums come from the uncertainty, **without covariance between pixels**, and
-    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For an
-    exposure that is right; for an enhanced image without samples it is too small.
+    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For
+    an exposure with independent noise that is right; for an enhanced image without samples it is too small.
 
     **Pulls.** The error of a difference is that of the image and of the reference in quadrature,
-    :math:`(q - q_\mathrm{ref}) / \sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}`. With ``scene=False`` the noise of the
-    exposure is in the samples already, and the pull is :math:`(q - q_\mathrm{ref}) / \sigma`: the reference
-    should then have the depth of the samples (``depth`` of `~astro_ddpm.enhance`). Since
-    the standard deviation of :math:`n` samples is itself uncertain and their mean has an error, pulls
-    of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16.
+
+    .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
+
+    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
+    :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth``
+    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
+    has an error, so pulls of a perfect posterior have a standard deviation of about
+    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of
-    a smooth one, whatever the scene: the mean of the posterior lacks the clumps that samples have. Compare a real deep image with ``scene=False``,
-    samples with an exposure; a simulation's truth with ``scene=True``. The asymmetry's expected part of
-    independent noise is subtracted, if ``scene=True`` and the image is an exposure.
+    a smooth one, and the mean of the posterior lacks the detail that its samples have. So compare like with
+    like: an exposure of the depth of the samples with ``scene=False``, the truth of a simulation with
+    ``scene=True``. If the latter, the part of independent noise in the asymmetry of an exposure is
+    subtracted, as far as it is known.
+
+    **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid
+    (Bertin and Arnouts 1996), negative pixels included. Concentration: :math:`5 \log_{10} (r_{80} / r_{20})`
+    (Bershady, Jangren and Conselice 2000), of the flux in the Kron aperture. Asymmetry: Conselice (2003), in
+    the Kron aperture about the point for which that of the reference is least. Gini and M20: Lotz, Primack
+    and Madau (2004), in the segment. None is corrected for the PSF.
 
     **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of
     other sources are replaced by those on the opposite side of the centroid, as
-    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, from the asymmetry they are
-    left out together with their opposites.
+    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
+    are left out together with their opposites.
 
     Examples
     --------
@@ -318,7 +330,7 @@ class _Source:
     @property
     def position(self):
         """The centroid ``(x, y)`` in the image."""
-        return self.center + [self.box[1].start, self.box[0].start]
+        return np.add(self.center, (self.box[1].start, self.box[0].start))
 
     @property
     def edges(self):
