@@ -252,7 +252,7 @@ def concentration(radii: np.ndarray, growth: np.ndarray, total: np.ndarray) -> n
     Returns
     -------
     concentration : ndarray, shape (n,)
-        The index, 2.1 for a uniform disc.
+        The index, 1.5 for a uniform disc.
 
     Notes
     -----

@@ -155,8 +155,8 @@ def recovered_photometry(
         If ``image`` or ``reference`` is no `~astropy.nddata.CCDData`.
 
     ValueError
-        If shapes do not match, there is no source in the reference, ``scene=True`` meets samples without
-        uncertainty, or ``scene=False`` an image without samples.
+        If shapes do not match, there is no source in the reference or none with a Kron aperture,
+        ``scene=True`` meets samples without uncertainty, or ``scene=False`` an image without samples.
 
     `~astropy.units.UnitConversionError`
         If units do not fit.
@@ -207,13 +207,12 @@ def recovered_photometry(
 
     Examples
     --------
-    >>> from astropy.nddata import CCDData
     >>> from astro_ddpm.datasets import make_galaxy_field
     >>> from astro_ddpm.evaluation import recovered_photometry
     >>> field = make_galaxy_field((64, 64), n_galaxies=1, n_stars=0, n_companions=0)
     >>> table = recovered_photometry(field.image, field.deep_exposure(0.1), zero_point=25)
-    >>> len(table), table["kron_flux"].unit, table["magnitude"].unit
-    (1, Unit("adu"), Unit("mag"))
+    >>> table["kron_flux"].unit, table["magnitude"].unit, table["half_light_radius"].unit
+    (Unit("adu"), Unit("mag"), Unit("pix"))
     """
     measured, truth = _Image.unpack(image), _Image.unpack(reference, image.unit)
     if measured.data.shape != truth.data.shape:
@@ -224,24 +223,17 @@ def recovered_photometry(
         raise ValueError(msg)
     check_scene(scene, measured.sigma, measured.samples)
     valid = valid_pixels(mask, truth.data.shape) & measured.valid & truth.valid
-    origin = (
-        "given"
-        if segmentation is not None
-        else f"detected, n_pixels={n_pixels}, " + ("given threshold" if threshold is not None else "2 sigma")
-    )
+    origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
     if segmentation is None:
-        level = _threshold(threshold, truth, valid, image.unit)
-        segmentation = _detect(truth.data, level, n_pixels, ~valid)
+        segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
     sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
     rows = []
     for source in sources:
         cutouts = measured.cut(source), truth.cut(source)
         rows.append(_compare(_Measure(source, cutouts[1].data, zero_point), *cutouts, scene))
-    table = _table(sources, rows, reference.wcs or image.wcs, image.unit)
+    table = _table(sources, rows, image.wcs if reference.wcs is None else reference.wcs, image.unit)
     table.meta.update(provenance(image, measured.sigma, measured.samples))
-    table.meta |= {"scene": scene, "segmentation": origin}
-    if zero_point is not None:
-        table.meta["zero_point"] = zero_point
+    table.meta |= origin | {"scene": bool(scene), "zero_point": zero_point}
     return table
 
 
@@ -378,20 +370,23 @@ def _mirror(weights, valid, center):
 
 
 def _threshold(threshold, truth, valid, unit):
-    """Return the threshold of the detection as an array."""
-    if threshold is not None:
-        values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else threshold
-        return np.broadcast_to(np.asarray(values, float), truth.data.shape)
-    sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
-    return np.broadcast_to(_THRESHOLD * np.where(valid, sigma, 1.0), truth.data.shape)
+    """Return the threshold of the detection for every pixel."""
+    if threshold is None:
+        sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
+        threshold = _THRESHOLD * np.where(valid, sigma, 1.0)
+    values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else np.asarray(threshold, float)
+    if values.shape not in ((), truth.data.shape):
+        msg = f"threshold has shape {values.shape}, image has {truth.data.shape}"
+        raise ValueError(msg)
+    return np.broadcast_to(values, truth.data.shape)
 
 
-def _detect(data, threshold, n_pixels, mask):
+def _detect(truth, valid, threshold, n_pixels):
     """Return the segments of sources, deblended."""
-    data = np.where(mask, 0.0, data)
+    data = np.where(valid, truth.data, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
-        segmentation = detect_sources(data, threshold, n_pixels, mask=mask)
+        segmentation = detect_sources(data, threshold, n_pixels, mask=~valid)
     if segmentation is None:
         msg = "reference has no source above the threshold; lower threshold or n_pixels"
         raise ValueError(msg)
@@ -407,10 +402,12 @@ def _sources(segmentation, data, valid):
     if not np.any(labels[valid] > 0):
         msg = "segmentation has no source on valid pixels"
         raise ValueError(msg)
-    segmentation = SegmentationImage(np.where(valid, labels, 0))
-    catalog = SourceCatalog(data, segmentation, mask=~valid)
-    apertures = dict(zip(segmentation.labels, np.atleast_1d(catalog.kron_aperture), strict=True))
+    catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
+    apertures = dict(zip(catalog.labels, catalog.kron_aperture, strict=True))
     lost = [int(label) for label, aperture in apertures.items() if aperture is None]
+    if len(lost) == len(apertures):
+        msg = "reference has no source with a Kron aperture: is it sky-subtracted and on the same pixels?"
+        raise ValueError(msg)
     if lost:
         warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
     return [_source(labels, valid, label, kron) for label, kron in apertures.items() if kron is not None]
