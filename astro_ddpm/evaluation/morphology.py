@@ -2,9 +2,9 @@
 """
 Sizes and shapes of one source on many images at once.
 
-Images are stacks of shape ``(n, ny, nx)``, cut out round one source, of which every function makes ``n`` numbers
-from the same pixels. That is what a posterior asks for, whose samples must not choose their own apertures. What
-cannot be measured is NaN.
+Images are stacks of shape ``(n, ny, nx)``, cut out round one source, of which every function makes ``n``
+numbers from the same pixels, as the samples of a posterior need it: they must not choose their own apertures.
+What cannot be measured is NaN.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ def ellipse(planes: np.ndarray, segment: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Notes
     -----
-    With the central second moments :math:`\mu_{xx}, \mu_{xy}, \mu_{yy}` about the centroid of each plane, the
-    axes are the roots of :math:`\lambda = (\mu_{xx} + \mu_{yy}) / 2 \pm \sqrt{(\mu_{xx} - \mu_{yy})^2 / 4 +
-    \mu_{xy}^2}` and :math:`\tan 2 \theta = 2 \mu_{xy} / (\mu_{xx} - \mu_{yy})` (Stobie 1980; Bertin and Arnouts
-    1996). Negative pixels count as they are, so that noise of zero mean cancels in the moments.
+    With the second moments :math:`\mu` about the centroid of each plane (Bertin and Arnouts 1996) the squares
+    of the axes are
+
+    .. math:: \frac{\mu_{xx} + \mu_{yy}}{2} \pm \sqrt{\frac{(\mu_{xx} - \mu_{yy})^2}{4} + \mu_{xy}^2}
+
+    and :math:`\tan 2 \theta = 2 \mu_{xy} / (\mu_{xx} - \mu_{yy})`. Negative pixels count as they are, so that
+    noise of zero mean cancels in the moments.
     """
     flux, dx, dy = _centered(planes, segment)
     xx, xy, yy = ((flux * product).sum(axis=-1) for product in (dx * dx, dx * dy, dy * dy))
@@ -101,8 +104,8 @@ def m20(planes: np.ndarray, segment: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    With the moments :math:`M_i = f_i \, ((x_i - x_c)^2 + (y_i - y_c)^2)` about the centroid, which makes their
-    sum least, and the pixels from the brightest down (Lotz et al. 2004, equation 8)
+    With the moments :math:`M_i = f_i \, ((x_i - x_c)^2 + (y_i - y_c)^2)` about the centroid, which makes
+    their sum least, and the pixels from the brightest down (Lotz et al. 2004, equation 8)
 
     .. math:: M_{20} = \log_{10} \frac{\sum_i M_i}{\sum_{\mathrm{all}} M_i}
         \quad \mathrm{while} \quad \sum_i f_i < 0.2 \, f_\mathrm{tot} .
@@ -150,8 +153,9 @@ def asymmetry(
 
     .. math:: A = \frac{\sum |x - x_{180}| - \sum 2 \sigma / \sqrt{\pi}}{\sum |x|} ,
 
-    where the second sum is the expectation of the first for noise alone. It takes the place of a patch of blank
-    sky, whose noise differs from that on the source. Where source and noise mix it takes too much away.
+    where the second sum is the expectation of the first for noise alone. It takes the place of a patch of
+    blank sky, whose noise differs from that on the source. Where a source is asymmetric by about as much as
+    the noise, it takes too much away.
     """
     turned = _turn(planes, center)
     use = use & (_turn(use[np.newaxis].astype(float), center, order=1)[0] > 0.999)
@@ -248,7 +252,7 @@ def concentration(radii: np.ndarray, growth: np.ndarray, total: np.ndarray) -> n
     Returns
     -------
     concentration : ndarray, shape (n,)
-        The index, 2.1 for a uniform disc.
+        The index, 1.5 for a uniform disc.
 
     Notes
     -----
@@ -271,8 +275,8 @@ def _centered(planes, segment):
 
 def _turn(planes, center, order=3):
     """Turn images by 180 degrees about ``(x, y)``; outside of them is zero."""
-    shift = [0, *(2 * c - (n - 1) for c, n in zip(center[::-1], planes.shape[1:], strict=True))]
-    return ndimage.shift(planes[:, ::-1, ::-1].astype(float), shift, order=order)
+    shift = [2 * c - (n - 1) for c, n in zip(center[::-1], planes.shape[1:], strict=True)]
+    return np.stack([ndimage.shift(plane, shift, order=order) for plane in planes[:, ::-1, ::-1]])
 
 
 def _ratio(numerator, denominator):

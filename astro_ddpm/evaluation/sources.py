@@ -123,9 +123,9 @@ def recovered_photometry(
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
 
     scene : bool, optional
-        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on its
-        data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure of the
-        depth of the samples: quantities are the means over the samples. See Notes.
+        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on
+        its data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure
+        of the depth of the samples: quantities are the means over the samples. See Notes.
 
     Returns
     -------
@@ -134,18 +134,20 @@ def recovered_photometry(
 
         * ``label``, ``x``, ``y``, ``area``, ``kron_semimajor``, ``kron_semiminor``, and
           ``sky_centroid`` if there is a celestial WCS: the source in the reference.
-        * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the latter.
+        * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the
+          latter.
         * ``half_light_radius``, ``ellipticity``, ``orientation``, ``concentration``, ``asymmetry``, ``gini``,
-          ``m20``: size and shape (`astro_ddpm.evaluation.morphology` has the definitions), and
-          ``position_angle`` on the sky if there is a celestial WCS.
-        * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of the
-          Kron aperture, and ``profile_radius``; both of shape ``(n_sources, 8)``.
+          ``m20``: size and shape, see Notes.
+        * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of
+          the Kron aperture, shape ``(n_sources, 8)``.
+        * ``profile_radius``, of the same shape, and ``position_angle``, the orientation on the sky, if there
+          is a celestial WCS.
 
-        Every quantity of the last three groups but ``position_angle`` has companions: ``_err``, its error;
-        ``_reference`` and ``_reference_err``, the same in the reference; ``_difference``, image minus reference;
-        ``_pull``, the difference divided by its error. What cannot be measured is NaN; columns for which there
-        is no error at all are missing. The metadata name the versions of the software, the model and its
-        checksum, the depth, and the options.
+        The quantities of the second to fourth groups have companions: ``_err``, the error; ``_reference`` and
+        ``_reference_err``, the same in the reference; ``_difference``, image minus reference; ``_pull``, the
+        difference divided by its error. What cannot be measured is NaN; columns of errors of which nothing is
+        known are missing. The metadata name the versions of the software, the model and its checksum, the
+        depth, and the options.
 
     Raises
     ------
@@ -153,8 +155,8 @@ def recovered_photometry(
         If ``image`` or ``reference`` is no `~astropy.nddata.CCDData`.
 
     ValueError
-        If shapes do not match, there is no source in the reference, or ``scene`` and samples are given
-        without uncertainty (or ``scene=False`` without samples).
+        If shapes do not match, there is no source in the reference or none with a Kron aperture,
+        ``scene=True`` meets samples without uncertainty, or ``scene=False`` an image without samples.
 
     `~astropy.units.UnitConversionError`
         If units do not fit.
@@ -166,42 +168,51 @@ def recovered_photometry(
 
     Notes
     -----
-    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is measured
-    on each of them. A sample is an exposure of finite depth, so this is the error of a prediction of what such an
-    exposure would show. With ``scene=True`` its noise is taken out of the errors of fluxes, magnitudes and profiles, which are
-    sums, as `aperture_photometry` describes. Sizes and shapes are not sums: their errors
-    contain the noise of the exposure, and are upper limits for the scene.
+    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is
+    measured on each of them. A sample is an exposure of finite depth, so this is the error of a prediction
+    of what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the
+    errors of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. Sizes and shapes
+    are no sums: their errors contain the noise of the exposure, and are upper limits for the scene.
 
     Without samples, errors of sums come from the uncertainty, **without covariance between pixels**, and
-    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For an
-    exposure that is right; for an enhanced image without samples it is too small.
+    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For
+    an exposure with independent noise that is right; for an enhanced image without samples it is too small.
 
     **Pulls.** The error of a difference is that of the image and of the reference in quadrature,
-    :math:`(q - q_\mathrm{ref}) / \sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}`. With ``scene=False`` the noise of the
-    exposure is in the samples already, and the pull is :math:`(q - q_\mathrm{ref}) / \sigma`: the reference
-    should then have the depth of the samples (``depth`` of `~astro_ddpm.enhance`). Since
-    the standard deviation of :math:`n` samples is itself uncertain and their mean has an error, pulls
-    of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16.
+
+    .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
+
+    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
+    :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth``
+    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
+    has an error, so pulls of a perfect posterior have a standard deviation of about
+    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of
-    a smooth one, whatever the scene: the mean of the posterior lacks the clumps that samples have. Compare a real deep image with ``scene=False``,
-    samples with an exposure; a simulation's truth with ``scene=True``. The asymmetry's expected part of
-    independent noise is subtracted, if ``scene=True`` and the image is an exposure.
+    a smooth one, and the mean of the posterior lacks the detail that its samples have. So compare like with
+    like: an exposure of the depth of the samples with ``scene=False``, the truth of a simulation with
+    ``scene=True``. If the latter, the part of independent noise in the asymmetry of an exposure is
+    subtracted, as far as it is known.
+
+    **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid
+    (Bertin and Arnouts 1996), negative pixels included. Concentration: :math:`5 \log_{10} (r_{80} / r_{20})`
+    (Bershady, Jangren and Conselice 2000), of the flux in the Kron aperture. Asymmetry: Conselice (2003), in
+    the Kron aperture about the point for which that of the reference is least. Gini and M20: Lotz, Primack
+    and Madau (2004), in the segment. None is corrected for the PSF.
 
     **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of
     other sources are replaced by those on the opposite side of the centroid, as
-    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, from the asymmetry they are
-    left out together with their opposites.
+    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
+    are left out together with their opposites.
 
     Examples
     --------
-    >>> from astropy.nddata import CCDData
     >>> from astro_ddpm.datasets import make_galaxy_field
     >>> from astro_ddpm.evaluation import recovered_photometry
     >>> field = make_galaxy_field((64, 64), n_galaxies=1, n_stars=0, n_companions=0)
     >>> table = recovered_photometry(field.image, field.deep_exposure(0.1), zero_point=25)
-    >>> len(table), table["kron_flux"].unit, table["magnitude"].unit
-    (1, Unit("adu"), Unit("mag"))
+    >>> table["kron_flux"].unit, table["magnitude"].unit, table["half_light_radius"].unit
+    (Unit("adu"), Unit("mag"), Unit("pix"))
     """
     measured, truth = _Image.unpack(image), _Image.unpack(reference, image.unit)
     if measured.data.shape != truth.data.shape:
@@ -212,24 +223,17 @@ def recovered_photometry(
         raise ValueError(msg)
     check_scene(scene, measured.sigma, measured.samples)
     valid = valid_pixels(mask, truth.data.shape) & measured.valid & truth.valid
-    origin = (
-        "given"
-        if segmentation is not None
-        else f"detected, n_pixels={n_pixels}, " + ("given threshold" if threshold is not None else "2 sigma")
-    )
+    origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
     if segmentation is None:
-        level = _threshold(threshold, truth, valid, image.unit)
-        segmentation = _detect(truth.data, level, n_pixels, ~valid)
+        segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
     sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
     rows = []
     for source in sources:
         cutouts = measured.cut(source), truth.cut(source)
         rows.append(_compare(_Measure(source, cutouts[1].data, zero_point), *cutouts, scene))
-    table = _table(sources, rows, reference.wcs or image.wcs, image.unit)
+    table = _table(sources, rows, image.wcs if reference.wcs is None else reference.wcs, image.unit)
     table.meta.update(provenance(image, measured.sigma, measured.samples))
-    table.meta |= {"scene": scene, "segmentation": origin}
-    if zero_point is not None:
-        table.meta["zero_point"] = zero_point
+    table.meta |= origin | {"scene": bool(scene), "zero_point": zero_point}
     return table
 
 
@@ -318,7 +322,7 @@ class _Source:
     @property
     def position(self):
         """The centroid ``(x, y)`` in the image."""
-        return self.center + [self.box[1].start, self.box[0].start]
+        return np.add(self.center, (self.box[1].start, self.box[0].start))
 
     @property
     def edges(self):
@@ -366,20 +370,23 @@ def _mirror(weights, valid, center):
 
 
 def _threshold(threshold, truth, valid, unit):
-    """Return the threshold of the detection as an array."""
-    if threshold is not None:
-        values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else threshold
-        return np.broadcast_to(np.asarray(values, float), truth.data.shape)
-    sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
-    return np.broadcast_to(_THRESHOLD * np.where(valid, sigma, 1.0), truth.data.shape)
+    """Return the threshold of the detection for every pixel."""
+    if threshold is None:
+        sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
+        threshold = _THRESHOLD * np.where(valid, sigma, 1.0)
+    values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else np.asarray(threshold, float)
+    if values.shape not in ((), truth.data.shape):
+        msg = f"threshold has shape {values.shape}, image has {truth.data.shape}"
+        raise ValueError(msg)
+    return np.broadcast_to(values, truth.data.shape)
 
 
-def _detect(data, threshold, n_pixels, mask):
+def _detect(truth, valid, threshold, n_pixels):
     """Return the segments of sources, deblended."""
-    data = np.where(mask, 0.0, data)
+    data = np.where(valid, truth.data, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
-        segmentation = detect_sources(data, threshold, n_pixels, mask=mask)
+        segmentation = detect_sources(data, threshold, n_pixels, mask=~valid)
     if segmentation is None:
         msg = "reference has no source above the threshold; lower threshold or n_pixels"
         raise ValueError(msg)
@@ -395,10 +402,12 @@ def _sources(segmentation, data, valid):
     if not np.any(labels[valid] > 0):
         msg = "segmentation has no source on valid pixels"
         raise ValueError(msg)
-    segmentation = SegmentationImage(np.where(valid, labels, 0))
-    catalog = SourceCatalog(data, segmentation, mask=~valid)
-    apertures = dict(zip(segmentation.labels, np.atleast_1d(catalog.kron_aperture), strict=True))
+    catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
+    apertures = dict(zip(catalog.labels, catalog.kron_aperture, strict=True))
     lost = [int(label) for label, aperture in apertures.items() if aperture is None]
+    if len(lost) == len(apertures):
+        msg = "reference has no source with a Kron aperture: is it sky-subtracted and on the same pixels?"
+        raise ValueError(msg)
     if lost:
         warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
     return [_source(labels, valid, label, kron) for label, kron in apertures.items() if kron is not None]
