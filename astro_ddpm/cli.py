@@ -100,9 +100,9 @@ def _add_evaluate(commands):
     evaluate = commands.add_parser(
         "evaluate",
         help="judge models on images whose deep counterpart is known",
-        description="Enhance images whose deep counterpart is known and write tables, figures and a page that "
-        "says whether fluxes and errors are right and whether anything is invented. A run that was interrupted "
-        "goes on from there.",
+        description="Enhance images whose deep counterpart is known and write tables, figures and a page "
+        "that says whether fluxes and errors are right and whether anything is invented. A run that was "
+        "interrupted goes on from there.",
     )
     data = evaluate.add_mutually_exclusive_group(required=True)
     data.add_argument(

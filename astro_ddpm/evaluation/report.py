@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
+from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
+from astropy.utils.exceptions import AstropyUserWarning
 
 import astro_ddpm
 from astro_ddpm import zoo
@@ -59,8 +62,8 @@ _PULLS = (
     "pixels and is too small for an enhanced image."
 )
 _SPECTRA = (
-    "Structure of arcsinh(image / noise of the sky) by spatial frequency; dotted: the samples, which have the "
-    "noise of an exposure."
+    "Structure of arcsinh(image / noise of the sky) by spatial frequency; dotted: the samples, which have "
+    "the noise of an exposure."
 )
 _COLUMNS = {
     "method": "Method",
@@ -265,13 +268,10 @@ def _enhance(image, path, options):
 
 
 def _kept(path, image, options):
-    if not path.is_file():
+    """Return the image in a file, or None if it is not intact or not what would be computed."""
+    if not _is_intact(path):
         return None
-    try:
-        enhanced = EnhancedCCDData.read(path, format="fits")
-    except (OSError, ValueError, KeyError) as error:
-        log.info("%s is done again: %s", path, error)
-        return None
+    enhanced = EnhancedCCDData.read(path, format="fits")
     draws = options["model"].kind != "raunet"
     wanted = {
         "DDPMSHA": options["model"].sha256,
@@ -282,6 +282,21 @@ def _kept(path, image, options):
     }
     same = all(enhanced.meta.get(key) == value for key, value in wanted.items())
     return enhanced if same and "EVALTIME" in enhanced.meta else None
+
+
+def _is_intact(path):
+    """Whether a FITS file can be read to its end."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("error", AstropyUserWarning)
+        try:
+            with fits.open(stream) as hdus:
+                hdus.verify("exception")
+        except (OSError, ValueError, AstropyUserWarning) as error:
+            log.info("%s is done again: %s", path, error)
+            return False
+    return True
 
 
 def _checksum(image):
@@ -557,8 +572,8 @@ def _flux_section(tables, names):
         for row in summary[summary["method"] == name]:
             bias, error = float(row["bias"]), float(row["bias_err"])
             text = (
-                f"{name}, within {row['radius']:g} pixels: biased by {bias:+.2f} ± {error:.2f} of the error of "
-                f"the input; the scatter is {row['scatter_ratio']:.2f} of the input's ({row['n']} sources)."
+                f"{name}, {row['n']} sources within {row['radius']:g} pixels: biased by {bias:+.2f} ± "
+                f"{error:.2f} of the error of the input; the scatter is {row['scatter_ratio']:.2f} of its."
             )
             verdicts.append((abs(bias) < max(0.1, 2 * error), text))
     methods = ["input", *names]
