@@ -363,14 +363,14 @@ def read_image(path, ext=None):
         The file; it may be compressed.
 
     ext : int or str, optional
-        The number or the name of the extension; the first that holds an image by default. Blanks and
-        case do not matter.
+        The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
+        default. Blanks and case do not matter.
 
     Returns
     -------
     ccd : `~astropy.nddata.CCDData`
         The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header
-        are added to those of an extension.
+        are added to those of an extension, and what says how the image lay in its file is left out.
 
     Raises
     ------
@@ -392,6 +392,8 @@ def read_image(path, ext=None):
         ccd = CCDData.read(path, hdu=index, unit=unit)
     if index:
         ccd.meta.extend(primary, strip=True, unique=True)
+    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
+        ccd.meta.remove(keyword, ignore_missing=True, remove_all=True)
     return ccd
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 
-from .. import provenance
-from ..enhance import enhance
-from ..nddata import _std_unit
-from ..noise import estimate_sky_sigma, sigma_from_gain, sigma_from_uncertainty
-from ..utils import warn_user
+from astro_ddpm import provenance
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import _std_unit
+from astro_ddpm.noise import estimate_sky_sigma, sigma_from_gain, sigma_from_uncertainty
+from astro_ddpm.utils import warn_user
 
 __all__ = ["enhance_ccd"]
 
@@ -218,8 +218,8 @@ def _repair(ccd, gain):
     measured = estimate_sky_sigma(ccd.data, ccd.mask) / np.median(sigma[np.isfinite(sigma)])
     if abs(np.log(measured / gain)) > max(abs(np.log(measured)), np.log(1.25)):
         msg = (
-            f"{story}. The noise of its sky is {measured:.2f} times the uncertainty, not {gain:.2f} times, so "
-            "the data seem not to be multiplied by the gain; correct the unit of one of them"
+            f"{story}. The noise of its sky is {measured:.2f} times the uncertainty, not {gain:.2f} times: the "
+            "data seem not to be multiplied by the gain; correct the unit of one of them"
         )
         raise u.UnitConversionError(msg)
     warn_user(f"{story}: the uncertainty is multiplied by the gain, {gain:g} electron / adu")
