@@ -218,7 +218,7 @@ def _repair(ccd, gain):
     measured = estimate_sky_sigma(ccd.data, ccd.mask) / np.median(sigma[np.isfinite(sigma)])
     if abs(np.log(measured / gain)) > max(abs(np.log(measured)), np.log(1.25)):
         msg = (
-            f"{story}. The noise of its sky is {measured:.2f} times the uncertainty, not {gain:.2f} times: the "
+            f"{story}. The noise of its sky is {measured:.2f} times the uncertainty, not {gain:.2f}: the "
             "data seem not to be multiplied by the gain; correct the unit of one of them"
         )
         raise u.UnitConversionError(msg)
