@@ -68,10 +68,14 @@ def _add_enhance(commands):
     enhance.add_argument("-o", "--output", required=True, metavar="OUT.fits", help="file to write")
     enhance.add_argument("--ext", help="extension of the image, number or name (the first image)")
     noise = enhance.add_mutually_exclusive_group()
-    noise.add_argument("--stddev", metavar="FILE", help="image of the noise, one sigma")
-    noise.add_argument("--variance", metavar="FILE", help="image of the variance")
-    noise.add_argument("--weight", metavar="FILE", help="image of the inverse variance")
-    enhance.add_argument("--mask", metavar="FILE", help="image that is not zero at bad pixels")
+    plane = "FILE[EXT]"
+    noise.add_argument(
+        "--stddev", metavar=plane, help="image of the noise, one sigma; [EXT] in the same file"
+    )
+    noise.add_argument("--variance", metavar=plane, help="image of the variance")
+    noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
+    enhance.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
+    enhance.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
     enhance.add_argument("--background", help="sky to subtract meanwhile: 'photutils' or a number (none)")
     enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
     enhance.add_argument("--depth", type=float, help="noise of the samples / noise of the image")
@@ -156,7 +160,7 @@ def enhance_command(args):
     from .pipeline import enhance_file
 
     start = time.perf_counter()
-    planes = {name: getattr(args, name) for name in ("stddev", "variance", "weight", "mask")}
+    planes = {name: getattr(args, name) for name in ("stddev", "variance", "weight", "mask", "ignore_bits")}
     enhanced = enhance_file(
         args.input,
         args.output,

@@ -7,12 +7,14 @@ import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from astropy import units as u
 from astropy.io import fits, registry
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
+from . import provenance
 from .noise import sigma_from_uncertainty
 from .utils import atomic_path, warn_user
 
@@ -26,7 +28,7 @@ class EnhancedCCDData(CCDData):
     A `~astropy.nddata.CCDData` whose ``data`` is the posterior mean of the noise-free scene and whose
     ``uncertainty`` is the posterior's standard deviation. Slicing slices the samples, arithmetic with
     numbers, arrays and images without uncertainty acts on them, and FITS files keep them in an
-    extension ``SAMPLES``.
+    extension ``SAMPLES``. Anything else that changes the data drops them, with a warning.
 
     Parameters
     ----------
@@ -58,7 +60,14 @@ class EnhancedCCDData(CCDData):
         Each is what one exposure of the depth asked for might show, noise included. The spread of a
         flux, size or shape measured on all of them is the error of that measurement, with all
         covariances between pixels.
+
+        If the data are no longer those that the samples were set for, because a function such as
+        `ccdproc.combine` has replaced them or written into them, the samples are dropped with a
+        warning.
         """
+        if self._samples is not None and _checksum(self.data) != self._samples_belong_to:
+            warn_user("samples are dropped: the data were changed after the samples had been set")
+            self._samples = None
         return self._samples
 
     @samples.setter
@@ -68,6 +77,7 @@ class EnhancedCCDData(CCDData):
             if values.ndim == 0 or values.shape[1:] != self.shape:
                 msg = f"samples must be of shape (n, *{self.shape}), not {values.shape}"
                 raise ValueError(msg)
+            self._samples_belong_to = _checksum(self.data)
         self._samples = values
 
     def quantile(self, q):
@@ -172,6 +182,7 @@ class EnhancedCCDData(CCDData):
             Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any.
         """
         hdus = super().to_hdu(*args, **kwargs)
+        _put_wcsaxes_first(hdus[0].header)
         if hdu_flags and isinstance(self.flags, np.ndarray):
             flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
             hdus.append(fits.ImageHDU(flags, name=hdu_flags))
@@ -181,9 +192,74 @@ class EnhancedCCDData(CCDData):
                 hdus[-1].header["BUNIT"] = self.unit.to_string()
         return hdus
 
+    def to_table(self):
+        """
+        Make a table with one row per pixel.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            The pixels row by row, so that a column reshaped to the shape of the image is an image again:
+
+            * ``x``, ``y``: column and row; pixel centers are integers, from 0.
+            * ``sky_center``: the position on the sky, if there is a celestial WCS.
+            * ``data`` and ``uncertainty`` (the standard deviation), in the unit of the image.
+            * ``mask``: whether the pixel is masked.
+            * ``samples``: all draws for the pixel, shape (n,), in the unit of the image.
+
+            What the image does not have is left out. The metadata say what the enhancement was.
+
+        Raises
+        ------
+        ValueError
+            If the image is not two-dimensional.
+
+        Examples
+        --------
+        >>> from astro_ddpm import enhance
+        >>> from astro_ddpm.datasets import make_galaxy_field
+        >>> field = make_galaxy_field(shape=(48, 32), n_galaxies=1, n_stars=1)
+        >>> table = enhance(field.image, model="raunet").to_table()
+        >>> len(table), table.colnames
+        (1536, ['x', 'y', 'sky_center', 'data', 'uncertainty', 'mask'])
+        """
+        from astropy.coordinates import SkyCoord
+        from astropy.table import QTable
+
+        if self.data.ndim != 2:
+            msg = f"to_table needs a two-dimensional image, not one of shape {self.shape}"
+            raise ValueError(msg)
+        y, x = (index.ravel() for index in np.indices(self.shape))
+        table = QTable({"x": x * u.pix, "y": y * u.pix}, meta=provenance.read(self.meta))
+        sky = None if self.wcs is None else self.wcs.pixel_to_world(x, y)
+        if isinstance(sky, SkyCoord):
+            table["sky_center"] = sky
+        table["data"] = self.data.ravel() << self.unit
+        if self.uncertainty is not None:
+            sigma = _std_in_unit(self.uncertainty, self.unit, self.shape)
+            table["uncertainty"] = sigma.ravel() << self.unit
+        if self.mask is not None:
+            table["mask"] = np.broadcast_to(self.mask, self.shape).ravel()
+        if self.samples is not None:
+            table["samples"] = self.samples.reshape(len(self.samples), -1).T << self.unit
+        return table
+
+
+def _checksum(data):
+    """Tell whether data have changed, apart from their precision."""
+    return crc32(np.ascontiguousarray(data, np.float32))
+
 
 def _unit(image):
     return u.dimensionless_unscaled if image.unit is None else image.unit
+
+
+def _put_wcsaxes_first(header):
+    """Move WCSAXES before the other keywords of the WCS, as the FITS standard wants it."""
+    if "WCSAXES" in header:
+        card = header.cards["WCSAXES"]
+        del header["WCSAXES"]
+        header.insert(f"NAXIS{header['NAXIS']}", card, after=True)
 
 
 def _native(array):
@@ -197,6 +273,8 @@ def _read_enhanced(filename, **kwargs):
         kwargs["unit"] = u.dimensionless_unscaled
     ccd = CCDData.read(filename, format="fits", **kwargs)
     image = EnhancedCCDData(_native(ccd.data), **_attributes(ccd))
+    if ccd.psf is not None:
+        image.psf = _native(ccd.psf)
     if ccd.uncertainty is not None:
         image.uncertainty = type(ccd.uncertainty)(_native(ccd.uncertainty.array))
     with fits.open(filename) as hdus:
@@ -207,10 +285,10 @@ def _read_enhanced(filename, **kwargs):
     return image
 
 
-def _write_enhanced(image, filename, *, overwrite=False, hdu_samples="SAMPLES", **kwargs):
+def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):
     """Write every plane; the file appears when it is complete."""
     with atomic_path(filename, overwrite=overwrite) as partial:
-        image.to_hdu(hdu_samples=hdu_samples, **kwargs).writeto(partial)
+        image.to_hdu(**kwargs).writeto(partial, output_verify=output_verify, checksum=checksum)
 
 
 def _attributes(ccd):
@@ -233,7 +311,8 @@ def find_image(hdus, ext=None):
         An open file.
 
     ext : int or str, optional
-        Its number or name; blanks and case do not matter. The first image by default.
+        Its number or name, or ``"NAME,VERSION"`` where several have the same name; blanks and case do not
+        matter. The first image by default.
 
     Returns
     -------
@@ -251,12 +330,14 @@ def find_image(hdus, ext=None):
                 return index
         msg = f"{hdus.filename()} holds no image"
         raise ValueError(msg)
-    wanted = str(ext).strip()
+    wanted = "".join(str(ext).upper().split())
     names = [hdu.name.strip().upper() for hdu in hdus]
+    versions = [f"{name},{hdu.ver}" for name, hdu in zip(names, hdus, strict=True)]
     if wanted.lstrip("-").isdigit() and 0 <= int(wanted) < len(hdus):
         return int(wanted)
-    if wanted.upper() in names:
-        return names.index(wanted.upper())
+    for keys in (names, versions):
+        if wanted in keys:
+            return keys.index(wanted)
     msg = f"ext {ext!r} is not in {hdus.filename()}, which has 0 to {len(hdus) - 1} named {names}"
     raise ValueError(msg)
 
@@ -282,14 +363,14 @@ def read_image(path, ext=None):
         The file; it may be compressed.
 
     ext : int or str, optional
-        The number or the name of the extension; the first that holds an image by default. Blanks and
-        case do not matter.
+        The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
+        default. Blanks and case do not matter.
 
     Returns
     -------
     ccd : `~astropy.nddata.CCDData`
         The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header
-        are added to those of an extension.
+        are added to those of an extension, and what says how the image lay in its file is left out.
 
     Raises
     ------
@@ -311,6 +392,8 @@ def read_image(path, ext=None):
         ccd = CCDData.read(path, hdu=index, unit=unit)
     if index:
         ccd.meta.extend(primary, strip=True, unique=True)
+    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
+        ccd.meta.remove(keyword, ignore_missing=True, remove_all=True)
     return ccd
 
 

@@ -118,7 +118,7 @@ def sigma_from_uncertainty(uncertainty):
         raise TypeError(msg) from None
 
 
-def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0):
+def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0, mask=None):
     r"""
     Per-pixel noise of a CCD image from its gain and read noise.
 
@@ -145,6 +145,9 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0):
     smoothing : float, optional
         The standard deviation of the Gaussian in pixels.
 
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out of the smoothing, as those that are not finite are.
+
     Returns
     -------
     sigma : ndarray, shape (ny, nx)
@@ -156,15 +159,13 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0):
         If ``gain`` is not positive, ``read_noise`` or ``sky_level`` is negative, or the noise is zero
         somewhere because all of them vanish.
     """
-    from scipy.ndimage import gaussian_filter
-
     if not gain > 0:
         msg = f"gain must be positive (electron / adu), not {gain}"
         raise ValueError(msg)
     if not (read_noise >= 0 and sky_level >= 0):
         msg = f"read_noise and sky_level must not be negative, not {read_noise} and {sky_level}"
         raise ValueError(msg)
-    smooth = gaussian_filter(np.asarray(data, float), smoothing)
+    smooth = _smooth(*_check_valid(data, mask), smoothing)
     variance = (np.maximum(smooth, 0) + sky_level) / gain + (read_noise / gain) ** 2
     if not variance.min() > 0:
         msg = "the noise is zero where there is no flux: give read_noise or sky_level"
@@ -187,13 +188,18 @@ def _check_valid(data, mask=None):
     return data, valid
 
 
-def _faint_pixels(data, mask, fraction=0.5):
-    """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
+def _smooth(data, valid, width):
+    """Return the local mean of the valid pixels under a Gaussian."""
     from scipy.ndimage import gaussian_filter
 
+    weight = gaussian_filter(valid.astype(float), width)
+    return gaussian_filter(np.where(valid, data, 0.0), width) / np.maximum(weight, 1e-6)
+
+
+def _faint_pixels(data, mask, fraction=0.5):
+    """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
     data, valid = _check_valid(data, mask)
-    weight = gaussian_filter(valid.astype(float), 2)
-    level = gaussian_filter(np.where(valid, data, 0.0), 2) / np.maximum(weight, 1e-6)
+    level = _smooth(data, valid, 2)
     return valid & (level <= np.quantile(level[valid], fraction))
 
 

@@ -1,20 +1,27 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The record of what was done, in FITS-safe keywords and a history line.
+The record of what was done, in FITS-safe keywords and history lines.
 """
 
-__all__ = ["KEYWORDS", "write"]
+from math import isfinite
+
+import numpy as np
+
+__all__ = ["KEYWORDS", "add", "add_items", "read", "write"]
 
 KEYWORDS = {
     "DDPMVERS": ("version", "version of astro_ddpm"),
     "DDPMMODL": ("model", "model"),
-    "DDPMSHA": ("sha256", ""),
+    "DDPMSHA": ("sha256", "checksum of its weights"),
     "DDPMSEED": ("seed", "seed of the samples"),
     "DDPMNSAM": ("n_samples", "number of samples"),
     "DDPMSTEP": ("steps", "evaluations of the denoiser per sample"),
     "DDPMDEP": ("depth", "noise of the samples / noise of the input"),
     "DDPMDEVI": ("device", "where it was computed"),
-    "DDPMNOIS": ("noise", "whether the noise was given or estimated"),
+    "DDPMNOIS": ("noise", "where the noise of the input came from"),
+    "DDPMGAIN": ("gain", "[electron/adu] gain used for the noise"),
+    "DDPMRDN": ("read_noise", "[electron] read noise used for the noise"),
+    "DDPMSAT": ("saturation", "level from which on pixels were masked"),
     "DDPMBKG": ("background", "the sky that was subtracted meanwhile"),
     "DDPMMASK": ("mask_treatment", "what was done to masked pixels"),
     "DDPMPSF": ("psf_fwhm", "[pix] FWHM of the PSF of the input"),
@@ -40,21 +47,93 @@ def write(meta, record):
     """
     from . import __version__
 
-    record = {"version": __version__, **record}
-    record["background"] = _describe(record["background"])
-    is_header = hasattr(meta, "add_history")
+    for keyword in KEYWORDS:
+        meta.pop(keyword, None)
+    background = _describe(record["background"])
+    add(meta, {"version": __version__, **record, "background": background}, "enhance")
+
+
+def add(meta, record, step):
+    """
+    Add keywords of one step, and a line of history, to a header, in place.
+
+    Parameters
+    ----------
+    meta : `~astropy.io.fits.Header` or dict
+        The header of the result.
+
+    record : dict
+        The values of some names in ``KEYWORDS``.
+
+    step : str
+        The name of the function that did it.
+    """
+    from . import __version__
+
     for keyword, (name, comment) in KEYWORDS.items():
-        if name not in record:
-            meta.pop(keyword, None)
-            continue
-        meta[keyword] = (record[name], comment) if is_header and comment else record[name]
+        if name in record:
+            _set(meta, keyword, record[name], comment)
     options = {name: value for name, value in record.items() if name not in ("version", "sha256")}
     options = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    line = f"astro_ddpm {record['version']} enhance: {options}"
-    if is_header:
+    line = _ascii(f"astro_ddpm {__version__} {step}: {options}")
+    if hasattr(meta, "add_history"):
         meta.add_history(line)
     else:
         meta["HISTORY"] = f"{meta['HISTORY']} | {line}" if "HISTORY" in meta else line
+
+
+def add_items(meta, items):
+    """
+    Add what the user wants to see in a header, in place, as ``add_keyword`` of ccdproc does.
+
+    Parameters
+    ----------
+    meta : `~astropy.io.fits.Header` or dict
+        The header of the result.
+
+    items : str, `ccdproc.Keyword` or dict
+        A keyword without value, one with its value, or several.
+    """
+    if isinstance(items, str):
+        items = {items: None}
+    elif hasattr(items, "name"):
+        items = {items.name: items.value}
+    for keyword, value in items.items():
+        _set(meta, keyword, value)
+
+
+def read(meta):
+    """
+    Find the record of an enhancement in a header.
+
+    Parameters
+    ----------
+    meta : `~astropy.io.fits.Header` or dict
+        The header.
+
+    Returns
+    -------
+    record : dict
+        The values of those names in ``KEYWORDS`` that are there.
+    """
+    return {name: meta[keyword] for keyword, (name, _) in KEYWORDS.items() if keyword in meta}
+
+
+def _set(meta, keyword, value, comment=""):
+    """Set a keyword to what FITS can hold, with its comment if there is room for it."""
+    if not hasattr(meta, "add_history"):
+        meta[keyword] = value
+        return
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, bool | int | float | None) or (isinstance(value, float) and not isfinite(value)):
+        value = _ascii(str(value))
+    if len(keyword) > 8 and not keyword.upper().startswith("HIERARCH"):
+        keyword = f"HIERARCH {keyword}"
+    meta[keyword] = (value, comment) if len(f"{value}{comment}") < 64 else value
+
+
+def _ascii(text):
+    return " ".join(text.encode("ascii", "replace").decode().split())
 
 
 def _describe(background):

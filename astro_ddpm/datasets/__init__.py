@@ -3,6 +3,7 @@
 Simulated images with known truth, for examples and tests.
 """
 
+from .detector import Detector
 from .simulate import GalaxyField, make_galaxy_field
 
-__all__ = ["GalaxyField", "make_galaxy_field"]
+__all__ = ["Detector", "GalaxyField", "make_galaxy_field"]

@@ -4,5 +4,6 @@ Enhancement as a step of a reduction pipeline: of files, and of what ccdproc mak
 """
 
 from .files import enhance_file
+from .reduction import enhance_ccd
 
-__all__ = ["enhance_file"]
+__all__ = ["enhance_ccd", "enhance_file"]

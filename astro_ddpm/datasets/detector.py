@@ -1,0 +1,345 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A simulated CCD and the raw frames that it writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.io import fits
+from astropy.modeling.models import Polynomial2D
+from astropy.nddata import CCDData
+
+from .simulate import GalaxyField, _count, _positive
+
+__all__ = ["Detector"]
+
+_BLIND = 0.02  # response of a bad column
+_TRACK_LENGTH = 4.0  # mean length of a cosmic ray, pixel
+_TRACK_CHARGE = 1200.0  # mean charge of a cosmic ray per pixel, electron
+_STEP = 0.25  # of a track, pixel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    r"""
+    A CCD that exposes a simulated sky and writes raw, bias and flat frames.
+
+    Two detectors of the same parameters are the same: what is fixed in a
+    chip, which is the response of its pixels, the structure of its bias
+    and its bad columns, is drawn from ``seed``, and each frame draws its
+    noise from a seed of its own.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape ``(ny, nx)`` of a raw frame.
+
+    gain : float or `~astropy.units.Quantity`
+        The gain :math:`g` in electron/adu.
+
+    read_noise : float or `~astropy.units.Quantity`
+        The read noise :math:`R` in electron.
+
+    trim_section : str, optional
+        The part of a frame that sees light, as a FITS section such as
+        ``'[17:528, 1:520]'``; all of it by default.
+
+    bias_section : str, optional
+        The overscan. Frames name it in their header; nothing else depends
+        on it.
+
+    saturation : float or `~astropy.units.Quantity`, optional
+        The largest value that is written, in adu, at most 65535.
+
+    bias_level : float or `~astropy.units.Quantity`, optional
+        The mean bias in adu. It differs from frame to frame and drifts
+        along the rows by about 1 adu.
+
+    bias_structure : float or `~astropy.units.Quantity`, optional
+        The standard deviation of the bias between columns, in adu. The
+        overscan does not have it.
+
+    response_scatter : float, optional
+        The standard deviation of the response between pixels.
+
+    vignetting : float, optional
+        The part of the light that is lost in the corners, less than 1.
+
+    bad_columns : int, optional
+        The number of columns that see 2 % of the light.
+
+    seed : int, optional
+        The seed of what is fixed in the chip.
+
+    Raises
+    ------
+    TypeError
+        If ``bad_columns`` is not an integer.
+
+    ValueError
+        If a number is out of its range, or a section outside of the frame.
+
+    See Also
+    --------
+    make_galaxy_field : Makes a sky to expose.
+
+    Notes
+    -----
+    With the sky :math:`S` in adu, the response :math:`f` of the pixels, the
+    charge :math:`C` of cosmic rays and the bias :math:`b`, a frame holds
+
+    .. math:: \left\lfloor b + \frac{P(g f S) + C}{g} + N(0, R / g)
+              \right\rceil
+
+    from 0 to the saturation level, where :math:`P` draws from the Poisson
+    and :math:`N` from the normal distribution.
+
+    Examples
+    --------
+    >>> from astro_ddpm.datasets import Detector, make_galaxy_field
+    >>> header = {"NAXIS1": 80, "NAXIS2": 64, "GAIN": 1.9, "RDNOISE": 5.0,
+    ...           "BIASSEC": "[4:13, 1:64]", "TRIMSEC": "[17:80, 1:64]"}
+    >>> detector = Detector.from_header(header)
+    >>> detector.light_shape
+    (64, 64)
+    >>> raw = detector.raw_frame(make_galaxy_field((64, 64), n_stars=2))
+    >>> raw.shape, raw.unit, raw.data.dtype, raw.header["IMAGETYP"]
+    ((64, 80), Unit("adu"), dtype('uint16'), 'object')
+    """
+
+    shape: tuple[int, int]
+    gain: float | u.Quantity
+    read_noise: float | u.Quantity
+    trim_section: str | None = None
+    bias_section: str | None = None
+    saturation: float | u.Quantity = 65535.0
+    bias_level: float | u.Quantity = 200.0
+    bias_structure: float | u.Quantity = 2.0
+    response_scatter: float = 0.01
+    vignetting: float = 0.1
+    bad_columns: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        units = {"gain": u.electron / u.adu, "saturation": u.adu}
+        units_or_zero = {
+            "read_noise": u.electron,
+            "bias_level": u.adu,
+            "bias_structure": u.adu,
+            "response_scatter": u.one,
+            "vignetting": u.one,
+        }
+        for name, unit in (units | units_or_zero).items():
+            number = _positive(name, getattr(self, name), unit, zero=name in units_or_zero)
+            object.__setattr__(self, name, number)
+        if self.saturation > 65535:
+            msg = f"saturation must be at most 65535 adu, got {self.saturation}"
+            raise ValueError(msg)
+        if self.vignetting >= 1:
+            msg = f"vignetting must be less than 1, got {self.vignetting}"
+            raise ValueError(msg)
+        _count("bad_columns", self.bad_columns, maximum=self.light_shape[1] - 1)
+
+    @classmethod
+    def from_header(cls, header, **properties):
+        """
+        Make a detector from the header of one of its frames.
+
+        Parameters
+        ----------
+        header : `~astropy.io.fits.Header` or dict
+            NAXIS1, NAXIS2, GAIN, RDNOISE and, if they are there, TRIMSEC,
+            BIASSEC and SATURATE.
+
+        **properties
+            The parameters that a header does not tell.
+
+        Returns
+        -------
+        detector : `Detector`
+            The detector.
+
+        Raises
+        ------
+        ValueError
+            If a keyword is missing.
+        """
+        missing = [name for name in ("NAXIS1", "NAXIS2", "GAIN", "RDNOISE") if name not in header]
+        if missing:
+            msg = f"header lacks {', '.join(missing)}"
+            raise ValueError(msg)
+        names = {
+            "gain": "GAIN",
+            "read_noise": "RDNOISE",
+            "trim_section": "TRIMSEC",
+            "bias_section": "BIASSEC",
+            "saturation": "SATURATE",
+        }
+        values = {name: header[keyword] for name, keyword in names.items() if keyword in header}
+        return cls(shape=(header["NAXIS2"], header["NAXIS1"]), **values, **properties)
+
+    @property
+    def light(self):
+        """The part of a frame that sees light, as a pair of slices."""
+        from ccdproc.utils.slices import slice_from_string
+
+        section = slice_from_string(self.trim_section or "[:, :]", fits_convention=True)
+        if any((part.stop or 0) > size for part, size in zip(section, self.shape, strict=True)):
+            msg = f"trim_section {self.trim_section} is outside of the frame of shape {self.shape}"
+            raise ValueError(msg)
+        return tuple(slice(*part.indices(size)) for part, size in zip(section, self.shape, strict=True))
+
+    @property
+    def light_shape(self):
+        """The shape ``(ny, nx)`` of the part that sees light."""
+        return tuple(part.stop - part.start for part in self.light)
+
+    @property
+    def response(self):
+        """The response of every pixel that sees light, 1 in the center of a chip without scatter."""
+        rng, rng_columns = np.random.default_rng([self.seed, 1]).spawn(2)
+        ny, nx = self.light_shape
+        y, x = np.meshgrid(np.linspace(-1, 1, ny), np.linspace(-1, 1, nx), indexing="ij")
+        loss = self.vignetting / 2
+        response = Polynomial2D(2, c0_0=1.0, c2_0=-loss, c0_2=-loss)(x, y)
+        response *= np.maximum(rng.normal(1, self.response_scatter, (ny, nx)), 0)
+        response[:, rng_columns.choice(nx, self.bad_columns, replace=False)] *= _BLIND
+        return response
+
+    @property
+    def bias(self):
+        """The mean bias of every pixel of a frame in adu."""
+        bias = np.full(self.shape, self.bias_level)
+        rng = np.random.default_rng([self.seed, 2])
+        bias[self.light] += rng.normal(0, self.bias_structure, self.light_shape[1])
+        return bias
+
+    def bias_frame(self, *, seed: int | None = 1) -> CCDData:
+        """
+        Read the chip without exposing it.
+
+        Parameters
+        ----------
+        seed : int or None, optional
+            The seed of the noise.
+
+        Returns
+        -------
+        frame : `~astropy.nddata.CCDData`
+            The frame, of ``shape``, as unsigned integers in adu.
+        """
+        return self._read(np.zeros(self.light_shape), "zero", 0.0, seed)
+
+    def flat_frame(self, level: float | u.Quantity = 20000.0, *, seed: int | None = 2) -> CCDData:
+        """
+        Expose the chip to uniform light.
+
+        Parameters
+        ----------
+        level : float or `~astropy.units.Quantity`, optional
+            The light in adu.
+
+        seed : int or None, optional
+            The seed of the noise.
+
+        Returns
+        -------
+        frame : `~astropy.nddata.CCDData`
+            The frame, of ``shape``, as unsigned integers in adu.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is not positive.
+        """
+        level = _positive("level", level, u.adu)
+        return self._read(np.full(self.light_shape, level), "flat", 10.0, seed)
+
+    def raw_frame(self, field: GalaxyField, *, cosmic_rays: int = 30, seed: int | None = 3) -> CCDData:
+        """
+        Expose the chip to a field and its sky.
+
+        Parameters
+        ----------
+        field : `GalaxyField`
+            The field, with an image of ``light_shape``. Its gain and read
+            noise do not matter.
+
+        cosmic_rays : int, optional
+            How many cosmic rays hit the chip.
+
+        seed : int or None, optional
+            The seed of noise and cosmic rays, which are independent: two
+            frames of the same seed differ by the cosmic rays only.
+
+        Returns
+        -------
+        frame : `~astropy.nddata.CCDData`
+            The frame, of ``shape``, as unsigned integers in adu, with the
+            WCS of the field.
+
+        Raises
+        ------
+        TypeError
+            If ``cosmic_rays`` is not an integer.
+
+        ValueError
+            If ``field`` is of another shape, or ``cosmic_rays`` is negative.
+        """
+        if field.truth.shape != self.light_shape:
+            msg = f"field must be of shape {self.light_shape}, got {field.truth.shape}"
+            raise ValueError(msg)
+        number = _count("cosmic_rays", cosmic_rays)
+        frame = self._read(
+            field.truth + field.sky_level, "object", field.image.header["EXPTIME"], seed, cosmic_rays=number
+        )
+        frame.header["OBJECT"] = field.image.header["OBJECT"]
+        wcs = field.image.wcs.deepcopy()
+        wcs.wcs.crpix += [part.start for part in self.light[::-1]]
+        wcs.array_shape = self.shape
+        frame.wcs = wcs
+        return frame
+
+    def _read(self, sky, kind, exposure, seed, *, cosmic_rays=0):
+        """Return the frame that a sky in adu leaves."""
+        rng, rng_rays = np.random.default_rng(seed).spawn(2)
+        rows = np.linspace(-1, 1, self.shape[0])
+        drift = rng.normal() + rng.normal() * rows
+        values = self.bias + drift[:, np.newaxis] + rng.normal(0, self.read_noise / self.gain, self.shape)
+        electrons = rng.poisson(self.gain * self.response * sky)
+        values[self.light] += (electrons + _cosmic_rays(rng_rays, self.light_shape, cosmic_rays)) / self.gain
+        values = np.rint(np.clip(values, 0, self.saturation)).astype(np.uint16)
+        return CCDData(values, unit=u.adu, meta=self._header(kind, exposure))
+
+    def _header(self, kind, exposure):
+        header = fits.Header()
+        header["INSTRUME"] = ("simulated CCD", "made by astro_ddpm")
+        header["IMAGETYP"] = (kind, "object, flat or zero")
+        header["EXPTIME"] = (exposure, "[s] exposure time")
+        header["GAIN"] = (self.gain, "[electron/adu] gain")
+        header["RDNOISE"] = (self.read_noise, "[electron] read noise")
+        header["SATURATE"] = (self.saturation, "[adu] saturation level")
+        if self.trim_section:
+            header["TRIMSEC"] = (self.trim_section, "part that sees light")
+        if self.bias_section:
+            header["BIASSEC"] = (self.bias_section, "overscan")
+        return header
+
+
+def _cosmic_rays(rng, shape, number):
+    """Return the charge of straight tracks in electron."""
+    charge = np.zeros(shape)
+    starts = rng.uniform(0, 1, (number, 2)) * shape
+    angles = rng.uniform(0, 2 * np.pi, number)
+    lengths = 1 + rng.exponential(_TRACK_LENGTH - 1, number)
+    charges = rng.exponential(_TRACK_CHARGE, number)
+    for start, angle, length, electrons in zip(starts, angles, lengths, charges, strict=True):
+        along = np.arange(0, length, _STEP)[:, np.newaxis] * [np.sin(angle), np.cos(angle)]
+        pixels = np.floor(start + along).astype(int)
+        inside = np.all((pixels >= 0) & (pixels < shape), axis=1)
+        np.add.at(charge, tuple(pixels[inside].T), electrons * _STEP)
+    return charge

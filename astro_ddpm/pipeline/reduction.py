@@ -1,0 +1,247 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Enhancement as a step between those of ccdproc.
+"""
+
+import logging
+from copy import copy
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData, StdDevUncertainty
+
+from astro_ddpm import provenance
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import _std_unit
+from astro_ddpm.noise import estimate_sky_sigma, sigma_from_gain, sigma_from_uncertainty
+from astro_ddpm.utils import warn_user
+
+__all__ = ["enhance_ccd"]
+
+log = logging.getLogger(__name__)
+
+# EGAIN before GAIN: where a camera writes both, GAIN is the number of a setting.
+KEYWORDS = {
+    "gain": ("EGAIN", "GAIN", "CCDGAIN"),
+    "read_noise": ("RDNOISE", "READNOIS", "RON", "ENOISE"),
+    "saturation": ("SATURATE", "SATLEVEL"),
+}
+GAIN_UNIT = u.electron / u.adu
+
+
+def enhance_ccd(ccd, *, gain=None, read_noise=None, saturation=None, add_keyword=True, **options):
+    r"""
+    Enhance an image between other steps of a reduction.
+
+    It composes with the functions of ccdproc: `~astropy.nddata.CCDData` in, a new
+    `~astropy.nddata.CCDData` out. Beyond what `~astro_ddpm.enhance` does, it makes the noise of an image
+    without uncertainty from gain and read noise, repairs an uncertainty that was left in adu when the data
+    were turned into electrons, and masks saturated pixels.
+
+    Parameters
+    ----------
+    ccd : `~astropy.nddata.CCDData`
+        An image of shape (ny, nx), bias-subtracted and flat-fielded. It is never changed.
+
+    gain : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
+        The gain in electron/adu or the header keyword that holds it; by default the first of EGAIN, GAIN
+        and CCDGAIN in the header.
+
+    read_noise : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
+        The read noise in electron or the header keyword that holds it; by default the first of RDNOISE,
+        READNOIS, RON and ENOISE in the header.
+
+    saturation : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
+        The level from which on pixels are masked, in the unit of the image, or the header keyword that
+        holds it in adu; by default SATURATE or SATLEVEL if it is in the header.
+
+    add_keyword : bool, None, str, dict or `ccdproc.Keyword`, optional
+        What to write to the header. True stands for all that is needed to repeat the step, defaults
+        included, unless ``ccdproc.conf.auto_logging`` is off; None or False for nothing; anything else for
+        just these items.
+
+    **options
+        Passed to `~astro_ddpm.enhance`.
+
+    Returns
+    -------
+    enhanced : `~astro_ddpm.EnhancedCCDData`
+        The enhanced image. Saturated pixels are in its mask.
+
+    Raises
+    ------
+    TypeError
+        If ``ccd`` is not a CCDData.
+
+    ValueError
+        If gain, read noise or saturation are no positive numbers, not in the header, or of no use because
+        the image is neither in adu nor in electron; or if `~astro_ddpm.enhance` refuses.
+
+    `~astropy.units.UnitConversionError`
+        If the unit of the uncertainty is not one of the image and cannot be repaired.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If the uncertainty was repaired, and as `~astro_ddpm.enhance` warns.
+
+    See Also
+    --------
+    astro_ddpm.pipeline.enhance_file : The same for files.
+
+    Notes
+    -----
+    The noise of an image without uncertainty, with gain :math:`g` (1 for an image in electron) and read
+    noise :math:`R`, is (for example Howell 2006, *Handbook of CCD Astronomy*, section 4.4)
+
+    .. math:: \sigma^2 = \frac{\max(\tilde y, 0)}{g} + \left(\frac{R}{g}\right)^2
+
+    where :math:`\tilde y` is the image, sky included, smoothed over its unmasked pixels. An image whose sky
+    was subtracted, which is what ``background=None`` says, has lost the photons of the sky but not their
+    noise. So the measured noise of the sky, unless the read noise is larger, takes the place of the last
+    term. If gain or read noise are not known, `~astro_ddpm.enhance` measures the noise and warns.
+
+    `ccdproc.cosmicray_lacosmic` of ccdproc 2.5 and older multiplies the data, but not the uncertainty, by
+    the gain. Such an uncertainty is multiplied by the gain here, unless the noise of the image tells that
+    its data were not.
+
+    Examples
+    --------
+    >>> from astro_ddpm.datasets import make_galaxy_field
+    >>> from astro_ddpm.pipeline import enhance_ccd
+    >>> ccd = make_galaxy_field(shape=(64, 64), n_galaxies=1, n_stars=1).image
+    >>> ccd.uncertainty = None
+    >>> deep = enhance_ccd(ccd, model="raunet")
+    >>> deep.meta["DDPMNOIS"], deep.meta["DDPMGAIN"], deep.meta["DDPMRDN"]
+    ('gain', 2.0, 5.0)
+    """
+    from ccdproc import conf
+
+    if not isinstance(ccd, CCDData):
+        msg = f"ccd must be a CCDData, not {type(ccd).__name__}"
+        raise TypeError(msg)
+    prepared, record = _prepare(ccd, gain, read_noise, saturation, options)
+    in_full = add_keyword is True and conf.auto_logging
+    enhanced = enhance(prepared, add_keyword=in_full, **options)
+    if in_full and record:
+        provenance.add(enhanced.meta, record, "enhance_ccd")
+    elif add_keyword and add_keyword is not True:
+        provenance.add_items(enhanced.meta, add_keyword)
+    return enhanced
+
+
+def _prepare(ccd, gain, read_noise, saturation, options):
+    """Return a shallow copy with mask and uncertainty, and what to record."""
+    must_work = gain is not None or read_noise is not None
+    gain = _number("gain", gain, ccd.meta, GAIN_UNIT)
+    read_noise = _number("read_noise", read_noise, ccd.meta, u.electron)
+    prepared, record = copy(ccd), {}
+    level = _saturation(saturation, ccd, gain)
+    if level is not None:
+        saturated = np.asarray(ccd.data) >= level
+        prepared.mask = saturated if ccd.mask is None else saturated | np.asarray(ccd.mask, bool)
+        record["saturation"] = level
+    if ccd.uncertainty is not None:
+        if _is_left_in_adu(ccd):
+            prepared.uncertainty = _repair(prepared, gain)
+            record |= {"noise": "multiplied by gain", "gain": gain}
+    elif options.get("uncertainty") is None:
+        sigma = _sigma(prepared, gain, read_noise, options.get("background"), must_work)
+        if sigma is not None:
+            prepared.uncertainty = StdDevUncertainty(sigma)
+            record |= {"noise": "gain"}
+            record |= {"gain": gain} if ccd.unit == u.adu else {}
+            record |= {"read_noise": read_noise} if read_noise is not None else {}
+    return prepared, record
+
+
+def _number(name, value, header, unit):
+    """Return a non-negative number in ``unit``, looked up in the header if need be, or None."""
+    if value is None:
+        value = next((keyword for keyword in KEYWORDS[name] if keyword in header), None)
+        if value is None:
+            return None
+    if hasattr(value, "value_from"):
+        value = value.value_from(header)
+    if isinstance(value, str):
+        if value not in header:
+            msg = f"{name} {value!r} is not a keyword of the header"
+            raise ValueError(msg)
+        name, value = f"{name}, {value} in the header,", header[value]
+    try:
+        number = u.Quantity(value, unit).value
+    except TypeError:
+        number = np.nan
+    if np.ndim(number) or not (np.isfinite(number) and number >= 0) or (unit == GAIN_UNIT and number == 0):
+        msg = f"{name} must be a positive number in {unit}, not {value!r}"
+        raise ValueError(msg)
+    return float(number)
+
+
+def _saturation(saturation, ccd, gain):
+    """Return the saturation level in the unit of the image, or None."""
+    in_header = saturation is None or isinstance(saturation, str) or hasattr(saturation, "value_from")
+    if not in_header and not isinstance(saturation, u.Quantity):
+        return _number("saturation", saturation, ccd.meta, ccd.unit)
+    if in_header:
+        unit = u.one if ccd.unit == u.one else u.adu
+        level = _number("saturation", saturation, ccd.meta, unit)
+        if level is None:
+            return None
+        level = level * unit
+    else:
+        level = saturation
+    adu_to_electron = [] if gain is None else [(u.adu, u.electron, lambda x: gain * x, lambda x: x / gain)]
+    if level.unit.is_equivalent(ccd.unit, adu_to_electron):
+        return level.to_value(ccd.unit, adu_to_electron)
+    if saturation is None:
+        return None
+    msg = f"saturation is in {level.unit}, the image in {ccd.unit}; give it in the unit of the image"
+    raise u.UnitConversionError(msg)
+
+
+def _is_left_in_adu(ccd):
+    """Whether the data were turned from adu into electrons without the uncertainty."""
+    unit = _std_unit(ccd.uncertainty)
+    return ccd.unit == u.electron and unit is not None and unit.is_equivalent(u.adu)
+
+
+def _repair(ccd, gain):
+    """Multiply the uncertainty by the gain, unless the data cannot have been multiplied."""
+    sigma = sigma_from_uncertainty(ccd.uncertainty) * _std_unit(ccd.uncertainty).to(u.adu)
+    story = (
+        "the image is in electron but its uncertainty in adu, as cosmicray_lacosmic of ccdproc leaves them"
+    )
+    if gain is None:
+        msg = f"{story}; give the gain to repair it"
+        raise u.UnitConversionError(msg)
+    measured = estimate_sky_sigma(ccd.data, ccd.mask) / np.median(sigma[np.isfinite(sigma)])
+    if abs(np.log(measured / gain)) > max(abs(np.log(measured)), np.log(1.25)):
+        msg = (
+            f"{story}. The noise of its sky is {measured:.2f} times the uncertainty, not {gain:.2f}: the "
+            "data seem not to be multiplied by the gain; correct the unit of one of them"
+        )
+        raise u.UnitConversionError(msg)
+    warn_user(f"{story}: the uncertainty is multiplied by the gain, {gain:g} electron / adu")
+    return StdDevUncertainty(gain * sigma, unit=u.electron)
+
+
+def _sigma(ccd, gain, read_noise, background, must_work):
+    """Return the noise from gain and read noise as far as they are known, or None."""
+    missing = None
+    if ccd.unit not in (u.adu, u.electron):
+        missing = f"an image in adu or electron, not in '{ccd.unit}'"
+    elif gain is None and ccd.unit == u.adu:
+        missing = "the gain"
+    elif read_noise is None and background is not None:
+        missing = "the read noise"
+    if missing and must_work:
+        msg = f"the noise cannot be made from gain and read_noise: it needs {missing}"
+        raise ValueError(msg)
+    if missing:
+        log.info("noise not made from gain and read noise: it needs %s", missing)
+        return None
+    gain = gain if ccd.unit == u.adu else 1.0
+    if background is None:
+        read_noise = max(gain * estimate_sky_sigma(ccd.data, ccd.mask), read_noise or 0.0)
+    return sigma_from_gain(ccd.data, gain, read_noise, mask=ccd.mask)

@@ -1,0 +1,183 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of files with several extensions.
+"""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astro_ddpm import EnhancedCCDData, enhance, zoo
+from astro_ddpm.cli import main
+from astro_ddpm.pipeline import enhance_file
+from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
+
+MODEL = toy_model(samples=False)
+SHAPE = (40, 36)
+
+
+@pytest.fixture(scope="module")
+def quality():
+    """Bit 1 in column 3, bit 4 in column 7, bits 1 and 64 in column 9."""
+    quality = np.zeros(SHAPE, ">i4")
+    quality[:, 3], quality[:, 7], quality[:, 9] = 1, 4, 65
+    return quality
+
+
+@pytest.fixture
+def folder(tmp_path, quality):
+    """Two chips in one file, each as image, errors and data quality, and the planes again in other files."""
+    primary = fits.PrimaryHDU()
+    primary.header["INSTRUME"], primary.header["CHECKSUM"] = "camera", "stale"
+    hdus = [primary]
+    for version in (1, 2):
+        ccd = make_image(seed=version)
+        header = fits.Header([("BUNIT", "adu"), ("GAIN", 2.0), ("INHERIT", True)]) + tpv_header()
+        planes = {"SCI": ccd.data, "ERR": np.full(SHAPE, version * SIGMA, ">f4"), "DQ": quality}
+        for name, data in planes.items():
+            hdus.append(fits.ImageHDU(data, header if name == "SCI" else None, name=name, ver=version))
+    fits.HDUList(hdus).writeto(tmp_path / "chips.fits")
+    weight = [fits.PrimaryHDU(), fits.ImageHDU(np.full(SHAPE, SIGMA**-2), name="SCI")]
+    weight.append(fits.ImageHDU(np.full(SHAPE, 0.25 * SIGMA**-2), name="SECOND"))
+    fits.HDUList(weight).writeto(tmp_path / "weight.fits")
+    with (tmp_path / "chips.fits").open("rb") as plain, gzip.open(tmp_path / "chips.fits.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    return tmp_path
+
+
+def tpv_header():
+    """Return a WCS with the polynomial distortions that many mosaic cameras have."""
+    header = fits.Header()
+    for axis, name, value, pixel in ((1, "RA---TPV", 187.3, -118.2), (2, "DEC--TPV", 25.5, 7292.7)):
+        header[f"CTYPE{axis}"], header[f"CUNIT{axis}"] = name, "deg"
+        header[f"CRVAL{axis}"], header[f"CRPIX{axis}"] = value, pixel
+        header[f"PV{axis}_0"], header[f"PV{axis}_1"] = 0.002, 1.01
+        header[f"PV{axis}_3"], header[f"PV{axis}_4"] = 0.0, 0.008
+    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = -1e-7, 7.3e-5, -7.3e-5, -1e-7
+    return header
+
+
+def run(folder, image="chips.fits", **options):
+    options = {"model": MODEL, "seed": 1, "overwrite": True} | options
+    return enhance_file(folder / image, folder / "out.fits", **options)
+
+
+def expected(version=1, sigma=SIGMA, **kwargs):
+    ccd = make_image(seed=version, **kwargs)
+    ccd.uncertainty.array[:] = sigma
+    return enhance(ccd, model=MODEL, seed=1)
+
+
+class TestPlanes:
+    def test_in_the_same_file(self, folder, quality):
+        result = run(folder, stddev="[ERR]", mask="[DQ]")
+        truth = expected(mask=quality != 0)
+        assert_allclose(result.data, truth.data, rtol=1e-6)
+        assert_allclose(result.uncertainty.array, truth.uncertainty.array, rtol=1e-6)
+        assert_array_equal(result.mask, quality != 0)
+
+    def test_of_the_second_chip(self, folder):
+        result = run(folder, ext="sci, 2", stddev="[ERR,2]")
+        assert_allclose(result.data, expected(2, 2 * SIGMA).data, rtol=1e-6)
+
+    @pytest.mark.parametrize(("ext", "sigma"), [("", SIGMA), ("[SCI]", SIGMA), ("[2]", 2 * SIGMA)])
+    def test_in_another_file(self, folder, ext, sigma):
+        result = run(folder, ext="SCI", weight=f"{folder / 'weight.fits'}{ext}")
+        assert_allclose(result.data, expected(1, sigma).data, rtol=1e-6)
+
+    def test_compressed(self, folder):
+        result = run(folder, image="chips.fits.gz", stddev=f"{folder / 'chips.fits.gz'}[ERR]")
+        assert_allclose(result.data, expected().data, rtol=1e-6)
+
+    def test_file_whose_name_ends_in_brackets(self, folder):
+        name = folder / "weight[1]"
+        (folder / "weight.fits").rename(name)
+        result = run(folder, weight=name, ext="SCI")
+        assert_allclose(result.data, expected().data, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"mask": "[NONE]"}, "ext 'NONE' is not in"),
+            ({"mask": "[DQ,3]"}, "ext 'DQ,3' is not in"),
+            ({"mask": "[DQ]", "ignore_bits": "many"}, "ignore_bits 'many' cannot be used"),
+            ({"mask": "[DQ]", "ignore_bits": [3]}, r"ignore_bits \[3\] cannot be used"),
+            ({"mask": "[ERR]", "ignore_bits": 4}, "needs a mask of integers, not of"),
+            ({"ignore_bits": 4}, "ignore_bits needs a mask"),
+        ],
+    )
+    def test_errors(self, folder, options, match):
+        with pytest.raises(ValueError, match=match):
+            run(folder, **options)
+        assert not (folder / "out.fits").exists()
+
+
+class TestBits:
+    @pytest.mark.parametrize(
+        ("ignore_bits", "bad"),
+        [
+            (None, [3, 7, 9]),
+            (0, [3, 7, 9]),
+            (1, [7, 9]),
+            ([1, 64], [7]),
+            ("1,64", [7]),
+            ("~4", [7]),
+            ("~1", [3, 9]),
+            ("1,4,64", []),
+        ],
+    )
+    def test_choice_of_bits(self, folder, ignore_bits, bad):
+        mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=ignore_bits).mask
+        assert_array_equal(np.flatnonzero(mask.any(axis=0)), bad)
+        assert_array_equal(mask.any(axis=0), mask.all(axis=0))
+
+    def test_command_line(self, folder):
+        zoo.save(MODEL, folder / "toy.safetensors")
+        out = folder / "o.fits"
+        args = ["enhance", str(folder / "chips.fits"), "-o", str(out), "--quiet"]
+        args += ["--model", str(folder / "toy.safetensors"), "--seed", "1"]
+        assert main([*args, "--stddev", "[ERR]", "--dq", "[DQ]", "--ignore-bits", "1,64"]) == 0
+        same = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=[1, 64])
+        back = EnhancedCCDData.read(out)
+        assert_array_equal(back.data, same.data)
+        assert_array_equal(back.mask, same.mask)
+
+
+class TestOutput:
+    @pytest.fixture
+    def files(self, folder):
+        run(folder, stddev="[ERR]", mask="[DQ]")
+        with fits.open(folder / "chips.fits") as before, fits.open(folder / "out.fits") as after:
+            yield before, after
+
+    def test_wcs(self, files):
+        before, after = files
+        y, x = np.indices(SHAPE)
+        old, new = (WCS(header).pixel_to_world(x, y) for header in (before[1].header, after[0].header))
+        assert old.separation(new).arcsec.max() < 1e-6
+
+    def test_header(self, files):
+        before, after = files
+        header = after[0].header
+        assert (header["INSTRUME"], header["GAIN"], header["BUNIT"]) == ("camera", 2, "adu")
+        left_out = {"CHECKSUM", "EXTNAME", "EXTVER", "INHERIT", "EXTEND", "XTENSION", "PCOUNT", "GCOUNT"}
+        in_pc = {"CD1_1", "CD1_2", "CD2_1", "CD2_2"}
+        lost = ({*before[0].header} | {*before[1].header}) - {*header}
+        assert lost <= left_out | in_pc
+        assert not {"CHECKSUM", "EXTNAME", "INHERIT"} & {*header}
+
+    def test_order_of_keywords(self, files):
+        _, after = files
+        order = list(after[0].header)
+        wcs = [k for k in order if k.startswith(("CTYPE", "CRVAL", "CRPIX", "PV", "PC", "CUNIT"))]
+        assert order.index("WCSAXES") < min(map(order.index, wcs))
+
+    def test_standard(self, files):
+        _, after = files
+        after.verify("exception")
+        assert [hdu.name for hdu in after] == ["PRIMARY", "MASK", "UNCERT"]
