@@ -40,8 +40,8 @@ def write(meta, record):
     """
     from . import __version__
 
-    record = {"version": __version__, **record}
-    record["background"] = _describe(record["background"])
+    record = {"version": __version__, **record, "background": _describe(record["background"])}
+    record = {name: ascii(v)[1:-1] if isinstance(v, str) else v for name, v in record.items()}
     is_header = hasattr(meta, "add_history")
     for keyword, (name, comment) in KEYWORDS.items():
         if name not in record:
