@@ -288,6 +288,8 @@ def _photutils_background(background, noisy):
 
 def _noise(noisy, sky):
     """Return the given noise, or that of the sky with a warning; warn of a sky that is left."""
+    from .nddata import largest_value
+
     data, mask = noisy.data - sky, ~noisy.valid
     sigma = noisy.sigma
     if sigma is None:
@@ -297,7 +299,7 @@ def _noise(noisy, sky):
             "sky. The photon noise of sources is not in it; better give uncertainty="
         )
         sigma = np.full(data.shape, value)
-    _check_noise(data[noisy.valid], sigma[noisy.valid])
+    _check_noise(data[noisy.valid], sigma[noisy.valid], largest_value(noisy.data.dtype))
     level = detect_pedestal(data, sigma, mask)
     if level:
         warn_user(
@@ -307,13 +309,10 @@ def _noise(noisy, sky):
     return sigma
 
 
-def _check_noise(data, sigma):
+def _check_noise(data, sigma, largest):
     """Refuse noise of valid pixels with which the result would overflow."""
-    from .nddata import largest_value
-
-    largest = largest_value(data.dtype)
     if not (sigma.min() >= 1 / largest and sigma.max() <= largest):
-        msg = f"uncertainty must lie between {1 / largest:g} and {largest:g}; mask pixels, or choose another unit"
+        msg = f"uncertainty must be {1 / largest:g} to {largest:g}; mask other pixels, or choose another unit"
         raise ValueError(msg)
     if np.abs(whiten(data, sigma)).max() > MAX_SNR:
         msg = f"image is more than {MAX_SNR:g} times its uncertainty at valid pixels; mask them or mend it"
