@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from copy import deepcopy
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_PIXELS = 1024 * 1024
 DEFAULT_STEPS = 10
+MAX_SNR = 1e15  # the networks see float32
+MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 
 
 def enhance(
@@ -109,6 +112,9 @@ def enhance(
     TypeError
         If a parameter is of a class that cannot be used.
 
+    OSError
+        If a file cannot be read.
+
     `~astropy.units.UnitConversionError`
         If the unit of ``uncertainty`` or ``background`` does not fit the image.
 
@@ -156,7 +162,7 @@ def enhance(
         device=device,
         progress_bar=progress_bar,
     )
-    planes = [unwhiten(mean, sigma, data) + sky, sigma * std]
+    planes = [unwhiten(mean, sigma, data) + sky, sigma * np.maximum(std, MIN_STD)]
     if draws is not None:
         planes.append(unwhiten(draws, sigma, data) + sky)
     planes = [plane.astype(noisy.data.dtype) for plane in planes]
@@ -190,16 +196,13 @@ def _is_model(model):
 def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size):
     counts = {"n_samples": n_samples, "steps": steps, "batch_size": batch_size, "tile_size": tile_size}
     for name, value in counts.items():
-        if value is not None and (value != int(value) or value < 1):
+        if (name == "n_samples" or value is not None) and not (isinstance(value, Integral) and value >= 1):
             msg = f"{name} must be an integer of at least 1, not {value}"
             raise ValueError(msg)
-    if n_samples is None:
-        msg = "n_samples must be an integer of at least 1, not None"
-        raise ValueError(msg)
-    if seed is not None and not 0 <= int(seed) < 2**63:
+    if seed is not None and not (isinstance(seed, Integral) and 0 <= seed < 2**63):
         msg = f"seed must be a non-negative integer below 2**63, not {seed}"
         raise ValueError(msg)
-    if depth is not None and not (np.isfinite(depth) and depth > 0):
+    if depth is not None and not (isinstance(depth, Real) and np.isfinite(depth) and depth > 0):
         msg = f"depth must be positive and finite, not {depth}"
         raise ValueError(msg)
     if mask_treatment not in ("fill", "propagate"):
@@ -240,14 +243,18 @@ def _choose_device(device):
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        nothing = torch.empty(0, device=device)
+        nothing.cpu()  # the device "meta" has no numbers to give back
+    except (AssertionError, ImportError, RuntimeError) as error:
         msg = f"device {device!r} cannot be used: {error}"
         raise ValueError(msg) from None
+    return nothing.device
 
 
 def _sky(background, noisy):
     """Image or value of the sky, in the unit of the image."""
+    from .nddata import largest_value
+
     if background is None:
         return 0.0
     if isinstance(background, str):
@@ -258,8 +265,8 @@ def _sky(background, noisy):
     if values.shape not in ((), noisy.data.shape):
         msg = f"background has shape {values.shape}, image has {noisy.data.shape}"
         raise ValueError(msg)
-    if not np.all(np.isfinite(values)):
-        msg = "background must be finite everywhere"
+    if not np.all(np.abs(values) <= largest_value(noisy.data.dtype)):
+        msg = f"background must be finite everywhere, and at most {largest_value(noisy.data.dtype):g}"
         raise ValueError(msg)
     return values
 
@@ -272,11 +279,17 @@ def _photutils_background(background, noisy):
         raise ValueError(msg)
     box = tuple(min(64, n) for n in noisy.data.shape)
     data = np.where(noisy.valid, noisy.data, 0)
-    return Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
+    try:
+        return Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
+    except ValueError as error:
+        msg = f"background='photutils' finds too few valid pixels to measure the sky: {error}"
+        raise ValueError(msg) from None
 
 
 def _noise(noisy, sky):
     """Return the given noise, or that of the sky with a warning; warn of a sky that is left."""
+    from .nddata import largest_value
+
     data, mask = noisy.data - sky, ~noisy.valid
     sigma = noisy.sigma
     if sigma is None:
@@ -286,6 +299,7 @@ def _noise(noisy, sky):
             "sky. The photon noise of sources is not in it; better give uncertainty="
         )
         sigma = np.full(data.shape, value)
+    _check_noise(data[noisy.valid], sigma[noisy.valid], largest_value(noisy.data.dtype))
     level = detect_pedestal(data, sigma, mask)
     if level:
         warn_user(
@@ -293,6 +307,16 @@ def _noise(noisy, sky):
             "background='photutils'"
         )
     return sigma
+
+
+def _check_noise(data, sigma, largest):
+    """Refuse noise of valid pixels with which the result would overflow."""
+    if not (sigma.min() >= 1 / largest and sigma.max() <= largest):
+        msg = f"uncertainty must be {1 / largest:g} to {largest:g}; mask other pixels, or choose another unit"
+        raise ValueError(msg)
+    if np.abs(whiten(data, sigma)).max() > MAX_SNR:
+        msg = f"image is more than {MAX_SNR:g} times its uncertainty at valid pixels; mask them or mend it"
+        raise ValueError(msg)
 
 
 def _with_unit(value, noisy):

@@ -3,7 +3,7 @@
 Small helpers shared by several rooms.
 """
 
-import os
+import secrets
 import sys
 import warnings
 from contextlib import contextmanager
@@ -78,7 +78,8 @@ def atomic_path(path, *, overwrite=False):
     Yields
     ------
     partial : `~pathlib.Path`
-        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error.
+        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error. If the
+        process is killed it stays behind, as a hidden file, and ``path`` is what it was.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def atomic_path(path, *, overwrite=False):
     if path.exists() and not overwrite:
         msg = f"{path} exists; set overwrite to replace it"
         raise FileExistsError(msg)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = path.with_name(f".{secrets.token_hex(4)}.partial.{path.name}")
     try:
         yield partial
         partial.replace(path)

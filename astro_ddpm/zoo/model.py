@@ -3,8 +3,10 @@
 A trained model: its networks, and what is known about them.
 """
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,16 @@ from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels,
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
 __all__ = ["Model"]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not (_is_finite(value) and value > 0):
+        msg = f"{name} must be positive and finite, not {value}"
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +67,11 @@ class Model:
     Raises
     ------
     ValueError
-        If an entry of ``ranges`` is not a pair of ascending numbers.
+        If an entry of ``ranges`` is not a pair of ascending numbers, or the depth in it or ``temperature``
+        is not positive.
+
+    TypeError
+        If ``training`` is not a dictionary.
     """
 
     raunet: RAUNet
@@ -69,9 +85,15 @@ class Model:
 
     def __post_init__(self):
         for name, limits in self.ranges.items():
-            if name != "default_depth" and not (len(limits) == 2 and limits[0] <= limits[1]):
+            if name == "default_depth":
+                _check_positive(f"ranges[{name!r}]", limits)
+            elif not (len(limits) == 2 and all(map(_is_finite, limits)) and limits[0] <= limits[1]):
                 msg = f"ranges[{name!r}] must be [low, high], not {limits}"
                 raise ValueError(msg)
+        _check_positive("temperature", self.temperature)
+        if not isinstance(self.training, dict):
+            msg = f"training must be a dictionary, not {type(self.training).__name__}"
+            raise TypeError(msg)
         for network in (self.raunet, self.network):
             if network is not None:
                 network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
