@@ -3,6 +3,7 @@
 Enhancement as a step of a reduction pipeline: of files, and of what ccdproc makes.
 """
 
+from .collection import enhance_collection
 from .files import enhance_file
 
-__all__ = ["enhance_file"]
+__all__ = ["enhance_collection", "enhance_file"]

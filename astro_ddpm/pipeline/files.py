@@ -3,17 +3,22 @@
 Enhancement of files, as a step of a reduction pipeline.
 """
 
+import hashlib
+import inspect
 import logging
+import os
+import re
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from ..enhance import enhance
-from ..nddata import find_image, read_image
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import find_image, read_image
 
-__all__ = ["enhance_file"]
+__all__ = ["enhance_file", "find_difference", "make_record", "split_extension"]
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +26,20 @@ NOISE_PLANES = {
     "stddev": StdDevUncertainty,
     "variance": VarianceUncertainty,
     "weight": InverseVariance,
+}
+
+ENHANCE_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(enhance).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+# These have a keyword of their own, or do not change the result.
+NOT_IN_DIGEST = {"model", "seed", "tile_size", "batch_size", "device", "progress_bar", "add_keyword"}
+COMPARED = {
+    "DDPMFSHA": "other contents of the input or its planes",
+    "DDPMOPTS": "other options",
+    "DDPMSHA": "other weights of the model",
+    "DDPMSEED": "another seed",
 }
 
 
@@ -53,10 +72,11 @@ def enhance_file(
 
     stddev, variance, weight : str or path-like, optional
         A FITS image of the noise: as standard deviation, variance or inverse variance (at most one). A
-        weight of zero marks a pixel without information.
+        weight of zero marks a pixel without information. ``"file.fits[WHT]"`` is an extension, by number
+        or name.
 
     mask : str or path-like, optional
-        A FITS image that differs from zero at bad pixels, such as a data quality plane.
+        A FITS image that differs from zero at bad pixels, such as a data quality plane; as above.
 
     overwrite : bool, optional
         Whether to replace an existing file.
@@ -67,7 +87,8 @@ def enhance_file(
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
-        What was written.
+        What was written. Its header also tells the file that it was made from (``DDPMFILE``), and has the
+        SHA-256 of that file and its planes (``DDPMFSHA``) and of the options (``DDPMOPTS``).
 
     Raises
     ------
@@ -92,6 +113,7 @@ def enhance_file(
     if len(given) > 1:
         msg = f"at most one of stddev, variance and weight may be given, not {' and '.join(given)}"
         raise ValueError(msg)
+    record = make_record(path, ext=ext, mask=mask, **planes, **options)
     ccd = read_image(path, ext)
     for name in given:
         ccd.uncertainty = NOISE_PLANES[name](_read_plane(planes[name], ext, ccd.shape, name))
@@ -99,6 +121,8 @@ def enhance_file(
         bad = _read_plane(mask, ext, ccd.shape, "mask") != 0
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     enhanced = enhance(ccd, **options)
+    if options.get("add_keyword", True):
+        enhanced.meta.update(record)
     enhanced.write(output, format="fits", overwrite=overwrite)
     log.info("%s enhanced and written to %s", path, output)
     return enhanced
@@ -106,13 +130,136 @@ def enhance_file(
 
 def _read_plane(path, ext, shape, name):
     """Read an image that belongs to another one, from the same extension if it has it."""
-    with fits.open(path) as hdus:
+    file, own_ext = split_extension(path)
+    with fits.open(file) as hdus:
         try:
-            index = find_image(hdus, ext)
+            index = find_image(hdus, own_ext or ext)
         except ValueError:
+            if own_ext:
+                raise
             index = find_image(hdus)
         plane = np.array(hdus[index].data)
     if plane.shape != shape:
         msg = f"{name} {path} has shape {plane.shape}, the image {shape}"
         raise ValueError(msg)
     return plane
+
+
+def split_extension(path):
+    """
+    Split ``file.fits[EXT]`` into file and extension.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file with or without extension.
+
+    Returns
+    -------
+    file : str or path-like
+        The file.
+
+    ext : str or None
+        The number or name of the extension.
+    """
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
+    if match is None or Path(path).exists():
+        return path, None
+    return match.groups()
+
+
+def make_record(path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, **options):
+    """
+    Tell in FITS keywords what a result is made from.
+
+    Parameters
+    ----------
+    path, ext, stddev, variance, weight, mask, **options
+        As for `~astro_ddpm.pipeline.enhance_file`.
+
+    Returns
+    -------
+    record : dict
+        Values with comments, or without where a SHA-256 leaves no room for one.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    planes = {"stddev": stddev, "variance": variance, "weight": weight, "mask": mask}
+    planes = {name: plane for name, plane in planes.items() if plane is not None}
+    options = {
+        name: value for name, value in (ENHANCE_DEFAULTS | options).items() if name not in NOT_IN_DIGEST
+    }
+    name = Path(path).name.encode("ascii", "backslashreplace").decode()
+    return {
+        "DDPMFILE": (name, "the file it was made from"),
+        "DDPMFSHA": _digest_files({"image": path} | planes),
+        "DDPMOPTS": _digest_options({"ext": ext} | options),
+    }
+
+
+def _digest_files(files):
+    """SHA-256 of the contents of named files, and of the extensions chosen by their names."""
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        path, ext = (path, None) if name == "image" else split_extension(path)
+        with Path(path).open("rb") as file:
+            digest.update(f"{name} {ext} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_options(options):
+    """SHA-256 of names and values; arrays count with their contents."""
+    digest = hashlib.sha256()
+    for name, value in sorted(options.items()):
+        digest.update(f"{name} {_describe(value)}\n".encode())
+    return digest.hexdigest()
+
+
+def _describe(value):
+    """Text that is the same for the same value, and for nothing else."""
+    if value is None:
+        return "None"
+    if isinstance(value, (str, os.PathLike)):
+        return repr(str(value))
+    if isinstance(value, Number):
+        return repr(float(value))
+    kind = getattr(value, "uncertainty_type", "")
+    array = np.asarray(getattr(value, "array", getattr(value, "value", value)))
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return f"{kind} {getattr(value, 'unit', '')} {array.dtype.str} {array.shape} {content}"
+
+
+def find_difference(output, record):
+    """
+    Tell why an existing file is not the result that is wanted.
+
+    Parameters
+    ----------
+    output : path-like
+        The file.
+
+    record : dict
+        Keywords and the values that its header must have, those of `make_record` and others; what is not
+        in ``COMPARED`` does not matter.
+
+    Returns
+    -------
+    reason : str
+        What is wrong with the file; empty if it is complete and has these values.
+    """
+    try:
+        with fits.open(output) as hdus:
+            header, last = hdus[0].header, hdus[len(hdus) - 1].fileinfo()
+    except OSError as error:
+        return f"is not readable ({error})"
+    if "DDPMFSHA" not in header:
+        return "was not made by this function"
+    if last["datLoc"] + last["datSpan"] != Path(output).stat().st_size:
+        return "is not complete"
+    for keyword, meaning in COMPARED.items():
+        if keyword in record and header.get(keyword) != record[keyword]:
+            return f"was made with {meaning}"
+    return ""
