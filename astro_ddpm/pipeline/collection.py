@@ -65,6 +65,9 @@ class Frame:
 
     any_seed : bool
         Whether an existing result with another seed is as good.
+
+    existed : bool
+        Whether there was a file in the place of the output before.
     """
 
     input: Path
@@ -72,6 +75,7 @@ class Frame:
     planes: dict
     seed: int
     any_seed: bool
+    existed: bool
 
     def row(self, status, reason="", messages=(), **values):
         """
@@ -262,6 +266,7 @@ def enhance_collection(
         for index, row in results:
             manifest.update(index, row)
             advance()
+    _remove_leftovers(location, frames)
     return manifest.table()
 
 
@@ -294,7 +299,8 @@ def _plan(paths, location, planes, seed, any_seed):
     for path, name in zip(paths, _output_names(paths), strict=True):
         own = {key: _plane_path(plane, path) for key, plane in planes.items() if plane is not None}
         own = {key: plane for key, plane in own.items() if plane is not None}
-        frames.append(Frame(path, location / name, own, _frame_seed(seed, name), any_seed))
+        output = location / name
+        frames.append(Frame(path, output, own, _frame_seed(seed, name), any_seed, output.exists()))
     sources = [frame.input for frame in frames]
     sources += [split_extension(plane)[0] for frame in frames for plane in frame.planes.values()]
     sources = {os.path.realpath(file) for file in sources}
@@ -372,8 +378,8 @@ def _enhance_or_skip(frame, options, overwrite, sha256):
         if not frame.any_seed:
             record["DDPMSEED"] = frame.seed
         difference = find_difference(frame.output, record)
-        if not difference:
-            return "skipped", fits.getheader(frame.output)
+        if not difference:  # by an earlier call, or by a worker that was lost before it could tell
+            return "skipped" if frame.existed else "done", fits.getheader(frame.output)
         if not overwrite:
             msg = f"output {frame.output} exists and {difference}; set overwrite to replace it"
             raise FileExistsError(msg)
@@ -398,17 +404,20 @@ def _work_on(client):
         raise ImportError(msg) from None
 
     def work(frames, *args):
-        futures = [client.submit(_enhance_on_worker, frame, *args, pure=False) for frame in frames]
-        pending = {future.key: (index, future) for index, future in enumerate(futures)}
+        pending = {}  # Dask repeats what a lost worker had done as long as anybody holds its future
+        for index, frame in enumerate(frames):
+            future = client.submit(_enhance_on_worker, frame, *args, pure=False)
+            pending[future.key] = index, future
         try:
-            for future in as_completed(futures):
+            for future in as_completed([future for _, future in pending.values()]):
                 index, _ = pending.pop(future.key)
                 try:
                     yield index, future.result()
                 except Exception as error:
                     yield index, frames[index].row("failed", f"{type(error).__name__}: {error}")
         finally:
-            client.cancel([future for _, future in pending.values()])
+            if pending:
+                client.cancel([future for _, future in pending.values()])
 
     return work
 
@@ -431,6 +440,14 @@ def _threads_of_worker():
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _remove_leftovers(location, frames):
+    """Remove what processes that were killed while writing have left of these frames."""
+    names = {frame.output.name for frame in frames}
+    for path in location.glob(".*.partial.*"):
+        if path.name.partition(".partial.")[2] in names:
+            path.unlink(missing_ok=True)
 
 
 def _given(options):
