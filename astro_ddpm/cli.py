@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 __all__ = ["main"]
@@ -60,12 +61,18 @@ def _add_demo(commands):
 def _add_enhance(commands):
     enhance = commands.add_parser(
         "enhance",
-        help="enhance a FITS image",
-        description="Enhance a FITS image. The result holds the posterior mean, its uncertainty, the mask "
-        "and the samples.",
+        help="enhance FITS images",
+        description="Enhance FITS images. A result holds the posterior mean, its uncertainty, the mask "
+        "and the samples. Those of several images go into a folder, with a table of how it went; what is "
+        "there already from the same call is kept. In the paths of their noise and masks {folder}, {stem} "
+        "and {path} stand for those of each image.",
     )
-    enhance.add_argument("input", metavar="IN.fits", help="sky-subtracted image, may be compressed")
-    enhance.add_argument("-o", "--output", required=True, metavar="OUT.fits", help="file to write")
+    enhance.add_argument(
+        "input", nargs="+", metavar="IN.fits", help="sky-subtracted images, may be compressed"
+    )
+    enhance.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images"
+    )
     enhance.add_argument("--ext", help="extension of the image, number or name (the first image)")
     noise = enhance.add_mutually_exclusive_group()
     plane = "FILE[EXT]"
@@ -157,28 +164,46 @@ def _add_evaluate(commands):
 
 def enhance_command(args):
     """Run ``astro-ddpm enhance``."""
+    planes = ("ext", "stddev", "variance", "weight", "mask", "ignore_bits")
+    options = {name: getattr(args, name) for name in planes} | {
+        "overwrite": args.overwrite,
+        "model": args.model,
+        "n_samples": args.samples,
+        "steps": args.steps,
+        "seed": args.seed,
+        "depth": args.depth,
+        "background": _background(args.background),
+        "mask_treatment": args.mask_treatment,
+        "device": args.device,
+        "progress_bar": not args.quiet,
+    }
+    if len(args.input) > 1 or Path(args.output).is_dir():
+        return _enhance_several(args, options)
+    return _enhance_one(args, options)
+
+
+def _enhance_one(args, options):
     from .pipeline import enhance_file
 
     start = time.perf_counter()
-    planes = {name: getattr(args, name) for name in ("stddev", "variance", "weight", "mask", "ignore_bits")}
-    enhanced = enhance_file(
-        args.input,
-        args.output,
-        ext=args.ext,
-        **planes,
-        overwrite=args.overwrite,
-        model=args.model,
-        n_samples=args.samples,
-        steps=args.steps,
-        seed=args.seed,
-        depth=args.depth,
-        background=_background(args.background),
-        mask_treatment=args.mask_treatment,
-        device=args.device,
-        progress_bar=not args.quiet,
-    )
+    enhanced = enhance_file(*args.input, args.output, **options)
     if not args.quiet:
         _say(_summary(args.output, enhanced, time.perf_counter() - start))
+
+
+def _enhance_several(args, options):
+    from .pipeline import enhance_collection
+
+    manifest = enhance_collection(args.input, args.output, **options)
+    for row in manifest:
+        if row["warnings"]:
+            sys.stderr.write(f"astro-ddpm: warning: {row['input']}: {row['warnings']}\n")
+        if row["status"] == "failed":
+            sys.stderr.write(f"astro-ddpm: error: {row['input']}: {row['reason']}\n")
+    if not args.quiet:
+        count = Counter(manifest["status"])
+        _say(f"{args.output}: {', '.join(f'{n} {status}' for status, n in sorted(count.items()))}")
+    return int("failed" in manifest["status"])
 
 
 def _background(text):
@@ -374,7 +399,7 @@ def main(args=None):
         warnings.simplefilter("always", AstropyUserWarning)
         warnings.showwarning = _show_warning
         try:
-            args.run(args)
+            return args.run(args) or 0
         except KeyboardInterrupt:
             sys.stderr.write("astro-ddpm: interrupted\n")
             return 130
@@ -383,7 +408,6 @@ def main(args=None):
                 raise
             sys.stderr.write(f"astro-ddpm: error: {error or type(error).__name__}\n")
             return 1
-    return 0
 
 
 if __name__ == "__main__":
