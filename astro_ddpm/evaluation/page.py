@@ -6,12 +6,13 @@ The page of the report: verdicts, tables and figures in one HTML file that needs
 import base64
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from string import Template
 
 import numpy as np
 
-__all__ = ["Section", "render_page"]
+__all__ = ["Picture", "Section", "render_page"]
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -43,6 +44,43 @@ $sections
 
 
 @dataclass(frozen=True)
+class Picture:
+    """
+    A figure on the page.
+
+    Parameters
+    ----------
+    name : str
+        Its name, for a file.
+
+    figure : `~matplotlib.figure.Figure`
+        The figure.
+
+    caption : str
+        What it shows.
+    """
+
+    name: str
+    figure: object
+    caption: str
+
+    @cached_property
+    def png(self):
+        """The figure as bytes of a PNG file."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+    def render(self):
+        """Return the figure and its caption as HTML."""
+        text, data = escape(self.caption), base64.b64encode(self.png).decode()
+        return (
+            f'<figure><img src="data:image/png;base64,{data}" alt="{text}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+
+@dataclass(frozen=True)
 class Section:
     """
     One section of the page.
@@ -58,14 +96,14 @@ class Section:
     tables : list of `~astropy.table.QTable`
         Tables with a ``caption`` in their metadata.
 
-    figures : list of tuple of (`~matplotlib.figure.Figure`, str)
-        Figures with their captions.
+    pictures : list of `Picture`
+        Figures.
     """
 
     title: str
     verdicts: list
     tables: list
-    figures: list
+    pictures: list
 
     def render(self):
         """Return the section as HTML."""
@@ -73,7 +111,7 @@ class Section:
         if self.verdicts:
             parts.append("<ul>" + "".join(_verdict(*verdict) for verdict in self.verdicts) + "</ul>")
         parts += [_table(table) for table in self.tables]
-        parts += [_figure(figure, caption) for figure, caption in self.figures]
+        parts += [picture.render() for picture in self.pictures]
         return "\n".join(parts)
 
 
@@ -134,14 +172,3 @@ def _cell(value):
     if not np.isfinite(value):
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(value):.3g}"
-
-
-def _figure(figure, caption):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = escape(caption)
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{text}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )

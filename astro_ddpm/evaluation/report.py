@@ -28,7 +28,7 @@ from . import figures, measures
 from .classics import CLASSICS
 from .detection import detection_curve, noise_image
 from .honesty import calibration_tests
-from .page import Section, render_page
+from .page import Picture, Section, render_page
 from .photometry import standard_deviation
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ _PULLS = (
     "Pulls of the fluxes of all sources. Without samples the error of a flux ignores the covariance of "
     "pixels and is too small for an enhanced image."
 )
+_PANELS = "Residuals are image minus reference, from -2 to 2 in units of the noise of the input."
 _SPECTRA = (
     "Structure of arcsinh(image / noise of the sky) by spatial frequency; dotted: the samples, which have "
     "the noise of an exposure."
@@ -177,16 +178,22 @@ def evaluate(
             )
     names = [model.name for model in models]
     _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
+    sections = _sections(pairs, results, tables, names)
+    _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(models))
+    return folder / "index.html"
+
+
+def _write(folder, tables, sections, summary, footer):
+    """Write tables, figures and the page."""
     for name, table in tables.items():
         with atomic_path(folder / f"{name}.ecsv", overwrite=True) as partial:
             table.write(partial, format="ascii.ecsv", overwrite=True)
-    summary = _summary(pairs, names, n_samples, rejected)
-    html = render_page(
-        "Evaluation of enhanced images", summary, _sections(pairs, results, tables, names), _footer(models)
-    )
+    for picture in (picture for section in sections for picture in section.pictures):
+        with atomic_path(folder / f"{picture.name}.png", overwrite=True) as partial:
+            partial.write_bytes(picture.png)
     with atomic_path(folder / "index.html", overwrite=True) as partial:
+        html = render_page("Evaluation of enhanced images", summary, sections, footer)
         partial.write_text(html, encoding="utf-8")
-    return folder / "index.html"
 
 
 def _check(pairs, classics):
@@ -510,7 +517,11 @@ def _sections(pairs, results, tables, names):
     comparison = [tables[name] for name in ("pixels", "structure", "cost") if name in tables]
     means = _mean_by_method(tables["images"])
     pictures = [
-        (figures.plot_excess(tables["pixels"]), "Noise left over by each method, in bins of brightness."),
+        Picture(
+            "excess",
+            figures.plot_excess(tables["pixels"]),
+            "Noise left over by each method, in bins of brightness.",
+        ),
         (
             figures.plot_spectra(tables["spectra"]),
             _SPECTRA,
@@ -519,8 +530,11 @@ def _sections(pairs, results, tables, names):
     sections.append(Section("How does it compare?", [], [means, *comparison], pictures))
     first = range(min(4, len(pairs)))
     panels = [
-        (figures.plot_panels(pairs, results, first, shown), "The first pairs of the list."),
-        (figures.plot_panels(pairs, results, worst, shown), "The pairs with the largest errors."),
+        Picture(name, figures.plot_panels(pairs, results, numbers, shown), f"{caption} {_PANELS}")
+        for name, numbers, caption in (
+            ("first", first, "The first pairs of the list."),
+            ("worst", worst, "The pairs with the largest errors."),
+        )
     ]
     sections.append(Section("What does it look like, and where does it fail?", [], [], panels))
     return sections
@@ -578,7 +592,7 @@ def _flux_section(tables, names):
             verdicts.append((abs(bias) < max(0.1, 2 * error), text))
     methods = ["input", *names]
     figure = figures.plot_pulls(tables["fluxes"], methods)
-    return Section(title, verdicts, [summary], [(figure, _PULLS)])
+    return Section(title, verdicts, [summary], [Picture("pulls", figure, _PULLS)])
 
 
 def _error_section(tables, names):
@@ -605,8 +619,10 @@ def _error_section(tables, names):
     shown = [calibration] + [tables[f"honesty_{name}"] for name in names if f"honesty_{name}" in tables]
     curves, ranks = tables["coverage"], calibration
     pictures = [
-        (figures.plot_coverage(_of(curves, names)), "Coverage of intervals of pixels."),
-        (figures.plot_ranks(_of(ranks, names)), "Rank histograms of pixels, relative to flat ones."),
+        Picture("coverage", figures.plot_coverage(_of(curves, names)), "Coverage of intervals of pixels."),
+        Picture(
+            "ranks", figures.plot_ranks(_of(ranks, names)), "Rank histograms of pixels, relative to flat."
+        ),
     ]
     return Section("Are the errors right?", verdicts, shown, pictures)
 
@@ -639,10 +655,12 @@ def _invention_section(tables, names):
             verdicts.append((None, text))
     if limits:
         curves = {name: tables[f"detection_curve_{name}"] for name in limits}
-        pictures.append((figures.plot_completeness(curves), _CAPTIONS["detection_curve"]))
+        figure = figures.plot_completeness(curves)
+        pictures.append(Picture("completeness", figure, _CAPTIONS["detection_curve"]))
     diagrams = {name: tables[f"reliability_{name}"] for name in names if f"reliability_{name}" in tables}
     if diagrams:
-        pictures.append((figures.plot_reliability(diagrams), _CAPTIONS["reliability"]))
+        figure = figures.plot_reliability(diagrams)
+        pictures.append(Picture("reliability", figure, _CAPTIONS["reliability"]))
     shown = [tables["invented"], tables["noise"], *limits.values()]
     return Section("Does it invent or lose sources?", verdicts, shown, pictures)
 

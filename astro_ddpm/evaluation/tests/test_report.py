@@ -59,7 +59,17 @@ class TestEvaluate:
             assert question in html
         assert "1 more differ" in html
         assert not re.findall(r'(?:src|href)="(?!data:)', html)
-        assert html.count("data:image/png;base64") >= 6
+        pictures = sorted(done.glob("*.png"))
+        assert {path.stem for path in pictures} >= {
+            "coverage",
+            "excess",
+            "first",
+            "ranks",
+            "spectra",
+            "worst",
+        }
+        assert html.count("data:image/png;base64") == len(pictures)
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
     def test_tables(self, done):
         paths = sorted(done.glob("*.ecsv"))
