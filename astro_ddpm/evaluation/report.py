@@ -507,37 +507,36 @@ def _footer(models):
 
 def _sections(pairs, results, tables, names):
     """Answer the three questions, and then show how it compares and what went worst."""
-    shown = [*names, *(name for name in ("bm3d", "nlm") if name in results)][:3]
-    worst = _worst(tables["images"], pairs, names)
-    sections = [
+    return [
         _flux_section(tables, names),
         _error_section(tables, names),
         _invention_section(tables, names),
+        _comparison_section(tables),
+        _picture_section(pairs, results, tables, names),
     ]
-    comparison = [tables[name] for name in ("pixels", "structure", "cost") if name in tables]
-    means = _mean_by_method(tables["images"])
+
+
+def _comparison_section(tables):
+    shown = [_mean_by_method(tables["images"]), _excess_by_bin(tables["pixels"])]
+    shown += [_scatter_of(tables["structure"])] if "structure" in tables else []
     pictures = [
-        Picture(
-            "excess",
-            figures.plot_excess(tables["pixels"]),
-            "Noise left over by each method, in bins of brightness.",
-        ),
-        (
-            figures.plot_spectra(tables["spectra"]),
-            _SPECTRA,
-        ),
+        Picture("excess", figures.plot_excess(tables["pixels"]), "Noise left over, by brightness."),
+        Picture("spectra", figures.plot_spectra(tables["spectra"]), _SPECTRA),
     ]
-    sections.append(Section("How does it compare?", [], [means, *comparison], pictures))
-    first = range(min(4, len(pairs)))
-    panels = [
+    return Section("How does it compare?", [], [*shown, tables["cost"]], pictures)
+
+
+def _picture_section(pairs, results, tables, names):
+    shown = [*names, *(name for name in ("bm3d", "nlm") if name in results)][:3]
+    first, worst = range(min(4, len(pairs))), _worst(tables["images"], pairs, names)
+    pictures = [
         Picture(name, figures.plot_panels(pairs, results, numbers, shown), f"{caption} {_PANELS}")
         for name, numbers, caption in (
             ("first", first, "The first pairs of the list."),
             ("worst", worst, "The pairs with the largest errors."),
         )
     ]
-    sections.append(Section("What does it look like, and where does it fail?", [], [], panels))
-    return sections
+    return Section("What does it look like, and where does it fail?", [], [], pictures)
 
 
 def _worst(images, pairs, names, number=4):
