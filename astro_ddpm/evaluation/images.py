@@ -102,9 +102,11 @@ def image_metrics(
         \mathrm{PSNR} = 10 \log_{10} \frac{L^2}{\mathrm{MSE}}
 
     SSIM is that of Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural
-    Similarity*, with their Gaussian window and constants, by scikit-image. It depends on the zero
-    level and, like PSNR, is made for images of a limited range: compare ``np.arcsinh(image / noise)`` to give
-    faint structure a say. With the power spectra :math:`P_x` and :math:`P_y` in :math:`K` bins of frequency
+    Similarity*, with their Gaussian window and constants, by scikit-image. Pixels whose window reaches beyond
+    the image are left out (torchmetrics counts them). SSIM depends on the zero level and, like PSNR, is made
+    for images of a limited range: compare ``np.arcsinh(image / noise)`` to give faint structure a say.
+
+    With the power spectra :math:`P_x` and :math:`P_y` in :math:`K` bins of frequency
 
     .. math:: \mathrm{SMSE} = \frac{1}{K} \sum_{k=1}^K \left[\log_{10} \frac{P_x(f_k)}{P_y(f_k)}\right]^2
 
@@ -251,8 +253,15 @@ def power_ratio(
     reference : as ``image``
         What it is compared with, shape (ny, nx), in a unit it can be converted to.
 
-    mask, window, n_bins
-        As for `power_spectrum`.
+    mask : array_like of bool, optional
+        Pixels to leave out, broadcastable to ``reference``; `True` means left out, as are the masked pixels
+        of either image and those that are not finite in any sample.
+
+    window : str or tuple, optional
+        The window, as for `power_spectrum`.
+
+    n_bins : int, optional
+        The number of bins, as for `power_spectrum`.
 
     Returns
     -------
