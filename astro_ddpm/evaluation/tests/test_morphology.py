@@ -140,6 +140,13 @@ class TestAsymmetry:
         assert raw.mean() > 1.3
         assert abs(rest.mean()) < 5 * rest.std() / np.sqrt(50)
 
+    def test_noise_on_what_is_asymmetric(self, rng):
+        image = gaussian(3, 3, 0, (50, 45)) + 0.2 * gaussian(3, 3, 0, (70, 45))
+        planes = image + 0.1 * rng.standard_normal((20, *SHAPE))
+        use = np.hypot(XX - 50, YY - 45) < 32
+        value = morphology.asymmetry(planes, (50, 45), use, 0.1)
+        assert_allclose(value.mean(), 2 * 0.2 / 1.2, rtol=0.05)
+
     def test_center(self, rng):
         image = gaussian() + 0.01 * rng.standard_normal(SHAPE)
         center = morphology.asymmetry_center(image, (51.5, 43.8), EVERYWHERE)
