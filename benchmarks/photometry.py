@@ -8,8 +8,8 @@ Fluxes and shapes of simulated galaxies, before and after enhancement, against t
 Every field holds five galaxies, and is made brighter or fainter so that the S/N of their fluxes, in the Kron
 aperture of the truth and with the noise of the input, runs from 5 to 1000. A pull is the difference from the
 truth over the stated error; its mean is the bias in units of that error. With 16 samples the pulls of a
-perfect posterior are 1.11 wide. Input and result share the noise of the input, and fluxes of the input have no
-bias, so the chance of that noise is taken out of the bias of fluxes by regression.
+perfect posterior are 1.11 wide. Input and result share the noise of the input, and fluxes of the input have
+no bias, so the chance of that noise is taken out of the bias of fluxes by regression.
 """
 
 import argparse
