@@ -149,19 +149,23 @@ def asymmetry(
 
     Notes
     -----
-    After Conselice (2003, equation 1), with the source's rotated image interpolated by cubic splines,
+    After Conselice (2003, equation 1), the turned image being interpolated by cubic splines,
 
-    .. math:: A = \frac{\sum |x - x_{180}| - \sum 2 \sigma / \sqrt{\pi}}{\sum |x|} ,
+    .. math:: A = \frac{\sum |d| - b}{\sum |x|}, \qquad d = x - x_{180}, \qquad
+        b = \sum \frac{2 s}{\sqrt{\pi}} \, e^{-d^2 / 2 s^2}, \qquad s^2 = \sigma^2 + \sigma_{180}^2 .
 
-    where the second sum is the expectation of the first for noise alone. It takes the place of a patch of
-    blank sky, whose noise differs from that on the source. Where a source is asymmetric by about as much as
-    the noise, it takes too much away.
+    The last sum takes the place of the asymmetry of a patch of blank sky, whose noise differs from that on
+    the source. It has the expectation of the first where there is nothing but noise, and vanishes where the
+    difference exceeds the noise; in between it takes away too much, up to about half of :math:`s`.
     """
     turned = _turn(planes, center)
     use = use & (_turn(use[np.newaxis].astype(float), center, order=1)[0] > 0.999)
-    difference = np.abs(planes - turned)[:, use].sum(axis=-1)
-    expected = 2 / np.sqrt(np.pi) * np.broadcast_to(noise, use.shape)[use].sum()
-    return _ratio(difference - expected, np.abs(planes)[:, use].sum(axis=-1))
+    difference = np.abs(planes - turned)[:, use]
+    variance = np.broadcast_to(noise, use.shape)[np.newaxis] ** 2
+    spread = np.sqrt((variance + _turn(variance, center, order=1))[:, use])
+    scaled = difference / np.where(spread > 0, spread, np.inf)
+    expected = 2 * spread / np.sqrt(np.pi) * np.exp(-(scaled**2) / 2)
+    return _ratio((difference - expected).sum(axis=-1), np.abs(planes)[:, use].sum(axis=-1))
 
 
 def asymmetry_center(plane: np.ndarray, start: tuple[float, float], use: np.ndarray) -> np.ndarray:

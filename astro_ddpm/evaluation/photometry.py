@@ -177,7 +177,7 @@ def aperture_photometry(
     return table
 
 
-def unpack(enhanced):
+def unpack(enhanced, name="enhanced"):
     """
     Take an image apart.
 
@@ -185,6 +185,9 @@ def unpack(enhanced):
     ----------
     enhanced : `~astropy.nddata.CCDData`
         The image, shape ``(ny, nx)``.
+
+    name : str, optional
+        What error messages call it.
 
     Returns
     -------
@@ -207,18 +210,18 @@ def unpack(enhanced):
         shape.
     """
     if not isinstance(enhanced, CCDData):
-        msg = f"enhanced must be a CCDData, got {type(enhanced).__name__}"
+        msg = f"{name} must be a CCDData, got {type(enhanced).__name__}"
         raise TypeError(msg)
     data = np.asarray(enhanced.data, float)
     if data.ndim != 2:
-        msg = f"enhanced must be two-dimensional, got shape {data.shape}"
+        msg = f"{name} must be two-dimensional, got shape {data.shape}"
         raise ValueError(msg)
     sigma = standard_deviation(enhanced)
     samples = getattr(enhanced, "samples", None)
     if samples is not None:
         samples = np.asarray(getattr(samples, "value", samples))
         if samples.ndim != 3 or samples.shape[1:] != data.shape:
-            msg = f"enhanced has samples of shape {samples.shape} for data of shape {data.shape}"
+            msg = f"{name} has samples of shape {samples.shape} for data of shape {data.shape}"
             raise ValueError(msg)
     return data, sigma, samples
 

@@ -6,7 +6,7 @@ Fluxes, sizes and shapes of sources, beside those of a reference.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import astropy.units as u
@@ -219,7 +219,8 @@ def recovered_photometry(
     >>> table["kron_flux"].unit, table["magnitude"].unit, table["half_light_radius"].unit
     (Unit("adu"), Unit("mag"), Unit("pix"))
     """
-    measured, truth = _Image.unpack(image), _Image.unpack(reference, image.unit)
+    measured = _Image.unpack(image, "image")
+    truth = _Image.unpack(reference, "reference", image.unit)
     if measured.data.shape != truth.data.shape:
         msg = f"reference has shape {truth.data.shape}, image has {measured.data.shape}"
         raise ValueError(msg)
@@ -257,32 +258,36 @@ class _Image:
 
     valid : ndarray of bool, shape (ny, nx)
         Pixels that may be used.
+
+    enhanced : bool
+        Whether it is no exposure.
     """
 
     data: np.ndarray
     sigma: np.ndarray | None
     samples: np.ndarray | None
     valid: np.ndarray
+    enhanced: bool
 
     @classmethod
-    def unpack(cls, image, unit=None):
-        """Unpack an image, in another unit if one is given."""
-        data, sigma, samples = unpack(image)
-        factor = 1.0 if unit is None else image.unit.to(unit)
+    def unpack(cls, image, name, unit=None):
+        """Unpack the image of some name, in another unit if one is given."""
+        data, sigma, samples = unpack(image, name)
         samples = None if samples is None or len(samples) < 2 else samples
-        planes = [data] + [plane for plane in (sigma, samples) if plane is not None]
-        valid = np.all(
-            [np.isfinite(p) if p.ndim == 2 else np.isfinite(p).all(axis=0) for p in planes], axis=0
-        )
-        if image.mask is not None and not isinstance(image, EnhancedCCDData):
+        planes = [np.atleast_3d(plane.T).T for plane in (data, sigma, samples) if plane is not None]
+        valid = np.logical_and.reduce([np.isfinite(plane).all(axis=0) for plane in planes])
+        enhanced = isinstance(image, EnhancedCCDData)
+        if image.mask is not None and not enhanced:
             valid &= ~np.asarray(image.mask, bool)
-        return cls(*(None if plane is None else plane * factor for plane in (data, sigma, samples)), valid)
+        factor = 1.0 if unit is None else image.unit.to(unit)
+        planes = (None if plane is None else plane * factor for plane in (data, sigma, samples))
+        return cls(*planes, valid, enhanced)
 
     def cut(self, source):
         """Cut out a source, with zeros for what is not valid."""
         planes = (None if p is None else p[(..., *source.box)] for p in (self.data, self.sigma, self.samples))
         planes = (None if p is None else np.where(source.valid, p, 0.0) for p in planes)
-        return _Image(*planes, source.valid)
+        return replace(self, **dict(zip(("data", "sigma", "samples"), planes, strict=True)))
 
     def draws(self):
         """Samples, or realisations of the noise on top of the data, or nothing."""
@@ -409,27 +414,26 @@ def _sources(segmentation, data, valid):
         msg = "segmentation has no source on valid pixels"
         raise ValueError(msg)
     catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
-    apertures = dict(zip(catalog.labels, catalog.kron_aperture, strict=True))
-    lost = [int(label) for label, aperture in apertures.items() if aperture is None]
-    if len(lost) == len(apertures):
+    found = list(zip(catalog.labels, catalog.slices, catalog.kron_aperture, strict=True))
+    lost = [int(label) for label, _, kron in found if kron is None]
+    if len(lost) == len(found):
         msg = "reference has no source with a Kron aperture: is it sky-subtracted and on the same pixels?"
         raise ValueError(msg)
     if lost:
         warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
-    return [_source(labels, valid, label, kron) for label, kron in apertures.items() if kron is not None]
+    return [_source(labels, valid, *source) for source in found if source[0] not in lost]
 
 
-def _source(labels, valid, label, kron):
+def _source(labels, valid, label, inner, kron):
     """Cut out a source, with room for the circle round its Kron aperture."""
-    x, y = kron.positions
-    rows, columns = np.nonzero(labels == label)
     reach = kron.a + 2
     box = tuple(
-        slice(max(0, int(min(c - reach, pixels.min()))), int(max(c + reach, pixels.max())) + 2)
-        for c, pixels in ((y, rows), (x, columns))
+        slice(max(0, int(min(center - reach, part.start))), int(max(center + reach, part.stop)) + 1)
+        for center, part in zip(kron.positions[::-1], inner, strict=True)
     )
     part, valid = labels[box], valid[box]
-    kron = EllipticalAperture((x - box[1].start, y - box[0].start), kron.a, kron.b, theta=kron.theta)
+    center = kron.positions - [box[1].start, box[0].start]
+    kron = EllipticalAperture(center, kron.a, kron.b, theta=kron.theta)
     return _Source(int(label), box, kron, (part == label) & valid, (part == label) | (part == 0), valid)
 
 
@@ -479,9 +483,8 @@ class _Measure:
         values, errors : dict
             A number, or a profile, for each quantity; no errors if nothing is known of them.
         """
-        exposure = image.samples is None
-        planes = image.data[np.newaxis] if scene or exposure else image.samples
-        noise = image.sigma if scene and exposure and image.sigma is not None else 0.0
+        planes = image.data[np.newaxis] if scene or image.samples is None else image.samples
+        noise = 0.0 if image.enhanced or not scene or image.sigma is None else image.sigma
         values = {name: _mean(name, value) for name, value in self._quantities(planes, noise).items()}
         draws, errors = image.draws(), {}
         if draws is not None:
@@ -547,15 +550,12 @@ def _compare(measure, measured, truth, scene):
     row = {}
     for name, value in values.items():
         difference = _difference(name, value, expected[name])
-        row[name] = value
+        row |= {name: value, f"{name}_reference": expected[name], f"{name}_difference": difference}
+        if expected_errors:
+            row[f"{name}_reference_err"] = expected_errors[name]
         if errors:
             error = np.hypot(errors[name], expected_errors.get(name, 0.0) if scene else 0.0)
             row[f"{name}_err"] = errors[name]
-        row[f"{name}_reference"] = expected[name]
-        if expected_errors:
-            row[f"{name}_reference_err"] = expected_errors[name]
-        row[f"{name}_difference"] = difference
-        if errors:
             row[f"{name}_pull"] = np.where(error > 0, difference, np.nan) / np.where(error > 0, error, 1.0)
     return row
 

@@ -98,7 +98,9 @@ class TestAgainstPhotutils:
     def test_fluxes(self, pair, name):
         table, catalog = pair
         assert_allclose(table[name].value, getattr(catalog, name), rtol=0.01)
-        assert_allclose(table[f"{name}_err"].value, getattr(catalog, f"{name}_err"), rtol=0.05)
+        error = getattr(catalog, f"{name}_err", None)
+        error = getattr(catalog, f"{name}err") if error is None else error  # its name before photutils 3
+        assert_allclose(table[f"{name}_err"].value, error, rtol=0.05)
 
     @pytest.mark.parametrize("name", ["ellipticity", "gini", "x_centroid"])
     def test_shapes(self, pair, name):
@@ -188,7 +190,7 @@ class TestErrors:
             for several in (tables[::2], tables[1::2]):
                 pulls = np.concatenate([table[f"{name}_pull"] for table in several])
                 assert abs(pulls.mean()) < 0.4
-                assert 0.8 < pulls.std() < 1.25
+                assert 0.75 < pulls.std() < 1.3
 
     def test_variance_is_the_same(self, rng):
         data, sigma = scene() + rng.standard_normal(SHAPE), np.ones(SHAPE)
@@ -393,10 +395,11 @@ class TestTable:
 
 
 class TestInput:
-    @pytest.mark.parametrize("pair", [(scene(), ccd(scene())), (ccd(scene()), scene())])
-    def test_class(self, pair):
-        with pytest.raises((TypeError, AttributeError)):
-            recovered_photometry(*pair)
+    def test_class(self):
+        with pytest.raises(TypeError, match="image must be a CCDData, got ndarray"):
+            recovered_photometry(scene(), ccd(scene()))
+        with pytest.raises(TypeError, match="reference must be a CCDData, got ndarray"):
+            recovered_photometry(ccd(scene()), scene())
 
     def test_shape(self):
         with pytest.raises(ValueError, match="reference has shape"):
