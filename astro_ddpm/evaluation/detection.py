@@ -305,7 +305,7 @@ def detection_curve(
         separation=int(np.ceil(6 * _fwhm(profile))) if separation is None else int(separation),
     )
     frames = [_Frame(image, search) for image in images]
-    zero_point = float(u.Quantity(zero_point, u.mag).value)
+    zero_point = float(_in_magnitudes("zero_point", zero_point))
     magnitudes = _magnitudes(magnitudes, frames[0], zero_point)
     fluxes = 10 ** (-0.4 * (magnitudes - zero_point))
 
@@ -836,7 +836,7 @@ def _psf_image(psf, image):
         if not 0 < fwhm < np.inf:
             msg = f"psf must be an image or a positive FWHM, got {psf!r}"
             raise ValueError(msg)
-        psf = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma, mode="oversample").array
+        psf = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma).array
     psf = np.asarray(psf, float)
     if psf.ndim != 2 or not all(size % 2 for size in psf.shape):
         msg = f"psf must be an image with odd sides, got the shape {psf.shape}"
@@ -907,11 +907,20 @@ def _magnitudes(magnitudes, frame, zero_point):
     if magnitudes is None:
         flux = np.array(_SNR) * np.median(frame.flux_error[frame.usable])
         return zero_point - 2.5 * np.log10(flux)
-    magnitudes = np.atleast_1d(u.Quantity(magnitudes, u.mag).value).astype(float)
+    magnitudes = _in_magnitudes("magnitudes", magnitudes)
     if magnitudes.ndim != 1 or len(magnitudes) < 2 or not np.all(np.isfinite(magnitudes)):
         msg = "magnitudes must be at least two finite numbers"
         raise ValueError(msg)
     return magnitudes
+
+
+def _in_magnitudes(name, value):
+    """Return numbers without unit; any kind of magnitude is one."""
+    unit = getattr(value, "unit", u.mag)
+    if unit != u.mag and not isinstance(unit, u.MagUnit):
+        msg = f"{name} must be in magnitudes, not in {unit}"
+        raise ValueError(msg)
+    return np.asarray(getattr(value, "value", value), float)
 
 
 def _as_list(name, images):
