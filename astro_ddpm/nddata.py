@@ -114,6 +114,8 @@ class EnhancedCCDData(CCDData):
         if self.samples is not None:
             items = item if isinstance(item, tuple) else (item,)
             kwargs["samples"] = self.samples[(slice(None), *items)]
+        if isinstance(self.flags, np.ndarray):
+            kwargs["flags"] = self.flags[item]
         return kwargs
 
     def _arithmetic(self, operation, operand, *args, **kwargs):
@@ -269,6 +271,8 @@ def _native(array):
 
 def _read_enhanced(filename, **kwargs):
     """Read what `_write_enhanced` wrote, in the byte order of the machine."""
+    if hasattr(filename, "read"):  # astropy has opened the file
+        filename = filename.name
     if "unit" not in kwargs and "BUNIT" not in fits.getheader(filename, kwargs.get("hdu", 0)):
         kwargs["unit"] = u.dimensionless_unscaled
     ccd = CCDData.read(filename, format="fits", **kwargs)
