@@ -6,6 +6,7 @@ Images as astropy knows them: any input unpacked, any result packed.
 import os
 from copy import deepcopy
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from zlib import crc32
 
@@ -114,6 +115,8 @@ class EnhancedCCDData(CCDData):
         if self.samples is not None:
             items = item if isinstance(item, tuple) else (item,)
             kwargs["samples"] = self.samples[(slice(None), *items)]
+        if isinstance(self.flags, np.ndarray):
+            kwargs["flags"] = self.flags[item]
         return kwargs
 
     def _arithmetic(self, operation, operand, *args, **kwargs):
@@ -267,17 +270,28 @@ def _native(array):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def _reusable(file):
+    """Return a function that gives the file, which astropy may have opened already, as if it were new."""
+    if not hasattr(file, "read"):
+        return lambda: file
+    if isinstance(getattr(file, "name", None), str):
+        return lambda: file.name
+    content = file.read()
+    return lambda: BytesIO(content)
+
+
 def _read_enhanced(filename, **kwargs):
     """Read what `_write_enhanced` wrote, in the byte order of the machine."""
-    if "unit" not in kwargs and "BUNIT" not in fits.getheader(filename, kwargs.get("hdu", 0)):
+    source = _reusable(filename)
+    if "unit" not in kwargs and "BUNIT" not in fits.getheader(source(), kwargs.get("hdu", 0)):
         kwargs["unit"] = u.dimensionless_unscaled
-    ccd = CCDData.read(filename, format="fits", **kwargs)
+    ccd = CCDData.read(source(), format="fits", **kwargs)
     image = EnhancedCCDData(_native(ccd.data), **_attributes(ccd))
     if ccd.psf is not None:
         image.psf = _native(ccd.psf)
     if ccd.uncertainty is not None:
         image.uncertainty = type(ccd.uncertainty)(_native(ccd.uncertainty.array))
-    with fits.open(filename) as hdus:
+    with fits.open(source()) as hdus:
         if "FLAGS" in hdus:
             image.flags = _native(hdus["FLAGS"].data)
         if "SAMPLES" in hdus:
