@@ -12,7 +12,8 @@ from pathlib import Path
 root, folder = Path(__file__).parents[1], Path(sys.argv[1])
 (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
 in_wheel = zipfile.ZipFile(wheel).namelist()
-in_sdist = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+with tarfile.open(sdist) as archive:
+    in_sdist = {name.partition("/")[2] for name in archive.getnames()}
 listing = subprocess.run(["git", "ls-files"], cwd=root, check=True, capture_output=True, text=True)
 files = listing.stdout.split()
 

@@ -133,7 +133,7 @@ def test_killed_process_leaves_a_whole_file(tmp_path, writer, name, moment, caus
 
 
 def test_training_without_lightning_names_the_extra():
-    code = "import sys; sys.modules['pytorch_lightning'] = None; from astro_ddpm.cli import main; main(sys.argv[1:])"
+    code = "import sys; sys.modules['pytorch_lightning'] = None; from astro_ddpm.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "smoke_raunet"]
     error = subprocess.run(command, check=False, capture_output=True, text=True).stderr
     assert (
