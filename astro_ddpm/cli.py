@@ -36,7 +36,9 @@ def _parser():
 
 
 def _add_common(parser, samples_help="samples to draw (%(default)s)"):
-    parser.add_argument("--model", default="ddpm", help="name or .safetensors file (%(default)s)")
+    parser.add_argument(
+        "--model", help="name or .safetensors file (the default_model of astro_ddpm.cfg: ddpm)"
+    )
     parser.add_argument("--samples", type=int, default=16, metavar="N", help=samples_help)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")

@@ -8,12 +8,19 @@ import os
 import secrets
 from copy import deepcopy
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import provenance, zoo
 from .noise import detect_pedestal, estimate_sky_sigma, fill_holes, unwhiten, whiten
 from .utils import progress, warn_user
+
+if TYPE_CHECKING:
+    import torch
+
+    from .nddata import EnhancedCCDData
+    from .zoo.model import Model
 
 __all__ = ["enhance"]
 
@@ -26,22 +33,22 @@ MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, wha
 
 
 def enhance(
-    image,
+    image: Any,
     *,
-    model="ddpm",
-    n_samples=16,
-    steps=None,
-    seed=None,
-    depth=None,
-    uncertainty=None,
-    background=None,
-    mask_treatment="fill",
-    tile_size=None,
-    batch_size=None,
-    device=None,
-    progress_bar=False,
-    add_keyword=True,
-):
+    model: "str | os.PathLike[str] | Model | None" = None,
+    n_samples: int = 16,
+    steps: int | None = None,
+    seed: int | None = None,
+    depth: float | None = None,
+    uncertainty: Any = None,
+    background: Any = None,
+    mask_treatment: Literal["fill", "propagate"] = "fill",
+    tile_size: int | None = None,
+    batch_size: int | None = None,
+    device: "str | torch.device | None" = None,
+    progress_bar: bool = False,
+    add_keyword: bool = True,
+) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
 
@@ -56,7 +63,8 @@ def enhance(
 
     model : str, path-like or `~astro_ddpm.zoo.Model`, optional
         ``"ddpm"`` draws samples from the posterior, ``"raunet"`` gives mean and standard deviation in
-        one pass. Or the path of a ``.safetensors`` file, or a loaded model.
+        one pass. Or the path of a ``.safetensors`` file, or a loaded model. If None, that of
+        ``astro_ddpm.conf.default_model``, which is ``"ddpm"`` unless you set it.
 
     n_samples : int, optional
         The number of samples to draw; a model that draws none ignores it.
@@ -140,7 +148,7 @@ def enhance(
     _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size)
     noisy = unpack(image, uncertainty)
     _check_size(noisy.data.shape)
-    model = model if _is_model(model) else zoo.load(model)
+    model = _as_model(model)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.kind == "crps" else steps or DEFAULT_STEPS
     depth = _choose_depth(depth, model)
@@ -188,9 +196,10 @@ def enhance(
     return noisy.pack(*planes[:2], planes[2] if draws is not None else None, meta)
 
 
-def _is_model(model):
-    """Whether something is a loaded model rather than its name or path."""
-    return not isinstance(model, (str, os.PathLike)) and hasattr(model, "estimate")
+def _as_model(model: Any) -> "Model":
+    """Load a model unless it is one."""
+    is_model = not isinstance(model, (str, os.PathLike)) and hasattr(model, "estimate")
+    return model if is_model else zoo.load(model)
 
 
 def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size):

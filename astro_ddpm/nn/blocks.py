@@ -185,6 +185,9 @@ class Starlet(nn.Module):
         The number :math:`J` of planes beside the last, smooth one.
     """
 
+    noise: Tensor
+    spline: Tensor
+
     def __init__(self, scales: int):
         super().__init__()
         self.scales = scales

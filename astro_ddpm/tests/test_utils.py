@@ -130,3 +130,12 @@ def test_killed_process_leaves_a_whole_file(tmp_path, writer, name, moment, caus
     assert version_of(path) == version
     assert len(left) == (moment != "after")
     assert all(other.name.startswith(".") for other in left)
+
+
+def test_training_without_lightning_names_the_extra():
+    code = "import sys; sys.modules['pytorch_lightning'] = None; from astro_ddpm.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "smoke_raunet"]
+    error = subprocess.run(command, check=False, capture_output=True, text=True).stderr
+    assert (
+        "error: astro_ddpm.training.train needs pytorch_lightning: pip install 'astro_ddpm[train]'" in error
+    )

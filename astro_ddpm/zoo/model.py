@@ -4,9 +4,11 @@ A trained model: its networks, and what is known about them.
 """
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +20,11 @@ from astro_ddpm.nn import GuidedUNet, RAUNet
 __all__ = ["Model"]
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _check_positive(name: str, value: object) -> None:
+def _check_positive(name: str, value: Any) -> None:
     if not (_is_finite(value) and value > 0):
         msg = f"{name} must be positive and finite, not {value}"
         raise ValueError(msg)
@@ -83,7 +85,7 @@ class Model:
     temperature: float = 1.0
     one_step: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, limits in self.ranges.items():
             if name == "default_depth":
                 _check_positive(f"ranges[{name!r}]", limits)
@@ -96,7 +98,8 @@ class Model:
             raise TypeError(msg)
         for network in (self.raunet, self.network):
             if network is not None:
-                network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
+                network.eval().requires_grad_(False)
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
 
     @property
     def kind(self) -> str:
@@ -105,7 +108,7 @@ class Model:
             return "raunet"
         return "crps" if self.one_step else "ddpm"
 
-    def to(self, device) -> "Model":
+    def to(self, device: str | torch.device) -> "Model":
         """
         Return the model on a device; the model itself stays where it is.
 
@@ -121,8 +124,8 @@ class Model:
         """
         if next(self.raunet.parameters()).device == torch.device(device):
             return self
-        networks = {"raunet": self.raunet, "network": self.network}
-        return replace(self, **{k: n and deepcopy(n).to(device) for k, n in networks.items()})
+        raunet, network = deepcopy((self.raunet, self.network))
+        return replace(self, raunet=raunet.to(device), network=network and network.to(device))
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -150,7 +153,7 @@ class Model:
         depth: float,
         noise: Tensor,
         steps: int,
-        callback=None,
+        callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         r"""
         Draw whitened residuals of exposures of a given depth.
@@ -183,7 +186,15 @@ class Model:
         -------
         residual : Tensor, shape (n, 1, ny, nx)
             Draws of the whitened residual, which include the noise of the exposure.
+
+        Raises
+        ------
+        ValueError
+            If the model draws no samples.
         """
+        if self.network is None:
+            msg = "this model draws no samples: it has no network but the RAUNet"
+            raise ValueError(msg)
         mean, scene_std = estimate
         std = torch.sqrt(scene_std.square() + depth**2)
         n = len(noise)

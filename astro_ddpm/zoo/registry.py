@@ -5,11 +5,19 @@ Find, load and save trained models.
 
 import hashlib
 import json
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from astro_ddpm.utils import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .model import Model
 
 __all__ = ["list_models", "load", "save"]
 
@@ -19,7 +27,7 @@ MAX_RESOLUTIONS = 8
 MAX_METADATA = 1_000_000
 
 
-def list_models():
+def list_models() -> list[str]:
     """
     List the models that ship with the package.
 
@@ -37,14 +45,15 @@ def list_models():
     return sorted(path.stem for path in HOME.glob("*.safetensors"))
 
 
-def load(name):
+def load(name: "str | os.PathLike[str] | None" = None) -> "Model":
     """
     Load a model.
 
     Parameters
     ----------
-    name : str or path-like
-        A name from `list_models`, or the path of a ``.safetensors`` file written by `save`.
+    name : str or path-like, optional
+        A name from `list_models`, or the path of a ``.safetensors`` file written by `save`;
+        ``astro_ddpm.conf.default_model`` if None.
 
     Returns
     -------
@@ -66,16 +75,24 @@ def load(name):
     A file is not trusted. Nothing in it is executed, and before a weight is read or memory taken for a
     network, the shape and dtype of every weight is compared with the architecture.
     """
+    from astro_ddpm.configuration import conf
+
+    name = conf.default_model if name is None else name
     path = HOME / f"{name}.safetensors" if str(name) in list_models() else Path(name)
     if not path.is_file():
         msg = f"unknown model {str(name)!r}: neither a file nor one of {', '.join(list_models())}"
         raise ValueError(msg)
     stat = path.stat()
-    return _load(path.resolve(), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return _loader(conf.cached_models)(path.resolve(), stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=4)
-def _load(path, _inode, _mtime, _size):
+@cache
+def _loader(number: int) -> "Callable[[Path, int, int, int], Model]":
+    """Return `_load` with a memory for a number of models."""
+    return lru_cache(maxsize=number)(_load)
+
+
+def _load(path: Path, _inode: int, _mtime: int, _size: int) -> "Model":
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -101,7 +118,7 @@ def _load(path, _inode, _mtime, _size):
 
 
 @contextmanager
-def _explain(path):
+def _explain(path: Path) -> Iterator[None]:
     """Turn whatever a strange description of a network leads to into one error."""
     try:
         yield
@@ -110,14 +127,14 @@ def _explain(path):
         raise ValueError(msg) from None
 
 
-def _make_networks(metadata, device):
+def _make_networks(metadata: Mapping[str, str], device: str) -> dict[str, Any]:
     """Make the networks that the metadata describe."""
     import torch
 
     from astro_ddpm.nn import GuidedUNet, RAUNet
 
     makers = {"raunet": RAUNet, "network": GuidedUNet}
-    networks = {}
+    networks: dict[str, Any] = {}
     for part, config in json.loads(metadata["architecture"]).items():
         channels = config["channels"]
         if not (1 <= len(channels) <= MAX_RESOLUTIONS and all(type(c) is int and c > 0 for c in channels)):
@@ -128,7 +145,7 @@ def _make_networks(metadata, device):
     return networks
 
 
-def _weights(networks):
+def _weights(networks: "Mapping[str, nn.Module]") -> "dict[str, Tensor]":
     """All weights of networks by their names in a file."""
     return {
         f"{part}.{key}": tensor
@@ -137,7 +154,7 @@ def _weights(networks):
     }
 
 
-def _check_layout(file, metadata):
+def _check_layout(file: Any, metadata: Mapping[str, str]) -> None:
     """Compare the shape and dtype of every weight with the architecture; nothing is allocated."""
     if sum(map(len, metadata.values())) > MAX_METADATA:
         msg = f"the metadata are longer than {MAX_METADATA} characters"
@@ -153,7 +170,7 @@ def _check_layout(file, metadata):
             raise ValueError(msg)
 
 
-def _build(path, tensors, metadata):
+def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> "Model":
     """Make the networks and give them their weights."""
     from .model import Model
 
@@ -174,7 +191,7 @@ def _build(path, tensors, metadata):
     )
 
 
-def _digest(tensors):
+def _digest(tensors: "Mapping[str, Tensor]") -> str:
     """SHA-256 of names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
@@ -184,7 +201,7 @@ def _digest(tensors):
     return digest.hexdigest()
 
 
-def save(model, path, *, overwrite=False):
+def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = False) -> str:
     """
     Save a model as a safetensors file.
 
@@ -220,8 +237,7 @@ def save(model, path, *, overwrite=False):
     if path.suffix != ".safetensors":
         msg = f"path must end in .safetensors, not {path.name!r}"
         raise ValueError(msg)
-    parts = {"raunet": model.raunet, "network": model.network}
-    parts = {name: network for name, network in parts.items() if network is not None}
+    parts = {"raunet": model.raunet} | ({} if model.network is None else {"network": model.network})
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _weights(parts).items()}
     sha256 = _digest(tensors)
     metadata = {
