@@ -8,11 +8,10 @@ import logging
 import os
 import re
 import secrets
-import threading
 import time
 import warnings
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from astro_ddpm import __version__, zoo
 from astro_ddpm.utils import atomic_path, progress
 
 from .files import ENHANCE_DEFAULTS, enhance_file, find_difference, make_record, split_extension
+from .workers import process_alone
 
 __all__ = ["enhance_collection"]
 
@@ -44,7 +44,6 @@ COLUMNS = {
     "model_sha256": "SHA-256 of the weights of the model",
     "seconds": "time it took",
 }
-one_frame_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -424,23 +423,8 @@ def _work_on(client):
 
 
 def _enhance_on_worker(*args):
-    with _threads_of_worker():
+    with process_alone():
         return _enhance_frame(*args)
-
-
-@contextmanager
-def _threads_of_worker():
-    """Wait for the process to be free, and let PyTorch have as many threads as the Dask worker has."""
-    import torch
-    from distributed import get_worker
-
-    with one_frame_at_a_time:
-        before = torch.get_num_threads()
-        torch.set_num_threads(get_worker().state.nthreads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _remove_leftovers(location, frames):

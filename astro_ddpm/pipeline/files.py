@@ -37,7 +37,16 @@ ENHANCE_DEFAULTS = {
     if parameter.kind is parameter.KEYWORD_ONLY
 }
 # These have a keyword of their own, or do not change the result.
-NOT_IN_DIGEST = {"model", "seed", "tile_size", "batch_size", "device", "progress_bar", "add_keyword"}
+NOT_IN_DIGEST = {
+    "model",
+    "seed",
+    "tile_size",
+    "batch_size",
+    "memory_limit",
+    "device",
+    "progress_bar",
+    "add_keyword",
+}
 COMPARED = {
     "DDPMFSHA": "other contents of the input or its planes",
     "DDPMOPTS": "other options",

@@ -23,6 +23,7 @@ from numpy.testing import assert_array_equal
 from astro_ddpm import EnhancedCCDData, enhance, nddata, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import collection, enhance_collection, enhance_file
+from astro_ddpm.pipeline.workers import process_alone
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
 
@@ -413,15 +414,6 @@ class TestCommandLine:
         assert line.startswith(f"astro-ddpm: warning: {bare}: the image has no uncertainty")
 
 
-@pytest.fixture(scope="module")
-def client():
-    distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 2, "threads_per_worker": 2, "processes": True, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        client.wait_for_workers(2)
-        yield client
-
-
 def die_while_writing(name, marker):
     """Let this process be killed in the middle of writing a file, unless another one was before."""
     original = nddata.atomic_path
@@ -441,7 +433,7 @@ def die_while_writing(name, marker):
 def count_threads():
     """Count the threads of PyTorch before, while and after a frame is done."""
     before = torch.get_num_threads()
-    with collection._threads_of_worker():
+    with process_alone():
         inside = torch.get_num_threads()
     return before, inside, torch.get_num_threads()
 
