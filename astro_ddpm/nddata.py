@@ -355,8 +355,8 @@ class NoisyImage:
         The image in native float32 or float64, a copy.
 
     sigma : ndarray, shape (ny, nx), or None
-        Its noise (1 sigma) in the same unit, None if nothing is known. Where ``valid`` is False it has
-        no meaning.
+        Its noise (1 sigma) in the same unit and dtype, None if nothing is known. Where ``valid`` is False
+        it has no meaning.
 
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that are masked, not finite or without information.
@@ -415,8 +415,8 @@ def _float_data(data):
     return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
 
 
-def _std_in_unit(uncertainty, unit, shape):
-    """Standard deviation of any form of ``uncertainty`` as an array in the unit of the image."""
+def _std_in_unit(uncertainty, unit, shape, dtype):
+    """Standard deviation of any form of ``uncertainty`` as an array in unit and dtype of the image."""
     if isinstance(uncertainty, NDUncertainty):
         array, its_unit = sigma_from_uncertainty(uncertainty), _std_unit(uncertainty)
     else:
@@ -433,7 +433,7 @@ def _std_in_unit(uncertainty, unit, shape):
             "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
         )
         raise u.UnitConversionError(msg) from None
-    return np.broadcast_to(array.astype(float) * factor, shape)
+    return np.broadcast_to((array * factor).astype(dtype, copy=False), shape)
 
 
 def _std_unit(uncertainty):
@@ -504,7 +504,7 @@ def unpack(image, uncertainty=None):
     if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
         msg = "uncertainty is negative at some valid pixels; mask them or mend it"
         raise ValueError(msg)
-    sigma = _std_in_unit(given, ccd.unit, data.shape)
+    sigma = _std_in_unit(given, ccd.unit, data.shape, data.dtype)
     if np.any(sigma[valid] == 0):
         msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
         raise ValueError(msg)
