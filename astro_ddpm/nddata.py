@@ -452,8 +452,8 @@ class NoisyImage:
         The image in native float32 or float64, a copy.
 
     sigma : ndarray, shape (ny, nx), or None
-        Its noise (1 sigma) in the same unit, None if nothing is known. Where ``valid`` is False it has
-        no meaning.
+        Its noise (1 sigma) in the same unit and dtype, None if nothing is known. Where ``valid`` is False
+        it has no meaning.
 
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that are masked, not finite or without information.
@@ -534,8 +534,8 @@ def largest_value(dtype):
     return 1e30 if dtype == np.float32 else 1e150
 
 
-def _std_in_unit(uncertainty, unit, shape):
-    """Standard deviation of any form of ``uncertainty`` as an array in the unit of the image."""
+def _std_in_unit(uncertainty, unit, shape, dtype=np.float64):
+    """Standard deviation of any form of ``uncertainty`` as an array in unit and dtype of the image."""
     if isinstance(uncertainty, NDUncertainty):
         array, its_unit = sigma_from_uncertainty(uncertainty), _std_unit(uncertainty)
     else:
@@ -552,7 +552,7 @@ def _std_in_unit(uncertainty, unit, shape):
             "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
         )
         raise u.UnitConversionError(msg) from None
-    return np.broadcast_to(array.astype(float) * factor, shape)
+    return np.broadcast_to((array * factor).astype(dtype, copy=False), shape)
 
 
 def _std_unit(uncertainty):
@@ -633,7 +633,7 @@ def unpack(image, uncertainty=None):
     if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
         msg = "uncertainty is negative at some valid pixels; mask them or mend it"
         raise ValueError(msg)
-    sigma = _std_in_unit(given, ccd.unit, data.shape)
+    sigma = _std_in_unit(given, ccd.unit, data.shape, data.dtype)
     if np.any(sigma[valid] == 0):
         msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
         raise ValueError(msg)
