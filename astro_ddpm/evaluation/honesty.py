@@ -226,7 +226,7 @@ def _joint_rows(samples, truth, n_exchanges, rng):
 
 def _pool(samples, truth):
     """Return truth and samples of the valid cases, shape (m + 1, n, n_features), each case standardised."""
-    valid = np.isfinite(truth).all(axis=-1) & np.isfinite(samples).all(axis=(0, -1))
+    valid = np.isfinite(truth).all(axis=-1)
     pool = np.concatenate([truth[None, valid], samples[:, valid]])
     pool -= pool.mean(axis=0)
     scale = pool.std(axis=0, ddof=1)
@@ -275,13 +275,15 @@ def _exchange(scores, own, statistic, narrow, n_exchanges, rng):
     if not n:
         return _row(0, np.nan, np.nan, np.nan, np.nan, "")
     case = np.arange(n)
-    value, expected = statistic(*scores[:, own, case].mean(axis=-1)), statistic(*scores.mean(axis=(-2, -1)))
+    value = statistic(*scores[:, own, case].mean(axis=-1))
+    expected = statistic(*scores.mean(axis=(-2, -1)))
     drawn = np.array(
         [statistic(*scores[:, rng.integers(choices, size=n), case].mean(axis=-1)) for _ in range(n_exchanges)]
     )
     if np.isnan(value):
         return _row(n, value, expected, drawn.std(), np.nan, "")
-    beyond = min(np.sum(drawn <= value), np.sum(drawn >= value))
+    tied = np.isclose(drawn, value, rtol=1e-12, atol=0)
+    beyond = min(np.sum(tied | (drawn < value)), np.sum(tied | (drawn > value)))
     p_value = min(1, 2 * (1 + beyond) / (1 + n_exchanges))
     too_narrow = value < expected if narrow == "less" else value > expected
     return _row(n, value, expected, drawn.std(), p_value, "too narrow" if too_narrow else "too wide")

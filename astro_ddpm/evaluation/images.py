@@ -357,6 +357,7 @@ def _finish(table, unit, window):
         if name.startswith("power") and unit is not None:
             table[name] = table[name] << unit**2
         table[name].info.description = _DESCRIPTIONS[name]
+        table[name].info.format = None if name == "n_modes" else ".4g"
     table.meta |= {"window": str(window), "version": astro_ddpm.__version__}
     return table
 
