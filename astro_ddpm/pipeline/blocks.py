@@ -3,10 +3,8 @@
 Enhancement of one big frame in blocks of rows, which Dask computes wherever it likes.
 """
 
-import os
 from copy import deepcopy
 from numbers import Number
-from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
@@ -16,7 +14,7 @@ from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import EnhancedCCDData
 from astro_ddpm.noise import sigma_from_uncertainty
 
-from .workers import process_alone
+from .workers import is_loaded, locate_model, process_alone
 
 __all__ = ["enhance_blocks"]
 
@@ -51,8 +49,14 @@ def enhance_blocks(
     background : float, optional
         The level of the sky, in the unit of the frame.
 
-    mask_treatment, device, tile_size
+    mask_treatment : {"fill", "propagate"}, optional
         As for `astro_ddpm.enhance`.
+
+    device : str or `torch.device`, optional
+        Where a worker computes.
+
+    tile_size : int, optional
+        As for `astro_ddpm.enhance`, inside of each block.
 
     Returns
     -------
@@ -82,11 +86,8 @@ def enhance_blocks(
         raise ImportError(msg) from None
 
     _check(ccd, rows, background)
-    if isinstance(model, (str, os.PathLike)):
-        loaded = zoo.load(model)
-        model = str(model) if str(model) in zoo.list_models() else str(Path(model).absolute())
-    else:
-        loaded, model = model, dask.delayed(model)
+    loaded = model if is_loaded(model) else zoo.load(model)
+    model = dask.delayed(model) if is_loaded(model) else locate_model(model)
     if loaded.kind != "raunet":
         msg = f"model must be one that draws no samples, such as 'raunet', not {loaded.name!r}"
         raise ValueError(msg)

@@ -26,7 +26,7 @@ from astro_ddpm import __version__, zoo
 from astro_ddpm.utils import atomic_path, progress
 
 from .files import ENHANCE_DEFAULTS, enhance_file, find_difference, make_record, split_extension
-from .workers import process_alone
+from .workers import is_loaded, locate_model, process_alone
 
 __all__ = ["enhance_collection"]
 
@@ -129,10 +129,8 @@ class Manifest:
 
     def __init__(self, path, rows, call):
         self._path, self._rows = path, rows
-        versions = {"astro_ddpm": __version__} | {
-            name: version(name) for name in ("astropy", "numpy", "torch")
-        }
-        self._meta = {"versions": versions, **call}
+        versions = {name: version(name) for name in ("astropy", "numpy", "torch")}
+        self._meta = {"versions": {"astro_ddpm": __version__} | versions} | call
         self._written = -np.inf
 
     def __enter__(self):
@@ -246,11 +244,8 @@ def enhance_collection(
     """
     model = options.setdefault("model", ENHANCE_DEFAULTS["model"])
     _check_options(options, client)
-    if isinstance(model, (str, os.PathLike)):
-        sha256 = zoo.load(model).sha256
-        options["model"] = str(model) if str(model) in zoo.list_models() else str(Path(model).absolute())
-    else:
-        sha256 = model.sha256
+    sha256 = model.sha256 if is_loaded(model) else zoo.load(model).sha256
+    options["model"] = model if is_loaded(model) else locate_model(model)
     base_seed = secrets.randbits(31) if seed is None else int(seed)
     planes = {name: options.pop(name, None) for name in PLANES}
     location = Path(location).absolute()
@@ -277,7 +272,7 @@ def _check_options(options, client):
     if not options.get("add_keyword", True):
         msg = "add_keyword must be True: the keywords tell a later call what has been done"
         raise ValueError(msg)
-    if client is not None and not isinstance(options["model"], (str, os.PathLike)):
+    if client is not None and is_loaded(options["model"]):
         msg = "model must be a name or a path if there is a client: each worker loads it"
         raise TypeError(msg)
 
@@ -412,9 +407,10 @@ def _work_on(client):
             for future in as_completed([future for _, future in pending.values()]):
                 index, _ = pending.pop(future.key)
                 try:
-                    yield index, future.result()
-                except Exception as error:
-                    yield index, frames[index].row("failed", f"{type(error).__name__}: {error}")
+                    row = future.result()
+                except Exception as error:  # the worker died too often, or cannot import this package
+                    row = frames[index].row("failed", f"{type(error).__name__}: {error}")
+                yield index, row
         finally:
             if pending:
                 client.cancel([future for _, future in pending.values()])

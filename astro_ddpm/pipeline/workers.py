@@ -1,15 +1,53 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-How the tasks of Dask share a process.
+What the tasks of Dask need to know of the process that they run in, and of the model.
 """
 
+import os
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["process_alone"]
+from astro_ddpm import zoo
+
+__all__ = ["is_loaded", "locate_model", "process_alone"]
 
 one_at_a_time = threading.Lock()
+
+
+def is_loaded(model):
+    """
+    Tell whether something is a loaded model.
+
+    Parameters
+    ----------
+    model : str, path-like or `~astro_ddpm.zoo.Model`
+        A model as for `astro_ddpm.enhance`.
+
+    Returns
+    -------
+    loaded : bool
+        False for a name or a path.
+    """
+    return not isinstance(model, (str, os.PathLike))
+
+
+def locate_model(model):
+    """
+    Make the name or path of a model independent of the folder that a process is in.
+
+    Parameters
+    ----------
+    model : str or path-like
+        The name or path.
+
+    Returns
+    -------
+    model : str
+        The name or absolute path.
+    """
+    return str(model) if str(model) in zoo.list_models() else str(Path(model).absolute())
 
 
 @contextmanager
