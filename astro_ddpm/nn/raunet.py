@@ -167,8 +167,9 @@ class AttentionUNet(nn.Module):
             h = down(h)
         h = self.middle(h, embedding)
         for block, up, gate in zip(self.up_blocks[::-1], self.up[::-1], self.gates[::-1], strict=True):
-            h, skip = up(h), skips.pop()
-            h = block(torch.cat([h, gate(skip, h)], dim=1), embedding)
+            h = up(h)
+            h = torch.cat([h, gate(skips.pop(), h)], dim=1)
+            h = block(h, embedding)
         return h[..., :ny, :nx]
 
 
