@@ -53,8 +53,12 @@ def main():
     parser.add_argument("--size", type=int, default=256, help="side of the simulated images, in pixels")
     parser.add_argument("--images", type=int, default=10, help="how many simulated images")
     parser.add_argument("--injections", type=int, default=100, help="sources of each magnitude")
+    parser.add_argument("--magnitudes", type=float, nargs="+", help="of the sources; chosen by default")
     parser.add_argument("--psf", type=float, default=4.0, help="FWHM in pixels")
     parser.add_argument("--half-light-radius", type=float, default=0.0, help="in pixels; 0 are point sources")
+    parser.add_argument(
+        "--filter-radius", type=float, help="that the filters are made for; the same by default"
+    )
     parser.add_argument("--zero-point", type=float, default=0.0)
     parser.add_argument("--separation", type=int, help="of the sources, in pixels")
     parser.add_argument("--correlation", type=float, help="of neighbouring pixels, if it is known")
@@ -65,9 +69,11 @@ def main():
     warnings.simplefilter("ignore")
     result = detection_curve(
         make_images(args),
+        args.magnitudes,
         model=args.model,
         psf=args.psf,
         half_light_radius=args.half_light_radius,
+        filter_radius=args.filter_radius,
         zero_point=args.zero_point,
         n_injections=args.injections,
         separation=args.separation,

@@ -49,7 +49,7 @@ _MIN_SPECTRUM = 0.01
 _OVERSAMPLE = 5
 _RADIUS = 5.0  # half-light radii out to which a source is drawn
 _N_BOOTSTRAP = 500
-_INPUT, _MEAN, _EXISTENCE = "matched filter", "mean", "existence"
+_INPUT, _MEAN, _JOINT, _EXISTENCE = "matched filter", "mean", "joint", "existence"
 _THRESHOLDS = (1, 2, 3, 4, 5)
 _KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
 _DESCRIPTIONS = {
@@ -111,6 +111,7 @@ def detection_curve(
     model: str | os.PathLike | Model | Callable = "ddpm",
     psf: np.ndarray | float | u.Quantity | None = None,
     half_light_radius: float | u.Quantity = 0.0,
+    filter_radius: float | u.Quantity | None = None,
     zero_point: float | u.Quantity = 0.0,
     n_injections: int = 100,
     purity: float = 0.9,
@@ -131,6 +132,7 @@ def detection_curve(
 
     * ``'matched filter'``: a matched filter on the input,
     * ``'mean'``: the same filter on the enhanced image,
+    * ``'joint'``: the sum of both,
     * ``'existence'``: the posterior probability of existence, which is
       the fraction of samples in which the filter finds a source above the
       threshold; where it is at least one half a source is detected.
@@ -165,6 +167,11 @@ def detection_curve(
         The half-light radius in pixels of round exponential profiles; 0
         are point sources.
 
+    filter_radius : float or `~astropy.units.Quantity`, optional
+        The half-light radius that the filters are made for, that of the
+        sources by default. Where sizes are not known before, a filter for
+        point sources, 0, is what is used in practice.
+
     zero_point : float or `~astropy.units.Quantity`, optional
         The magnitude of a source with a flux of 1 in the unit of the image.
 
@@ -176,12 +183,12 @@ def detection_curve(
 
     separation : int, optional
         The distance :math:`d` of neighbouring sources in pixels, 6 FWHM
-        of the profile by default. **The purity belongs to sources of the
+        of the source by default. **The purity belongs to sources of the
         density** :math:`n = 1 / d^2`.
 
     match_radius : float, optional
         How far from its source a detection may be in pixels, half of the
-        FWHM of the profile by default. Detections are at least as far
+        FWHM of the source by default. Detections are at least as far
         apart.
 
     correlation : float, optional
@@ -240,22 +247,28 @@ def detection_curve(
 
     with the correlation :math:`R` of the noise, and :math:`g = p` for
     white noise (Turin 1960, *An introduction to matched filters*; for
-    images Zackay & Ofek 2017, *How to coadd images I*). :math:`R` is that
+    images Zackay & Ofek 2017, ApJ 836, 187). :math:`R` is that
     of Gaussian smoothing, :math:`\rho^{l^2}` at lag :math:`l`. Nothing is
     better for isolated sources of known shape in Gaussian noise, so here
-    no enhancement can gain more than its errors. The sources lie on pixel
+    no enhancement can gain anything, and one that does not know the shape
+    must lose a little. The sources lie on pixel
     centers, as the filter assumes. They bring no photon noise of their
     own.
 
     The mean and each sample are filtered in the same way, :math:`\sigma`
     included. Their :math:`S` has no unit variance on blank sky, and needs
-    none: only its order enters. The existence is detected where at least half
+    none: only its order enters. The joint statistic is the sum of :math:`S` of
+    the input and of the mean: the input keeps what the model does not take for
+    a source, and the mean adds what it knows of shapes. The existence is detected where at least half
     of the samples have :math:`S > \tau`, that is where the median of
     :math:`S` exceeds :math:`\tau`.
 
     **Completeness.** :math:`C` is the fraction of sources with
     :math:`S > \tau` within the match radius. Nothing is injected where the
-    input itself has :math:`S > 5`.
+    input itself has :math:`S > 5`, or within one FWHM of there. What is fainter
+    in a real image can still lie under an injected source and be taken
+    for it: how often shows the completeness of a magnitude that is far too
+    faint to be found.
 
     **Purity.** With :math:`f(\tau)` false detections per area, which are the
     maxima of :math:`S` on the blank images, and :math:`n` sources of
@@ -282,9 +295,10 @@ def detection_curve(
     deep exposure of the injected sources, with the noise of the samples
     (the keyword DDPMDEP times :math:`\sigma`), exceeds the threshold there. Honest
     samples are reliable for sources that are as frequent as those of the
-    training; where sources are injected more densely than that, they come true
-    more often than predicted. Unknown sources of a real image count as
-    false.
+    training; where sources are injected more densely than that, they exist
+    more often than predicted. And the fraction of few samples scatters about the
+    probability, so that even of honest samples the frequency varies less than
+    the fraction. Unknown sources of a real image count as false.
 
     Examples
     --------
@@ -296,31 +310,37 @@ def detection_curve(
     """
     _check_options(n_injections, purity)
     images, rng = _as_list("image", image), np.random.default_rng(seed)
-    profile = _profile(_psf_image(psf, images[0]), half_light_radius)
+    psf = _psf_image(psf, images[0])
+    source = _profile("half_light_radius", psf, half_light_radius)
+    profile = source if filter_radius is None else _profile("filter_radius", psf, filter_radius)
     search = _Search(
         profile,
         enhance=_enhancer(model, n_samples),
         correlation=_correlation(correlation, images),
-        match_radius=_fwhm(profile) / 2 if match_radius is None else float(match_radius),
-        separation=int(np.ceil(6 * _fwhm(profile))) if separation is None else int(separation),
+        match_radius=_fwhm(source) / 2 if match_radius is None else float(match_radius),
+        separation=int(np.ceil(6 * _fwhm(source))) if separation is None else int(separation),
     )
     frames = [_Frame(image, search) for image in images]
     zero_point = float(_in_magnitudes("zero_point", zero_point))
-    magnitudes = _magnitudes(magnitudes, frames[0], zero_point)
+    response = search.response(source)
+    magnitudes = _magnitudes(magnitudes, frames[0], response, zero_point)
     fluxes = 10 ** (-0.4 * (magnitudes - zero_point))
 
     todo = rng.permutation(np.repeat(np.arange(len(fluxes)), n_injections))
+    trials, searched = [], []
     with progress(len(todo), show=progress_bar) as advance:
-        trials = []
         for frame, places, numbers in _place(frames, todo, rng):
-            trials.append(_find_injected(frame, places, numbers, fluxes, rng))
+            scene = np.zeros(frame.data.shape)
+            scene[places] = fluxes[numbers]
+            snr = response * fluxes[numbers] / frame.flux_error[places]
+            trials.append(_find_injected(frame, _convolve(scene, source), places, numbers, snr, rng))
+            if blank is None:
+                searched.append(_find_false(_Frame(frame.blank(rng), search), rng))
             for _ in numbers:
                 advance()
-    if blank is None:
-        blanks = [frame.blank(rng) for frame, _ in zip(cycle(frames), trials, strict=False)]
-    else:
-        blanks = _as_list("blank", blank)
-    false = _FalseDetections([_find_false(_Frame(image, search), rng) for image in blanks], search)
+    if blank is not None:
+        searched = [_find_false(_Frame(image, search), rng) for image in _as_list("blank", blank)]
+    false = _FalseDetections(searched, search)
 
     found, snr = _by_magnitude(trials, len(fluxes))
     target = false.area / search.separation**2 * COMPLETENESS * (1 - purity) / purity
@@ -336,7 +356,8 @@ def detection_curve(
         "seed": seed,
         "zero_point": zero_point,
         "half_light_radius": float(u.Quantity(half_light_radius, u.pix).value),
-        "profile_fwhm": _fwhm(profile),
+        "source_fwhm": _fwhm(source),
+        "filter_fwhm": _fwhm(profile),
         "separation": search.separation,
         "match_radius": search.match_radius,
         "noise_correlation": search.correlation,
@@ -498,7 +519,7 @@ class _Search:
     """
     What is sought, and how.
 
-    ``profile`` is the image of a source, of unit sum; ``enhance`` is called
+    ``profile`` is the image that the filter is made for, of unit sum; ``enhance`` is called
     as ``enhance(image, seed=seed)``.
     """
 
@@ -524,6 +545,12 @@ class _Search:
         """The filter, which is the profile for white noise."""
         spectrum = _noise_spectrum(self.profile.shape, self.correlation)
         return np.fft.ifft2(np.fft.fft2(self.profile) / spectrum).real
+
+    def response(self, source):
+        """Return the flux that the filter finds of a source of unit flux."""
+        kernel = self.kernel
+        found = fftconvolve(source, kernel[::-1, ::-1])
+        return float(found[found.shape[0] // 2, found.shape[1] // 2] / np.sum(self.profile * kernel))
 
     @property
     def footprint(self):
@@ -579,6 +606,7 @@ class _Frame:
             msg = f"model must return an image of the shape {data.shape}, got {mean.shape}"
             raise ValueError(msg)
         statistics = {_INPUT: self.snr(data), _MEAN: self.snr(mean)}
+        statistics[_JOINT] = statistics[_INPUT] + statistics[_MEAN]
         if samples is not None:
             samples = self.snr(samples)
             statistics[_EXISTENCE] = np.quantile(samples, 0.5, axis=0, method="higher")
@@ -637,11 +665,8 @@ def _place(frames, todo, rng):
             return
 
 
-def _find_injected(frame, places, numbers, fluxes, rng):
-    """Inject sources into a frame and seek them."""
-    scene = np.zeros_like(frame.data)
-    scene[places] = fluxes[numbers]
-    scene = _convolve(scene, frame.search.profile)
+def _find_injected(frame, scene, places, numbers, snr, rng):
+    """Add sources to a frame and seek them."""
     statistics, samples, meta = frame.statistics(frame.data + scene, rng)
     footprint = frame.search.footprint
     highest = {method: maximum_filter(values, footprint=footprint) for method, values in statistics.items()}
@@ -649,7 +674,7 @@ def _find_injected(frame, places, numbers, fluxes, rng):
     deep = frame.snr(scene + float(meta.get("DDPMDEP", 0)) * frame.noise(rng))
     return _Trial(
         numbers,
-        fluxes[numbers] / frame.flux_error[places],
+        snr,
         {method: values[places] for method, values in highest.items()},
         None if samples is None else samples[:, candidates],
         deep[candidates],
@@ -809,11 +834,11 @@ def _enhancer(model, n_samples):
     return partial(enhance, model=model, n_samples=n_samples)
 
 
-def _profile(psf, half_light_radius):
+def _profile(name, psf, half_light_radius):
     """Return the image of a source, with odd sides and unit sum."""
     radius = float(u.Quantity(half_light_radius, u.pix).value)
     if not 0 <= radius < np.inf:
-        msg = f"half_light_radius must not be negative, got {half_light_radius!r}"
+        msg = f"{name} must not be negative, got {half_light_radius!r}"
         raise ValueError(msg)
     if radius == 0:
         return psf
@@ -902,10 +927,10 @@ def _check_correlation(correlation):
     return float(correlation)
 
 
-def _magnitudes(magnitudes, frame, zero_point):
+def _magnitudes(magnitudes, frame, response, zero_point):
     """Return the magnitudes to inject, given or from the noise of an image."""
     if magnitudes is None:
-        flux = np.array(_SNR) * np.median(frame.flux_error[frame.usable])
+        flux = np.array(_SNR) * np.median(frame.flux_error[frame.usable]) / response
         return zero_point - 2.5 * np.log10(flux)
     magnitudes = _in_magnitudes("magnitudes", magnitudes)
     if magnitudes.ndim != 1 or len(magnitudes) < 2 or not np.all(np.isfinite(magnitudes)):

@@ -108,11 +108,18 @@ class TestClosedForm:
         assert abs(limit["gain"].value - 2.5 * np.log10(ratio)) < 4 * limit["gain_err"].value
         assert limit["gain_err"] < np.hypot(*forced.limits["limiting_magnitude_err"])
 
+    def test_joint_of_linear_filter(self, forced):
+        psf = np.pad(_psf_image(PSF, None), 12)
+        filtered = psf + gaussian_filter(psf, SMOOTHING)
+        ratio = np.sum(psf * filtered) / np.sqrt(np.sum(psf**2) * np.sum(filtered**2))
+        limit = forced.limits[2]
+        assert limit["method"] == "joint"
+        assert abs(limit["gain"].value - 2.5 * np.log10(ratio)) < 4 * limit["gain_err"].value
+
     def test_false_detections(self, forced):
         false = rows(forced.false_detections, "matched filter")
-        assert (
-            0.99 < false["area"][0].to_value(u.pix**2) / (8 * 160**2) < 1
-        )  # the corners hold too little of a source
+        searched = false["area"][0].to_value(u.pix**2) / (8 * 160**2)
+        assert 0.99 < searched < 1  # in the corners there is too little of a source
         for row in false[:4]:
             expected = ndtr(-row["threshold"])
             error = np.sqrt(expected / row["area"].value * 2 * np.pi * PSF**2 / 2.355**2)  # pixels correlate
@@ -200,7 +207,7 @@ class TestModels:
         model = toy_model()
         result = detection_curve(noise, model=model, n_samples=3, **options)
         same = detection_curve(noise, model=partial(enhance, model=model, n_samples=3), **options)
-        assert result.limits["method"].tolist() == ["matched filter", "mean", "existence"]
+        assert result.limits["method"].tolist() == ["matched filter", "mean", "joint", "existence"]
         assert_array_equal(same.curve["completeness"], result.curve["completeness"])
         assert result.limits.meta["model"] == "toy"
         assert result.limits.meta["model_sha256"] == "0" * 64
@@ -211,7 +218,7 @@ class TestModels:
         noise = noise_image((64, 64), seed=1)
         result = detection_curve(noise, model=smooth, psf=PSF, separation=10, n_injections=20, blank=noise)
         assert result.reliability is None
-        assert result.limits["method"].tolist() == ["matched filter", "mean"]
+        assert result.limits["method"].tolist() == ["matched filter", "mean", "joint"]
         assert result.limits.meta["model"] == "smooth"
 
     def test_oracle(self):
@@ -226,9 +233,22 @@ class TestModels:
                 noise, model=oracle, psf=PSF, separation=16, n_injections=20, blank=noise
             )
         assert np.all(rows(result.curve, "existence")["completeness"] == 1)
-        assert np.isnan(result.limits["limiting_magnitude"][2])
+        assert np.isnan(result.limits["limiting_magnitude"][-1])
         assert_allclose(result.reliability["frequency"][[0, -1]], [0, 1], atol=0.03)
         assert result.reliability["n"][1:-1].sum() < 0.2 * result.reliability["n"].sum()
+
+    def test_filter_of_another_size(self, noise):
+        options = {"model": smooth, "psf": PSF, "half_light_radius": 4, "separation": 24, "n_injections": 10}
+        magnitudes = [-6.5, -5.5, -4, -3]
+        psf = _psf_image(PSF, None)
+        source = _profile("radius", psf, 4)
+        right = detection_curve(noise[:1], magnitudes, correlation=0.0, **options)
+        wrong = detection_curve(noise[:1], magnitudes, filter_radius=0, correlation=0.0, **options)
+        half, edge = psf.shape[0] // 2, source.shape[0] // 2
+        middle = source[edge - half : edge + half + 1, edge - half : edge + half + 1]
+        loss = np.sum(psf * middle) / np.sqrt(np.sum(psf**2) * np.sum(source**2))
+        assert loss < 0.8
+        assert_allclose(wrong.curve["snr"][:4], loss * right.curve["snr"][:4])
 
     def test_simulated_field(self):
         field = make_galaxy_field((192, 192), seed=2, n_galaxies=6, n_stars=2)
@@ -288,16 +308,16 @@ class TestProfile:
         assert_allclose(np.sum(psf * x**2), (4 / 2.3548) ** 2, rtol=0.01)
 
     def test_half_light_radius(self):
-        profile = _profile(np.ones((1, 1)), 6.0)
+        profile = _profile("radius", np.ones((1, 1)), 6.0)
         y, x = np.indices(profile.shape) - profile.shape[0] // 2
         assert_allclose(profile.sum(), 1)
         assert_allclose(profile[np.hypot(x, y) <= 6].sum(), 0.5, atol=0.02)
 
     def test_convolution(self):
         psf = _psf_image(3, None)
-        wide, sharp = _profile(psf, 2.0 * u.pix), _profile(np.ones((1, 1)), 2.0)
+        wide, sharp = _profile("radius", psf, 2.0 * u.pix), _profile("radius", np.ones((1, 1)), 2.0)
         assert_allclose(wide, fftconvolve(sharp, psf), atol=1e-12)
-        assert_array_equal(_profile(psf, 0), psf)
+        assert_array_equal(_profile("radius", psf, 0), psf)
 
 
 class TestNoiseImage:
@@ -376,6 +396,7 @@ class TestErrors:
             ({"psf": np.ones((4, 4))}, "psf must be an image with odd sides"),
             ({"psf": np.zeros((3, 3))}, "psf must be finite and have a positive sum"),
             ({"half_light_radius": -1}, "half_light_radius must not be negative"),
+            ({"filter_radius": np.inf}, "filter_radius must not be negative"),
             ({"magnitudes": [20]}, "magnitudes must be at least two"),
             ({"magnitudes": [20, 21] * u.adu}, "magnitudes must be in magnitudes"),
             ({"zero_point": 25 * u.adu}, "zero_point must be in magnitudes"),
