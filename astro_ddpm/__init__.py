@@ -2,9 +2,9 @@
 """
 Turn low signal-to-noise galaxy images into what a much deeper exposure would have shown.
 
-The public names are `enhance`, `EnhancedCCDData` and `OutOfDomainWarning`; everything else is imported from
-the subpackage it belongs to. PyTorch is imported when the first image is enhanced, Lightning only to train,
-and astropy when there is an image.
+The public names are `enhance`, `EnhancedCCDData`, `OutOfDomainWarning` and the settings ``conf``; everything
+else is imported from the subpackage it belongs to. PyTorch is imported when the first image is enhanced,
+Lightning only to train, and astropy when there is an image.
 """
 
 from .enhance import enhance
@@ -15,10 +15,11 @@ try:
 except ImportError:
     __version__ = ""
 
-__all__ = ["EnhancedCCDData", "OutOfDomainWarning", "enhance"]
+__all__ = ["EnhancedCCDData", "OutOfDomainWarning", "conf", "enhance"]
 
+_HOME = {"EnhancedCCDData": ".nddata", "OutOfDomainWarning": ".domain", "conf": ".configuration"}
 
-__getattr__ = lazy_getattr(__name__, {"EnhancedCCDData": ".nddata", "OutOfDomainWarning": ".domain"})
+__getattr__ = lazy_getattr(__name__, _HOME)
 
 
 def __dir__():

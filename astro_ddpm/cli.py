@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 __all__ = ["main"]
@@ -28,13 +29,16 @@ def _parser():
     _add_demo(commands)
     _add_enhance(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     models = commands.add_parser("models", help="list the models that ship with the package")
     models.set_defaults(run=list_models)
     return parser
 
 
 def _add_common(parser, samples_help="samples to draw (%(default)s)"):
-    parser.add_argument("--model", default="ddpm", help="name or .safetensors file (%(default)s)")
+    parser.add_argument(
+        "--model", help="name or .safetensors file (the default_model of astro_ddpm.cfg: ddpm)"
+    )
     parser.add_argument("--samples", type=int, default=16, metavar="N", help=samples_help)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -59,12 +63,18 @@ def _add_demo(commands):
 def _add_enhance(commands):
     enhance = commands.add_parser(
         "enhance",
-        help="enhance a FITS image",
-        description="Enhance a FITS image. The result holds the posterior mean, its uncertainty, the mask "
-        "and the samples.",
+        help="enhance FITS images",
+        description="Enhance FITS images. A result holds the posterior mean, its uncertainty, the mask "
+        "and the samples. Those of several images go into a folder, with a table of how it went; what is "
+        "there already from the same call is kept. In the paths of their noise and masks {folder}, {stem} "
+        "and {path} stand for those of each image.",
     )
-    enhance.add_argument("input", metavar="IN.fits", help="sky-subtracted image, may be compressed")
-    enhance.add_argument("-o", "--output", required=True, metavar="OUT.fits", help="file to write")
+    enhance.add_argument(
+        "input", nargs="+", metavar="IN.fits", help="sky-subtracted images, may be compressed"
+    )
+    enhance.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images"
+    )
     enhance.add_argument("--ext", help="extension of the image, number or name (the first image)")
     noise = enhance.add_mutually_exclusive_group()
     plane = "FILE[EXT]"
@@ -99,30 +109,103 @@ def _add_train(commands):
     train.set_defaults(run=train_command)
 
 
+def _add_evaluate(commands):
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge models on images whose deep counterpart is known",
+        description="Enhance images whose deep counterpart is known and write tables, figures and a page "
+        "that says whether fluxes and errors are right and whether anything is invented. A run that was "
+        "interrupted goes on from there.",
+    )
+    data = evaluate.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "--pairs", metavar="LIST.csv", help="pairs of a shallow and a deep image: paths relative to the list"
+    )
+    data.add_argument("--degrade", nargs="+", metavar="DEEP.fits", help="deep images to be made shallow")
+    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write to")
+    evaluate.add_argument(
+        "--model",
+        nargs="+",
+        default=["raunet", "ddpm"],
+        metavar="MODEL",
+        help="names or .safetensors files (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--compare",
+        nargs="*",
+        default=["gaussian", "starlet", "nlm", "tv", "wavelet"],
+        metavar="METHOD",
+        help="classical methods (%(default)s; bm3d where that package is installed)",
+    )
+    evaluate.add_argument(
+        "--samples", type=int, default=16, metavar="N", help="samples to draw (%(default)s)"
+    )
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    evaluate.add_argument("--gain", type=float, help="gain in electron per unit of flux, for photon noise")
+    evaluate.add_argument(
+        "--factor",
+        type=float,
+        default=10.0,
+        help="noise added by --degrade / noise of the image (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--zero-point", type=float, default=0.0, help="magnitude of unit flux (%(default)s)"
+    )
+    evaluate.add_argument(
+        "--injections",
+        type=int,
+        default=30,
+        metavar="N",
+        help="sources of each magnitude, 0 for none (%(default)s)",
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of noise and samples (%(default)s)")
+    evaluate.add_argument("--device", help="where to compute, such as cpu or cuda:0")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    evaluate.set_defaults(run=evaluate_command)
+
+
 def enhance_command(args):
     """Run ``astro-ddpm enhance``."""
+    planes = ("ext", "stddev", "variance", "weight", "mask", "ignore_bits")
+    options = {name: getattr(args, name) for name in planes} | {
+        "overwrite": args.overwrite,
+        "model": args.model,
+        "n_samples": args.samples,
+        "steps": args.steps,
+        "seed": args.seed,
+        "depth": args.depth,
+        "background": _background(args.background),
+        "mask_treatment": args.mask_treatment,
+        "device": args.device,
+        "progress_bar": not args.quiet,
+    }
+    if len(args.input) > 1 or Path(args.output).is_dir():
+        return _enhance_several(args, options)
+    return _enhance_one(args, options)
+
+
+def _enhance_one(args, options):
     from .pipeline import enhance_file
 
     start = time.perf_counter()
-    planes = {name: getattr(args, name) for name in ("stddev", "variance", "weight", "mask", "ignore_bits")}
-    enhanced = enhance_file(
-        args.input,
-        args.output,
-        ext=args.ext,
-        **planes,
-        overwrite=args.overwrite,
-        model=args.model,
-        n_samples=args.samples,
-        steps=args.steps,
-        seed=args.seed,
-        depth=args.depth,
-        background=_background(args.background),
-        mask_treatment=args.mask_treatment,
-        device=args.device,
-        progress_bar=not args.quiet,
-    )
+    enhanced = enhance_file(*args.input, args.output, **options)
     if not args.quiet:
         _say(_summary(args.output, enhanced, time.perf_counter() - start))
+
+
+def _enhance_several(args, options):
+    from .pipeline import enhance_collection
+
+    manifest = enhance_collection(args.input, args.output, **options)
+    for row in manifest:
+        if row["warnings"]:
+            sys.stderr.write(f"astro-ddpm: warning: {row['input']}: {row['warnings']}\n")
+        if row["status"] == "failed":
+            sys.stderr.write(f"astro-ddpm: error: {row['input']}: {row['reason']}\n")
+    if not args.quiet:
+        count = Counter(manifest["status"])
+        _say(f"{args.output}: {', '.join(f'{n} {status}' for status, n in sorted(count.items()))}")
+    return int("failed" in manifest["status"])
 
 
 def _background(text):
@@ -244,6 +327,31 @@ def _flux_verdict(table):
     )
 
 
+def evaluate_command(args):
+    """Run ``astro-ddpm evaluate``."""
+    from .evaluation import degrade_images, evaluate, read_pairs
+
+    if args.pairs:
+        pairs, rejected = read_pairs(args.pairs, gain=args.gain, limit=args.limit)
+    else:
+        pairs, rejected = degrade_images(args.degrade[: args.limit], args.factor, seed=args.seed), []
+    page = evaluate(
+        pairs,
+        args.output,
+        models=args.model,
+        classics=args.compare,
+        n_samples=args.samples,
+        n_injections=args.injections,
+        seed=args.seed,
+        zero_point=args.zero_point,
+        rejected=rejected,
+        device=args.device,
+        progress_bar=not args.quiet,
+    )
+    if not args.quiet:
+        _say(f"{page}: {len(pairs)} images, {len(rejected)} left out")
+
+
 def train_command(args):
     """Run ``astro-ddpm train``."""
     from . import zoo
@@ -293,7 +401,7 @@ def main(args=None):
         warnings.simplefilter("always", AstropyUserWarning)
         warnings.showwarning = _show_warning
         try:
-            args.run(args)
+            return args.run(args) or 0
         except KeyboardInterrupt:
             sys.stderr.write("astro-ddpm: interrupted\n")
             return 130
@@ -302,7 +410,6 @@ def main(args=None):
                 raise
             sys.stderr.write(f"astro-ddpm: error: {error or type(error).__name__}\n")
             return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The header of a test run: which version of what is installed.
+The header of a test run, which says what is installed, and the profiles of Hypothesis.
+
+``pytest --hypothesis-profile nightly`` tries 2000 examples of each property instead of 100.
 """
 
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 from pytest_astropy_header.display import PYTEST_HEADER_MODULES
+
+PROFILE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
+settings.register_profile("ci", **PROFILE, max_examples=100, derandomize=True)
+settings.register_profile("nightly", **PROFILE, max_examples=2000, print_blob=True)
+settings.load_profile("ci")
 
 
 def pytest_configure():

@@ -205,7 +205,7 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
     """
     centre = _centre(np.shape(data), MAX_WIDTH)
     sigma = np.broadcast_to(sigma, np.shape(data))[centre]
-    data = np.asarray(data, float)[centre]
+    data = np.asarray(np.asarray(data)[centre], float)
     valid = np.isfinite(data) & np.isfinite(sigma) & (sigma > 0)
     if mask is not None:
         valid &= ~np.asarray(mask, bool)[centre]

@@ -7,38 +7,55 @@ import logging
 import os
 import secrets
 from copy import deepcopy
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import provenance, zoo
 from .noise import detect_pedestal, estimate_sky_sigma, fill_holes, unwhiten, whiten
-from .utils import progress, warn_user
+from .tiling import make_tiles
+from .utils import warn_user
+
+if TYPE_CHECKING:
+    import torch
+    from astropy import units as u
+
+    from .nddata import EnhancedCCDData
+    from .zoo.model import Model
 
 __all__ = ["enhance"]
 
 log = logging.getLogger(__name__)
 
-MAX_PIXELS = 1024 * 1024
 DEFAULT_STEPS = 10
+MAX_SNR = 1e15  # the networks see float32
+MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
+DEFAULT_MEMORY = 5e8  # bytes
+PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
+FILL_RADIUS = 128  # pixels
+MIN_MEASURED = 4  # pixels round a hole
 
 
 def enhance(
-    image,
+    image: Any,
     *,
-    model="ddpm",
-    n_samples=16,
-    steps=None,
-    seed=None,
-    depth=None,
-    uncertainty=None,
-    background=None,
-    mask_treatment="fill",
-    tile_size=None,
-    batch_size=None,
-    device=None,
-    progress_bar=False,
-    add_keyword=True,
-):
+    model: "str | os.PathLike[str] | Model | None" = None,
+    n_samples: int = 16,
+    steps: int | None = None,
+    seed: int | None = None,
+    depth: float | None = None,
+    uncertainty: Any = None,
+    background: Any = None,
+    mask_treatment: Literal["fill", "propagate"] = "fill",
+    tile_size: int | None = None,
+    batch_size: int | None = None,
+    memory_limit: "float | u.Quantity | None" = None,
+    keep_samples: bool = True,
+    device: "str | torch.device | None" = None,
+    progress_bar: bool = False,
+    add_keyword: bool = True,
+) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
 
@@ -53,7 +70,8 @@ def enhance(
 
     model : str, path-like or `~astro_ddpm.zoo.Model`, optional
         ``"ddpm"`` draws samples from the posterior, ``"raunet"`` gives mean and standard deviation in
-        one pass. Or the path of a ``.safetensors`` file, or a loaded model.
+        one pass. Or the path of a ``.safetensors`` file, or a loaded model. If None, that of
+        ``astro_ddpm.conf.default_model``, which is ``"ddpm"`` unless you set it.
 
     n_samples : int, optional
         The number of samples to draw; a model that draws none ignores it.
@@ -78,13 +96,24 @@ def enhance(
 
     mask_treatment : {"fill", "propagate"}, optional
         Whether masked and non-finite pixels receive the posterior (and stay masked), or are returned as
-        they came.
+        they came. To pixels farther from every measured one than the networks see (55 pixels, default
+        models) they are not applied: the posterior is what the pixels were filled with, with its noise.
 
     tile_size : int, optional
-        Reserved for images larger than 1024 x 1024 pixels; smaller ones are done in one piece.
+        The width in pixels of the parts in which the networks see the image, without the halo of 55 pixels
+        that is added to each (default models); chosen by ``memory_limit`` by default. Results do not
+        depend on it.
 
     batch_size : int, optional
-        How many samples to draw at once; chosen by the size of the image by default.
+        How many samples to draw at once; chosen by the size of the image and ``memory_limit`` by default.
+        Results do not depend on it.
+
+    memory_limit : float, str or `~astropy.units.Quantity`, optional
+        The memory that the networks may use, beside that of image and result: a number of bytes, or such
+        as ``"2 GB"``. By default 500 MB, or half of what is free on a CUDA device.
+
+    keep_samples : bool, optional
+        Whether to return the samples rather than only their mean and standard deviation.
 
     device : str or `torch.device`, optional
         Where to compute; a CUDA device if there is one, otherwise the CPU.
@@ -99,7 +128,8 @@ def enhance(
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
         The posterior mean as ``data``, its standard deviation (of the noise-free scene) as
-        ``uncertainty``, the draws as ``samples``; unit, WCS, mask, flags, PSF and header of the input.
+        ``uncertainty``, the draws as ``samples`` (or None); unit, WCS, mask, flags, PSF and header of the
+        input.
 
     Raises
     ------
@@ -109,8 +139,12 @@ def enhance(
     TypeError
         If a parameter is of a class that cannot be used.
 
+    OSError
+        If a file cannot be read.
+
     `~astropy.units.UnitConversionError`
-        If the unit of ``uncertainty`` or ``background`` does not fit the image.
+        If the unit of ``uncertainty`` or ``background`` does not fit the image, or that of
+        ``memory_limit`` is none of memory.
 
     Warns
     -----
@@ -118,7 +152,8 @@ def enhance(
         If PSF, noise correlation, S/N or depth lie outside of the ranges that the model was trained for.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If the noise has to be measured, or the sky does not seem to be subtracted.
+        If the noise has to be measured, the sky does not seem to be subtracted, or the memory of a GPU is
+        exhausted, so that less is tried at once.
 
     Examples
     --------
@@ -130,21 +165,35 @@ def enhance(
     (Unit("adu"), (64, 64))
     """
     from .nddata import unpack
+    from .posterior import sample_posterior
 
     _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size)
     noisy = unpack(image, uncertainty)
-    _check_size(noisy.data.shape)
-    model = model if _is_model(model) else zoo.load(model)
+    model = _as_model(model)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.kind == "crps" else steps or DEFAULT_STEPS
     depth = _choose_depth(depth, model)
+    device = _choose_device(device)
+    memory = _choose_memory(memory_limit, device)
 
     sky = _sky(background, noisy)
-    sigma = _noise(noisy, sky)
-    measures = _check_domain(noisy, sky, sigma, depth, model.ranges)
-    data, sigma = fill_holes(noisy.data - sky, sigma, noisy.valid)
-    device = _choose_device(device)
-    mean, std, draws = _posterior(
+    data = noisy.data - sky
+    sigma = _noise(noisy, data)
+    measures = _check_domain(noisy, data, sigma, depth, model.ranges)
+    data, sigma = _fill(data, sigma, noisy.valid)
+    kept = keep_samples and model.kind != "raunet"
+    samples = np.empty((n_samples, *data.shape), data.dtype) if kept else None
+
+    def finish(residual):
+        """Bring a result back to the unit of the image."""
+        plane = unwhiten(residual, sigma, data) + sky
+        return np.where(noisy.valid, plane, noisy.data) if mask_treatment == "propagate" else plane
+
+    def keep(i, draw):
+        if kept:
+            samples[i] = finish(draw)
+
+    mean, std = sample_posterior(
         model,
         whiten(data, sigma),
         noisy.valid,
@@ -152,25 +201,26 @@ def enhance(
         steps=steps,
         seed=seed,
         depth=depth,
+        memory=memory,
+        keep=keep,
+        tile_size=tile_size,
         batch_size=batch_size,
         device=device,
         progress_bar=progress_bar,
     )
-    planes = [unwhiten(mean, sigma, data) + sky, sigma * std]
-    if draws is not None:
-        planes.append(unwhiten(draws, sigma, data) + sky)
-    planes = [plane.astype(noisy.data.dtype) for plane in planes]
+    std = sigma * np.maximum(std, MIN_STD)
     if mask_treatment == "propagate":
-        _restore(noisy, *planes)
+        std = np.where(noisy.valid, std, np.nan if noisy.sigma is None else noisy.sigma)
 
     meta = deepcopy(noisy.ccd.meta)
     if add_keyword:
+        drawn = model.kind != "raunet"
         record = {
             "model": model.name,
             "sha256": model.sha256,
             "seed": seed,
-            "n_samples": 0 if draws is None else n_samples,
-            "steps": 0 if draws is None else steps,
+            "n_samples": n_samples if drawn else 0,
+            "steps": steps if drawn else 0,
             "depth": depth,
             "device": str(device),
             "noise": "estimated" if noisy.sigma is None else "given",
@@ -179,40 +229,30 @@ def enhance(
             **measures,
         }
         provenance.write(meta, record)
-    return noisy.pack(*planes[:2], planes[2] if draws is not None else None, meta)
+    dtype = noisy.data.dtype
+    return noisy.pack(finish(mean).astype(dtype, copy=False), std.astype(dtype, copy=False), samples, meta)
 
 
-def _is_model(model):
-    """Whether something is a loaded model rather than its name or path."""
-    return not isinstance(model, (str, os.PathLike)) and hasattr(model, "estimate")
+def _as_model(model: Any) -> "Model":
+    """Load a model unless it is one."""
+    is_model = not isinstance(model, (str, os.PathLike)) and hasattr(model, "estimate")
+    return model if is_model else zoo.load(model)
 
 
 def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size):
     counts = {"n_samples": n_samples, "steps": steps, "batch_size": batch_size, "tile_size": tile_size}
     for name, value in counts.items():
-        if value is not None and (value != int(value) or value < 1):
+        if (name == "n_samples" or value is not None) and not (isinstance(value, Integral) and value >= 1):
             msg = f"{name} must be an integer of at least 1, not {value}"
             raise ValueError(msg)
-    if n_samples is None:
-        msg = "n_samples must be an integer of at least 1, not None"
-        raise ValueError(msg)
-    if seed is not None and not 0 <= int(seed) < 2**63:
+    if seed is not None and not (isinstance(seed, Integral) and 0 <= seed < 2**63):
         msg = f"seed must be a non-negative integer below 2**63, not {seed}"
         raise ValueError(msg)
-    if depth is not None and not (np.isfinite(depth) and depth > 0):
+    if depth is not None and not (isinstance(depth, Real) and np.isfinite(depth) and depth > 0):
         msg = f"depth must be positive and finite, not {depth}"
         raise ValueError(msg)
     if mask_treatment not in ("fill", "propagate"):
         msg = f"mask_treatment must be 'fill' or 'propagate', not {mask_treatment!r}"
-        raise ValueError(msg)
-
-
-def _check_size(shape):
-    if shape[0] * shape[1] > MAX_PIXELS:
-        msg = (
-            f"image of shape {shape} is too large: at most {MAX_PIXELS} pixels (1024 x 1024) are "
-            "enhanced in one piece; cut it, for example with astropy.nddata.Cutout2D"
-        )
         raise ValueError(msg)
 
 
@@ -221,11 +261,28 @@ def _choose_depth(depth, model):
     return float(model.ranges.get("default_depth", 0.2) if depth is None else depth)
 
 
-def _check_domain(noisy, sky, sigma, depth, ranges):
+def _choose_memory(limit, device):
+    """Bytes that the networks may use."""
+    from astropy import units as u
+
+    if limit is not None:
+        memory = u.Quantity(limit, u.byte).value
+        if not memory > 0:
+            msg = f"memory_limit must be positive, not {limit}"
+            raise ValueError(msg)
+        return memory
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] / 2
+    return DEFAULT_MEMORY
+
+
+def _check_domain(noisy, data, sigma, depth, ranges):
     """Warn of what the model has not seen; return what was measured, for the record."""
     from . import domain
 
-    measures = domain.measure_image(noisy.data - sky, sigma, ~noisy.valid, noisy.ccd.psf, ranges)
+    measures = domain.measure_image(data, sigma, ~noisy.valid, noisy.ccd.psf, ranges)
     record = {name: round(measure.value, 4) for name, measure in measures.items()}
     measures["depth"] = domain.Measure(depth)
     outside = domain.compare(measures, ranges)
@@ -240,26 +297,30 @@ def _choose_device(device):
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        nothing = torch.empty(0, device=device)
+        nothing.cpu()  # the device "meta" has no numbers to give back
+    except (AssertionError, ImportError, RuntimeError) as error:
         msg = f"device {device!r} cannot be used: {error}"
         raise ValueError(msg) from None
+    return nothing.device
 
 
 def _sky(background, noisy):
     """Image or value of the sky, in the unit of the image."""
+    from .nddata import largest_value
+
     if background is None:
         return 0.0
     if isinstance(background, str):
         return _photutils_background(background, noisy)
     unit = getattr(background, "unit", None)
     values = background.to_value(noisy.ccd.unit) if unit is not None else background
-    values = np.asarray(values, float)
+    values = np.asarray(values, noisy.data.dtype)
     if values.shape not in ((), noisy.data.shape):
         msg = f"background has shape {values.shape}, image has {noisy.data.shape}"
         raise ValueError(msg)
-    if not np.all(np.isfinite(values)):
-        msg = "background must be finite everywhere"
+    if not np.all(np.abs(values) <= largest_value(noisy.data.dtype)):
+        msg = f"background must be finite everywhere, and at most {largest_value(noisy.data.dtype):g}"
         raise ValueError(msg)
     return values
 
@@ -272,21 +333,31 @@ def _photutils_background(background, noisy):
         raise ValueError(msg)
     box = tuple(min(64, n) for n in noisy.data.shape)
     data = np.where(noisy.valid, noisy.data, 0)
-    return Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
+    try:
+        sky = Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
+    except ValueError as error:
+        msg = f"background='photutils' finds too few valid pixels to measure the sky: {error}"
+        raise ValueError(msg) from None
+    return sky.astype(noisy.data.dtype)
 
 
-def _noise(noisy, sky):
+def _noise(noisy, data):
     """Return the given noise, or that of the sky with a warning; warn of a sky that is left."""
-    data, mask = noisy.data - sky, ~noisy.valid
-    sigma = noisy.sigma
+    from .nddata import largest_value
+
+    sigma, mask = noisy.sigma, ~noisy.valid
     if sigma is None:
-        value = estimate_sky_sigma(data, mask)
+        value = _measure_noise(data, mask)
         warn_user(
             f"the image has no uncertainty: uniform noise of {_with_unit(value, noisy)} was measured in its "
             "sky. The photon noise of sources is not in it; better give uncertainty="
         )
-        sigma = np.full(data.shape, value)
-    level = detect_pedestal(data, sigma, mask)
+        sigma = np.broadcast_to(data.dtype.type(value), data.shape)
+    for tile in make_tiles(data.shape, PART):
+        use = noisy.valid[tile.core]
+        _check_noise(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
+    thin, _ = _thinned(data.shape)
+    level = detect_pedestal(data[thin], sigma[thin], mask[thin])
     if level:
         warn_user(
             f"the image seems to contain a sky level of {_with_unit(level, noisy)}; subtract it or use "
@@ -295,49 +366,58 @@ def _noise(noisy, sky):
     return sigma
 
 
+def _check_noise(data, sigma, largest):
+    """Refuse noise of valid pixels with which the result would overflow."""
+    if not sigma.size:
+        return
+    if not (sigma.min() >= 1 / largest and sigma.max() <= largest):
+        msg = f"uncertainty must be {1 / largest:g} to {largest:g}; mask other pixels, or choose another unit"
+        raise ValueError(msg)
+    if np.abs(whiten(data, sigma)).max() > MAX_SNR:
+        msg = f"image is more than {MAX_SNR:g} times its uncertainty at valid pixels; mask them or mend it"
+        raise ValueError(msg)
+
+
+def _measure_noise(data, mask):
+    """Return the median of the noise of the sky of all parts where it can be measured."""
+    values, failure = [], None
+    for tile in make_tiles(data.shape, PART):
+        try:
+            values.append(estimate_sky_sigma(data[tile.core], mask[tile.core]))
+        except ValueError as error:
+            failure = error
+    if not values:
+        raise failure
+    return np.median(values)
+
+
+def _fill(data, sigma, valid):
+    """Fill holes part by part; parts without measured pixels like the frame with most pixels left out."""
+    if valid.all():
+        return data, sigma
+    planes, coarse = (data.copy(), sigma.copy()), None
+    for tile in make_tiles(data.shape, PART, FILL_RADIUS):
+        hole = ~valid[tile.core]
+        if not hole.any():
+            continue
+        if valid[tile.outer].sum() >= MIN_MEASURED or max(data.shape) <= PART:
+            parts = fill_holes(data[tile.outer], sigma[tile.outer], valid[tile.outer], MIN_MEASURED)
+            parts = [part[tile.inner] for part in parts]
+        else:
+            thin, step = _thinned(data.shape)
+            coarse = coarse or fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
+            index = np.ix_(*(np.arange(part.start, part.stop) // step for part in tile.core))
+            parts = [plane[index] for plane in coarse]
+        for plane, part in zip(planes, parts, strict=True):
+            plane[tile.core][hole] = part[hole]
+    return planes
+
+
+def _thinned(shape):
+    """Slices that leave at most ``PART`` pixels of each axis, evenly spaced, and their step."""
+    step = -(-max(shape) // PART)
+    return (slice(None, None, step),) * 2, step
+
+
 def _with_unit(value, noisy):
     return f"{value:.4g} {noisy.ccd.unit}".strip()
-
-
-def _noise_field(seed, index, shape):
-    """White noise of one sample for the whole frame; it depends on nothing but seed and index."""
-    return np.random.default_rng([seed, index]).standard_normal(shape, dtype=np.float32)
-
-
-def _posterior(model, z, valid, *, n_samples, steps, seed, depth, batch_size, device, progress_bar):
-    r"""
-    Mean and standard deviation of the whitened residual, (ny, nx), and draws, (n, ny, nx).
-
-    The mean of a few draws is itself noisy. The sampler maps noise :math:`\epsilon_i` to draws
-    :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate,
-    :math:`\langle f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
-    """
-    import torch
-
-    def tensor(planes):
-        return torch.from_numpy(np.asarray(planes, np.float32))[:, None].to(device)
-
-    model = model.to(device)
-    planes = tensor([z]), tensor([valid])
-    with torch.inference_mode():
-        estimate = model.estimate(*planes)
-        if model.kind == "raunet":
-            return *(plane[0, 0].cpu().numpy() for plane in estimate), None
-        noise = np.stack([_noise_field(seed, i, z.shape) for i in range(n_samples)])
-        noise = tensor(np.stack([*noise, noise.mean(axis=0), np.zeros_like(noise[0])]))
-        batches = noise.split(batch_size or max(1, 2**18 // z.size))
-        with progress(len(batches) * steps, show=progress_bar) as advance:
-            draws = [model.draw(*planes, estimate, depth, batch, steps, advance) for batch in batches]
-        draws, control = torch.cat(draws).split([n_samples, 2])
-        mean = draws.mean(dim=0) - control[0] + control[1]
-        results = mean[0], model.scene_std(draws, estimate, depth)[0, 0], draws[:, 0]
-    return tuple(result.cpu().numpy() for result in results)
-
-
-def _restore(noisy, data, sigma, samples=None):
-    """Put back, in place, what the input held in its invalid pixels."""
-    hole = ~noisy.valid
-    data[hole] = noisy.data[hole]
-    sigma[hole] = np.nan if noisy.sigma is None else noisy.sigma[hole]
-    if samples is not None:
-        samples[:, hole] = noisy.data[hole]

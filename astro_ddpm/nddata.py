@@ -19,7 +19,7 @@ from . import provenance
 from .noise import sigma_from_uncertainty
 from .utils import atomic_path, warn_user
 
-__all__ = ["EnhancedCCDData", "NoisyImage", "find_image", "read_image", "unpack"]
+__all__ = ["EnhancedCCDData", "NoisyImage", "find_image", "largest_value", "read_image", "unpack"]
 
 
 class EnhancedCCDData(CCDData):
@@ -432,7 +432,7 @@ def _as_ccddata(image):
     if isinstance(image, CCDData):
         return image
     if isinstance(image, NDData):
-        return CCDData(image, unit=_unit(image))
+        return CCDData(image, unit=None if image.unit else u.dimensionless_unscaled)
     if isinstance(image, fits.HDUList):
         msg = "image is an HDUList; pass one of its HDUs"
         raise TypeError(msg)
@@ -452,8 +452,8 @@ class NoisyImage:
         The image in native float32 or float64, a copy.
 
     sigma : ndarray, shape (ny, nx), or None
-        Its noise (1 sigma) in the same unit, None if nothing is known. Where ``valid`` is False it has
-        no meaning.
+        Its noise (1 sigma) in the same unit and dtype, None if nothing is known. Where ``valid`` is False
+        it has no meaning.
 
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that are masked, not finite or without information.
@@ -512,8 +512,30 @@ def _float_data(data):
     return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
 
 
-def _std_in_unit(uncertainty, unit, shape):
-    """Standard deviation of any form of ``uncertainty`` as an array in the unit of the image."""
+def _is_logarithmic(unit):
+    """Whether a unit is a magnitude, a decibel or the like, also per area."""
+    return isinstance(unit, u.function.FunctionUnitBase) or u.dex in unit.decompose().bases
+
+
+def largest_value(dtype):
+    """
+    How large the values of an image may be: far from what would overflow on the way to a result.
+
+    Parameters
+    ----------
+    dtype : `numpy.dtype`
+        That of the image, float32 or float64.
+
+    Returns
+    -------
+    value : float
+        The largest value of a pixel. Its inverse is the smallest noise.
+    """
+    return 1e30 if dtype == np.float32 else 1e150
+
+
+def _std_in_unit(uncertainty, unit, shape, dtype=np.float64):
+    """Standard deviation of any form of ``uncertainty`` as an array in unit and dtype of the image."""
     if isinstance(uncertainty, NDUncertainty):
         array, its_unit = sigma_from_uncertainty(uncertainty), _std_unit(uncertainty)
     else:
@@ -530,7 +552,7 @@ def _std_in_unit(uncertainty, unit, shape):
             "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
         )
         raise u.UnitConversionError(msg) from None
-    return np.broadcast_to(array.astype(float) * factor, shape)
+    return np.broadcast_to((array * factor).astype(dtype, copy=False), shape)
 
 
 def _std_unit(uncertainty):
@@ -564,8 +586,9 @@ def unpack(image, uncertainty=None):
         If ``image`` or ``uncertainty`` is of a kind that cannot be used.
 
     ValueError
-        If ``image`` is not two-dimensional, is empty or without a valid pixel, if shapes differ, if the
-        noise is zero or negative at a valid pixel, or if the noise is given twice.
+        If ``image`` is not two-dimensional, is empty or without a valid pixel, if its unit is logarithmic
+        or its values are beyond `largest_value`, if shapes differ, if the noise is zero or negative at a
+        valid pixel, or if the noise is given twice.
 
     `~astropy.units.UnitConversionError`
         If the unit of the noise does not fit.
@@ -578,6 +601,9 @@ def unpack(image, uncertainty=None):
     if data.size == 0:
         msg = f"image is empty: its shape is {data.shape}"
         raise ValueError(msg)
+    if _is_logarithmic(ccd.unit):
+        msg = f"image is in {ccd.unit}, which is logarithmic; convert it to a linear unit of flux"
+        raise ValueError(msg)
     valid = np.isfinite(data)
     if ccd.mask is not None:
         mask = np.asarray(ccd.mask, bool)
@@ -587,6 +613,12 @@ def unpack(image, uncertainty=None):
         valid &= ~mask
     if not valid.any():
         msg = "image has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    if np.abs(data[valid]).max() > largest_value(data.dtype):
+        msg = (
+            f"image holds values beyond {largest_value(data.dtype):g} at valid pixels; mask them, or choose "
+            "another unit"
+        )
         raise ValueError(msg)
     if ccd.uncertainty is not None and uncertainty is not None:
         msg = "uncertainty is given although the image carries one; set image.uncertainty to None first"
@@ -601,7 +633,7 @@ def unpack(image, uncertainty=None):
     if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
         msg = "uncertainty is negative at some valid pixels; mask them or mend it"
         raise ValueError(msg)
-    sigma = _std_in_unit(given, ccd.unit, data.shape)
+    sigma = _std_in_unit(given, ccd.unit, data.shape, data.dtype)
     if np.any(sigma[valid] == 0):
         msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
         raise ValueError(msg)

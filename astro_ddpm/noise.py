@@ -107,9 +107,14 @@ def sigma_from_uncertainty(uncertainty):
     if not isinstance(uncertainty, NDUncertainty):
         msg = f"uncertainty must be an NDUncertainty, not {type(uncertainty).__name__}"
         raise TypeError(msg)
+    if isinstance(uncertainty, StdDevUncertainty):
+        return np.asarray(uncertainty.array)
     try:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(uncertainty.represent_as(StdDevUncertainty).array)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            wide = type(uncertainty)(
+                np.asarray(uncertainty.array, float)
+            )  # float32 holds no squares of 1e-20
+            return np.asarray(wide.represent_as(StdDevUncertainty).array)
     except TypeError:
         msg = (
             f"uncertainty of class {type(uncertainty).__name__} has no standard deviation; use "
@@ -220,7 +225,10 @@ def _prepare_plane(data, mask, lag):
         msg = f"mask has shape {mask.shape}, data has {data.shape}"
         raise ValueError(msg)
     if lag < 1 or min(data.shape) <= lag:
-        msg = f"lag must be at least 1 and less than the size of data {data.shape}, not {lag}"
+        msg = (
+            f"lag must be at least 1 and less than the size of data {data.shape}, not {lag}; the noise of so "
+            "small an image cannot be measured, give uncertainty="
+        )
         raise ValueError(msg)
     return data, mask
 
@@ -390,17 +398,21 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
 
 
 def _box_sum(array, half):
-    """Sum over the (2 half + 1)-pixel box centred on each pixel, cut at the edges."""
+    """
+    Sum over the (2 half + 1)-pixel box centred on each pixel, cut at the edges; half is a power of two.
+
+    Sums of 1, 2, 4, ... pixels are added up. A difference of cumulative sums would lose faint pixels beside
+    a bright one.
+    """
     for axis in (-2, -1):
-        n = array.shape[axis]
-        cumulative = np.cumsum(array, axis=axis)
-        padding = [(0, 0)] * array.ndim
-        padding[axis] = (1, 0)
-        cumulative = np.pad(cumulative, padding)
-        index = np.arange(n)
-        high = np.minimum(index + half + 1, n)
-        low = np.maximum(index - half, 0)
-        array = np.take(cumulative, high, axis) - np.take(cumulative, low, axis)
+        array = np.moveaxis(array, axis, 0)
+        n = len(array)
+        padded = np.pad(array, [(half, half)] + [(0, 0)] * (array.ndim - 1))
+        sums, width = padded, 1
+        while width < 2 * half:
+            sums = sums[:-width] + sums[width:]
+            width *= 2
+        array = np.moveaxis(sums[:n] + padded[2 * half : 2 * half + n], 0, axis)
     return array
 
 

@@ -3,7 +3,7 @@
 Small helpers shared by several rooms.
 """
 
-import os
+import secrets
 import sys
 import warnings
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["atomic_path", "lazy_getattr", "progress", "warn_user"]
 
 
-def lazy_getattr(package, home):
+def lazy_getattr(package, home, extra=None):
     """
     Make a ``__getattr__`` for a package that imports its public names when they are first asked for.
 
@@ -25,6 +25,9 @@ def lazy_getattr(package, home):
     home : dict of str to str
         The module of each name, relative to the package, such as ``".photometry"``.
 
+    extra : str, optional
+        The extra that installs what these modules need beside the package itself.
+
     Returns
     -------
     getattr_ : callable
@@ -33,7 +36,13 @@ def lazy_getattr(package, home):
 
     def getattr_(name):
         if name in home:
-            return getattr(import_module(home[name], package), name)
+            try:
+                return getattr(import_module(home[name], package), name)
+            except ModuleNotFoundError as error:
+                if extra is None:
+                    raise
+                msg = f"{package}.{name} needs {error.name}: pip install 'astro_ddpm[{extra}]' installs it"
+                raise ModuleNotFoundError(msg, name=error.name) from error
         msg = f"module {package!r} has no attribute {name!r}"
         raise AttributeError(msg)
 
@@ -78,7 +87,8 @@ def atomic_path(path, *, overwrite=False):
     Yields
     ------
     partial : `~pathlib.Path`
-        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error.
+        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error. If the
+        process is killed it stays behind, as a hidden file, and ``path`` is what it was.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def atomic_path(path, *, overwrite=False):
     if path.exists() and not overwrite:
         msg = f"{path} exists; set overwrite to replace it"
         raise FileExistsError(msg)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = path.with_name(f".{secrets.token_hex(4)}.partial.{path.name}")
     try:
         yield partial
         partial.replace(path)

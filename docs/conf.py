@@ -20,7 +20,19 @@ version = release.partition("+")[0]
 
 html_title = f"{project} {version}"
 htmlhelp_basename = f"{project}doc"
-exclude_patterns += ["_templates"]
+exclude_patterns += ["_templates", "examples"]
+
+# The scripts in examples/ are run, and become pages with their pictures.
+extensions += ["sphinx_gallery.gen_gallery"]
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "within_subsection_order": "FileNameSortKey",
+}
 
 # Classes are described where they are defined, not in __init__. The types of parameters stand in
 # the docstrings, together with shapes and units, and need not be repeated in the signatures.

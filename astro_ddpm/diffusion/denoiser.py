@@ -98,8 +98,8 @@ def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16)) -> Te
     loss : Tensor, shape ()
         The mean over images and scales.
     """
-    scales = [s for s in scales if s <= min(error.shape[-2:])]
-    squares = [(s * F.avg_pool2d(error, s)).square().mean() for s in scales]
+    largest = min(error.shape[-2:])
+    squares = [(s * F.avg_pool2d(error, s)).square().mean() for s in scales if s <= largest]
     return torch.stack(squares).mean()
 
 
@@ -130,7 +130,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def _raw(self, x, sigma, mean, std, condition):
+    def _raw(
+        self, x: Tensor, sigma: Tensor, mean: Tensor, std: Tensor, condition: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the centred image, the scales and the output of the network."""
         sigma = _as_planes(sigma)
         centred = x - mean

@@ -172,15 +172,16 @@ def sample_dpmpp_2m(
         If ``levels`` do not fall strictly to zero.
     """
     _check_levels(levels)
-    previous, previous_h = None, None
+    previous: tuple[Tensor, Tensor] | None = None
     for i, (high, low) in enumerate(pairwise(levels)):
         denoised = denoiser(x, high)
         h = torch.log(high / low)
         target = denoised
         if previous is not None and low > 0:
-            target = denoised + h / (2 * previous_h) * (denoised - previous)
+            last, last_h = previous
+            target = denoised + h / (2 * last_h) * (denoised - last)
         x = _step_towards(target, x, low / high)
-        previous, previous_h = denoised, h
+        previous = denoised, h
         if callback is not None:
             callback(i, x)
     return x

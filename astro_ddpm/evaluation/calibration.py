@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
     from astropy.units import Quantity
 
-__all__ = ["calibration_table", "coverage", "crps", "rank_histogram", "spread_skill"]
+__all__ = ["binomial_band", "calibration_table", "coverage", "crps", "rank_histogram", "spread_skill"]
 
 LEVELS = (0.68, 0.95)
 
@@ -146,13 +146,68 @@ def coverage(
     which has the probability :math:`c` for any number of samples, where intervals between quantiles of few
     samples are too narrow. Ties have random ranks.
     """
-    levels = np.asarray(levels, float)
-    if not np.all((levels > 0) & (levels < 1)):
-        msg = f"levels must lie between 0 and 1, not {levels.tolist()}"
-        raise ValueError(msg)
+    levels = _levels(levels)
     rng = np.random.default_rng(seed)
     ranks, m = _ranks(samples, truth, mask, rng)
     return _covered((ranks + rng.random(ranks.shape)) / (m + 1), levels)
+
+
+def binomial_band(
+    level: float | np.ndarray, n: int | np.ndarray, *, probability: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The band in which the fraction covered lies if the samples are honest.
+
+    Parameters
+    ----------
+    level : float or array_like
+        The probability of the interval, between 0 and 1.
+
+    n : int or array_like of int
+        How many **independent** elements the fraction is of. Neighbouring pixels are not independent, and
+        their band is wider.
+
+    probability : float, optional
+        How often the fraction of honest samples lies within the band, at least.
+
+    Returns
+    -------
+    low, high : `~numpy.ndarray`
+        The lowest and the highest fraction within the band, NaN for ``n`` of zero. It leaves out at most
+        ``(1 - probability) / 2`` on each side.
+
+    Raises
+    ------
+    ValueError
+        If ``level`` or ``probability`` is not between 0 and 1, or ``n`` is negative.
+
+    Examples
+    --------
+    A curve of coverage, with its band:
+
+    >>> import numpy as np
+    >>> from astro_ddpm.evaluation import binomial_band, coverage
+    >>> rng = np.random.default_rng(1)
+    >>> samples, truth = rng.standard_normal((16, 1000)), rng.standard_normal(1000)
+    >>> levels = np.linspace(0.1, 0.9, 9)
+    >>> fraction, _ = coverage(samples, truth, levels)
+    >>> low, high = binomial_band(levels, truth.size)
+    >>> print(low.round(2), bool(np.all((low <= fraction) & (fraction <= high))))
+    [0.08 0.18 0.27 0.37 0.47 0.57 0.67 0.78 0.88] True
+    """
+    from scipy.stats import binom
+
+    for name, values in {"level": np.asarray(level), "probability": np.asarray(probability)}.items():
+        if not np.all((values > 0) & (values < 1)):
+            msg = f"{name} must lie between 0 and 1, not {values.tolist()}"
+            raise ValueError(msg)
+    n = np.asarray(n)
+    if np.any(n < 0):
+        msg = f"n must not be negative, not {n.tolist()}"
+        raise ValueError(msg)
+    low, high = binom.interval(probability, n, level)
+    with np.errstate(invalid="ignore"):
+        return low / n, high / n
 
 
 def rank_histogram(
@@ -435,6 +490,55 @@ def gaussian_scores(mean, std, truth, *, levels=LEVELS, n_ranks=9):
         "spread_skill": _ratio(std**2, mean - truth),
         "ranks": np.bincount(ranks, minlength=n_ranks),
     }
+
+
+def rank_test(ranks, n_samples):
+    r"""
+    Test whether every rank is equally probable, with an eye on slopes and U-shapes.
+
+    Parameters
+    ----------
+    ranks : `~numpy.ndarray` of int, shape (n,)
+        The ranks of truths among samples.
+
+    n_samples : int
+        The number of samples.
+
+    Returns
+    -------
+    components : `~numpy.ndarray`, shape (min(4, n_samples),)
+        Slope, U-shape and the next shapes of the histogram, each with zero mean and unit variance if the
+        samples are honest.
+
+    p_value : float
+        The probability of a sum of their squares as large.
+
+    Notes
+    -----
+    With polynomials :math:`h_k` orthonormal on the :math:`m + 1` ranks, the squares of
+
+    .. math:: z_k = n^{-1/2} \sum_i h_k(R_i), \qquad k = 1 \dots m
+
+    add up to the chi-square of the histogram (Jolliffe & Primo 2008, *Evaluating Rank Histograms Using
+    Decompositions of the Chi-Square Test Statistic*). The wrong widths and biases that occur are in the
+    first of them; the others only add noise.
+    """
+    from scipy.stats import chi2
+
+    powers = np.vander(np.linspace(-1, 1, n_samples + 1), min(5, n_samples + 1), increasing=True)
+    shapes = math.sqrt(n_samples + 1) * np.linalg.qr(powers)[0]
+    shapes *= np.sign(shapes[-1])
+    components = shapes[ranks, 1:].sum(axis=0) / math.sqrt(ranks.size)
+    return components, chi2.sf(np.sum(components**2), components.size)
+
+
+def _levels(levels):
+    """Return probabilities as an array."""
+    levels = np.asarray(levels, float)
+    if not np.all((levels > 0) & (levels < 1)):
+        msg = f"levels must lie between 0 and 1, not {levels.tolist()}"
+        raise ValueError(msg)
+    return levels
 
 
 def _unpack(samples, truth, mask=None):

@@ -42,6 +42,7 @@ def aperture_photometry(
     apertures: Aperture | list[Aperture],
     *,
     mask: np.ndarray | None = None,
+    scene: bool = False,
 ) -> QTable:
     r"""
     Sum an enhanced image, and all its samples, in apertures.
@@ -69,6 +70,11 @@ def aperture_photometry(
         pixels that were masked in the input and that the posterior has
         filled. To leave them out give ``mask=enhanced.mask``, which for
         an image that was not enhanced is most often the right choice.
+
+    scene : bool, optional
+        Whether ``flux_err`` is the error of the noise-free scene, to be compared
+        with a truth without noise, rather than that of an exposure of the
+        depth of the samples. The quantiles are always those of an exposure.
 
     Returns
     -------
@@ -98,8 +104,8 @@ def aperture_photometry(
 
     ValueError
         If sky apertures meet an image without WCS, positions differ
-        between apertures, or ``mask`` or the samples do not have the
-        shape of the image.
+        between apertures, ``mask`` or the samples do not have the
+        shape of the image, or ``scene`` is asked of samples without an uncertainty.
 
     Notes
     -----
@@ -120,6 +126,20 @@ def aperture_photometry(
     relative error of ``flux_err`` itself is about
     :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
 
+    With ``scene=True`` the noise of the exposure is taken out. It is independent
+    from pixel to pixel, so it is in the variances of the samples but not in
+    their covariances, and the uncertainty plane :math:`u_i` of an enhanced image
+    is free of it:
+
+    .. math::
+
+        \sigma_\mathrm{scene}^2 = \sigma_F^2 - \sum_i w_i^2
+            \left(\mathrm{Var}_s(x_{s, i}) - u_i^2\right)
+            \geq \sum_i w_i^2 u_i^2 ,
+
+    the variances from the plane and the covariances from the samples. The limit,
+    which is that of no covariance, applies if few samples scatter below it.
+
     With fewer than two samples :math:`\sigma_F^2 = \sum_i w_i^2
     \sigma_i^2` from the uncertainty plane, **which ignores the covariance
     between pixels**: for an enhanced image it is a lower limit. The metadata
@@ -139,22 +159,25 @@ def aperture_photometry(
     """
     data, sigma, samples = unpack(enhanced)
     samples = None if samples is None or len(samples) < 2 else samples
-    valid = _valid_pixels(mask, data.shape)
+    check_scene(scene, sigma, samples)
+    valid = valid_pixels(mask, data.shape)
     single = not isinstance(apertures, list | tuple)
     given = [apertures] if single else list(apertures)
     pixel_apertures = _to_pixel(given, enhanced.wcs)
 
     table = _position_table(pixel_apertures[0], enhanced.wcs)
-    table.meta.update(_provenance(enhanced, given, sigma, samples))
+    table.meta.update(provenance(enhanced, sigma, samples))
+    table.meta["scene"] = bool(scene)
+    table.meta["apertures"] = [_describe(aperture) for aperture in given]
     for number, aperture in enumerate(pixel_apertures):
-        for name, values in _measure(aperture, data, sigma, samples, valid).items():
+        for name, values in _measure(aperture, data, sigma, samples, valid, scene).items():
             column = name if single else f"{name}_{number}"
             table[column] = values * enhanced.unit
             table[column].info.description = _DESCRIPTIONS[name]
     return table
 
 
-def unpack(enhanced):
+def unpack(enhanced, name="enhanced"):
     """
     Take an image apart.
 
@@ -162,6 +185,9 @@ def unpack(enhanced):
     ----------
     enhanced : `~astropy.nddata.CCDData`
         The image, shape ``(ny, nx)``.
+
+    name : str, optional
+        What error messages call it.
 
     Returns
     -------
@@ -184,18 +210,18 @@ def unpack(enhanced):
         shape.
     """
     if not isinstance(enhanced, CCDData):
-        msg = f"enhanced must be a CCDData, got {type(enhanced).__name__}"
+        msg = f"{name} must be a CCDData, got {type(enhanced).__name__}"
         raise TypeError(msg)
     data = np.asarray(enhanced.data, float)
     if data.ndim != 2:
-        msg = f"enhanced must be two-dimensional, got shape {data.shape}"
+        msg = f"{name} must be two-dimensional, got shape {data.shape}"
         raise ValueError(msg)
     sigma = standard_deviation(enhanced)
     samples = getattr(enhanced, "samples", None)
     if samples is not None:
         samples = np.asarray(getattr(samples, "value", samples))
         if samples.ndim != 3 or samples.shape[1:] != data.shape:
-            msg = f"enhanced has samples of shape {samples.shape} for data of shape {data.shape}"
+            msg = f"{name} has samples of shape {samples.shape} for data of shape {data.shape}"
             raise ValueError(msg)
     return data, sigma, samples
 
@@ -220,8 +246,28 @@ def standard_deviation(image):
     return _std_in_unit(image.uncertainty, image.unit, image.shape)
 
 
-def _valid_pixels(mask, shape):
-    """Return the pixels that ``mask`` does not exclude."""
+def valid_pixels(mask, shape):
+    """
+    Return the pixels that a mask does not exclude.
+
+    Parameters
+    ----------
+    mask : array_like of bool or `None`
+        True for pixels to leave out.
+
+    shape : tuple of int
+        The shape of the image.
+
+    Returns
+    -------
+    valid : `~numpy.ndarray` of bool
+        True for pixels to use.
+
+    Raises
+    ------
+    ValueError
+        If ``mask`` has another shape.
+    """
     if mask is None:
         return np.ones(shape, bool)
     mask = np.asarray(mask, bool)
@@ -268,13 +314,27 @@ def _position_table(aperture, wcs):
     return table
 
 
-def _provenance(enhanced, apertures, sigma, samples):
-    """Return what made the table, as text and numbers."""
+def provenance(enhanced, sigma, samples):
+    """
+    Say what made a table, as text and numbers.
+
+    Parameters
+    ----------
+    enhanced : `~astropy.nddata.CCDData`
+        The image that was measured.
+
+    sigma, samples : `~numpy.ndarray` or `None`
+        What its errors come from: samples rather than standard deviations.
+
+    Returns
+    -------
+    meta : dict
+        Date, versions, model and checksum, and the origin of the errors.
+    """
     modules = {"astro_ddpm": astro_ddpm, "photutils": photutils, "astropy": astropy, "numpy": np}
     meta = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": {name: module.__version__ for name, module in modules.items()},
-        "apertures": [_describe(aperture) for aperture in apertures],
     }
     meta |= {name: enhanced.meta[key] for name, key in _KEYWORDS.items() if key in enhanced.meta}
     if samples is not None:
@@ -284,6 +344,52 @@ def _provenance(enhanced, apertures, sigma, samples):
     return meta
 
 
+def check_scene(scene, sigma, samples):
+    """
+    Raise an error if the noise of the exposure cannot be taken out of the samples.
+
+    Parameters
+    ----------
+    scene : bool
+        Whether it is to be.
+
+    sigma, samples : `~numpy.ndarray` or `None`
+        What the errors come from.
+
+    Raises
+    ------
+    ValueError
+        If there are samples but no uncertainty.
+    """
+    if scene and samples is not None and sigma is None:
+        msg = "scene=True needs the uncertainty of the image beside its samples"
+        raise ValueError(msg)
+
+
+def scene_variance(total, pixels, scene):
+    """
+    Take the noise of the exposure out of the variance of weighted sums.
+
+    Parameters
+    ----------
+    total : `~numpy.ndarray`
+        The variance of the sums over the samples.
+
+    pixels : `~numpy.ndarray`
+        What it would be without covariances: the variances of the pixels of the samples, times the
+        squares of their weights, summed.
+
+    scene : `~numpy.ndarray`
+        The same for the variances of the noise-free scene.
+
+    Returns
+    -------
+    variance : `~numpy.ndarray`
+        As `aperture_photometry` derives it.
+    """
+    return np.maximum(total - (pixels - scene), scene)
+
+
 def _describe(aperture):
     """Return class and size of an aperture, without its positions."""
     names = [name for name in inspect.signature(type(aperture)).parameters if name != "positions"]
@@ -291,14 +397,18 @@ def _describe(aperture):
     return f"{type(aperture).__name__}({sizes})"
 
 
-def _measure(aperture, data, sigma, samples, valid):
+def _measure(aperture, data, sigma, samples, valid, scene):
     """Return the columns that one aperture gives, each of shape ``(n_positions,)``."""
     weights = aperture.to_mask(method="exact")
     weights = [weights] if aperture.isscalar else weights
     columns = {"flux": _sums(data[np.newaxis], weights, valid)[0]}
     if samples is not None:
         sums = _sums(samples, weights, valid)
-        columns["flux_err"] = sums.std(axis=0, ddof=1)
+        variance = sums.var(axis=0, ddof=1)
+        if scene:
+            pixels = np.stack([samples.var(axis=0, ddof=1), sigma**2])
+            variance = scene_variance(variance, *_sums(pixels, weights, valid, power=2))
+        columns["flux_err"] = np.sqrt(variance)
         columns |= {name: np.quantile(sums, q, axis=0) for name, q in _QUANTILES.items()}
     elif sigma is not None:
         columns["flux_err"] = np.sqrt(_sums(sigma[np.newaxis] ** 2, weights, valid, power=2)[0])

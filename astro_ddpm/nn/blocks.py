@@ -17,6 +17,11 @@ def zero_init(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def _reusable(x: Tensor) -> Tensor | None:
+    """Return memory that may be overwritten where no gradient will need it: large new tensors are slow."""
+    return None if torch.is_grad_enabled() else x
+
+
 class ChannelNorm(nn.Module):
     r"""
     Root-mean-square norm over the channels of each pixel.
@@ -42,9 +47,10 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``x``, shape (batch, channels, ny, nx)."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 are too round
-        square = wide.square().mean(dim=1, keepdim=True)
-        return x * torch.rsqrt(square + self.eps).to(x.dtype) * self.gain.to(x.dtype)[:, None, None]
+        dtype = torch.promote_types(x.dtype, torch.float32)  # sums of bfloat16 are too round
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
+        y = x * torch.rsqrt(norm.square() / x.shape[1] + self.eps).to(x.dtype)
+        return torch.mul(y, self.gain.to(x.dtype)[:, None, None], out=_reusable(y))
 
 
 class ResidualBlock(nn.Module):
@@ -101,11 +107,13 @@ class ResidualBlock(nn.Module):
         y : Tensor, shape (batch, out_channels, ny, nx)
             The new features.
         """
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        inplace = not torch.is_grad_enabled()
+        h = self.norm2(self.conv1(F.silu(self.norm1(x), inplace)))
         if self.film is not None:
             scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-            h = h * (1 + scale) + shift
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+            h = torch.addcmul(shift, h, 1 + scale, out=_reusable(h))
+        h = self.conv2(self.dropout(F.silu(h, inplace)))
+        return torch.add(self.skip(x), h, out=_reusable(h))
 
 
 class AttentionGate(nn.Module):
@@ -184,6 +192,9 @@ class Starlet(nn.Module):
     scales : int
         The number :math:`J` of planes beside the last, smooth one.
     """
+
+    noise: Tensor
+    spline: Tensor
 
     def __init__(self, scales: int):
         super().__init__()

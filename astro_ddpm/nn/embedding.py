@@ -35,6 +35,8 @@ class SinusoidalEmbedding(nn.Module):
         If ``channels`` is odd or less than 4.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, min_frequency: float = 0.125, max_frequency: float = 8.0):
         super().__init__()
         if channels < 4 or channels % 2:

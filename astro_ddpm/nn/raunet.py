@@ -59,6 +59,7 @@ class WhitenedStem(nn.Module):
         self.bank = nn.Conv2d(1, len(filters), size, padding=size // 2, bias=False)
         self.bank.weight = nn.Parameter(filters)
         self.channels = len(filters) + 2
+        self.receptive_radius = size // 2
 
     def forward(self, z: Tensor, valid: Tensor) -> Tensor:
         """
@@ -127,6 +128,9 @@ class AttentionUNet(nn.Module):
             return ResidualBlock(width_in, width_out, embedding_channels, rate)
 
         self.stride = 2 ** (levels - 1)
+        # in pixels of the image: the first convolution, two blocks of each finer resolution, the one in the
+        # middle, and the width of a coarse pixel
+        self.receptive_radius = 1 + 4 * (self.stride - 1) + 2 * self.stride + self.stride - 1
         self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(block(c, c, level) for level, c in enumerate(finer))
         self.down = nn.ModuleList(map(Downsample, finer, coarser))
@@ -163,8 +167,9 @@ class AttentionUNet(nn.Module):
             h = down(h)
         h = self.middle(h, embedding)
         for block, up, gate in zip(self.up_blocks[::-1], self.up[::-1], self.gates[::-1], strict=True):
-            h, skip = up(h), skips.pop()
-            h = block(torch.cat([h, gate(skip, h)], dim=1), embedding)
+            h = up(h)
+            h = torch.cat([h, gate(skips.pop(), h)], dim=1)
+            h = block(h, embedding)
         return h[..., :ny, :nx]
 
 
@@ -215,6 +220,16 @@ class RAUNet(nn.Module):
         self.unet = AttentionUNet(self.stem.channels, tuple(channels), dropout=dropout)
         self.mean_head = Head(channels[0], 1)
         self.std_head = Head(channels[0], 1)
+
+    @property
+    def stride(self) -> int:
+        """The width of the coarsest pixels, in pixels of the image."""
+        return self.unet.stride
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many pixels away, along an axis, a pixel of the image can matter."""
+        return self.stem.receptive_radius + self.unet.receptive_radius + 1
 
     def forward(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -305,6 +320,16 @@ class GuidedUNet(nn.Module):
             nn.Linear(embedding_channels, embedding_channels),
             nn.SiLU(),
         )
+
+    @property
+    def stride(self) -> int:
+        """The width of the coarsest pixels, in pixels of the image."""
+        return self.unet.stride
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many pixels away, along an axis, a pixel of the image can matter."""
+        return self.stem.receptive_radius + self.unet.receptive_radius + 1
 
     def encode(self, z: Tensor, valid: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """

@@ -3,19 +3,24 @@
 Enhancement of files, as a step of a reduction pipeline.
 """
 
+import hashlib
+import inspect
 import logging
+import os
 import re
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
+from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import find_image, read_image
 
 from .reduction import enhance_ccd
 
-__all__ = ["enhance_file"]
+__all__ = ["enhance_file", "find_difference", "make_record", "split_extension"]
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,30 @@ NOISE_PLANES = {
     "stddev": StdDevUncertainty,
     "variance": VarianceUncertainty,
     "weight": InverseVariance,
+}
+
+ENHANCE_DEFAULTS = {
+    name: parameter.default
+    for step in (enhance, enhance_ccd)
+    for name, parameter in inspect.signature(step).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+# These have a keyword of their own, or do not change the result.
+NOT_IN_DIGEST = {
+    "model",
+    "seed",
+    "tile_size",
+    "batch_size",
+    "memory_limit",
+    "device",
+    "progress_bar",
+    "add_keyword",
+}
+COMPARED = {
+    "DDPMFSHA": "other contents of the input or its planes",
+    "DDPMOPTS": "other options",
+    "DDPMSHA": "other weights of the model",
+    "DDPMSEED": "another seed",
 }
 
 
@@ -77,7 +106,8 @@ def enhance_file(
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
-        What was written.
+        What was written. Its header also tells the file that it was made from (``DDPMFILE``), and has the
+        SHA-256 of that file and its planes (``DDPMFSHA``) and of the options (``DDPMOPTS``).
 
     Raises
     ------
@@ -110,6 +140,7 @@ def enhance_file(
     if ignore_bits is not None and mask is None:
         msg = "ignore_bits needs a mask that holds the bits"
         raise ValueError(msg)
+    record = make_record(path, ext=ext, mask=mask, **planes, ignore_bits=ignore_bits, **options)
     ccd = read_image(path, ext)
     for name in given:
         plane = _read_plane(planes[name], path, ext, ccd.shape, name)
@@ -118,27 +149,21 @@ def enhance_file(
         bad = _bad_pixels(_read_plane(mask, path, ext, ccd.shape, "mask"), ignore_bits)
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     enhanced = enhance_ccd(ccd, **options)
+    if options.get("add_keyword", True):
+        enhanced.meta.update(record)
     enhanced.write(output, format="fits", overwrite=overwrite)
     log.info("%s enhanced and written to %s", path, output)
     return enhanced
 
 
-def _locate(plane, path, ext):
-    """Return the file and the extension that ``"FILE"``, ``"FILE[EXT]"`` or ``"[EXT]"`` stands for."""
-    named = re.fullmatch(r"(.*)\[([^\[\]]+)\]", str(plane))
-    if named is None or Path(plane).exists():
-        return plane, ext, False
-    return named[1] or path, named[2], True
-
-
 def _read_plane(plane, path, ext, shape, name):
-    """Read an image that belongs to another one."""
-    file, wanted, must_exist = _locate(plane, path, ext)
+    """Read an image that belongs to another one, from the same extension if it has it."""
+    file, own_ext = split_extension(plane, path)
     with fits.open(file) as hdus:
         try:
-            index = find_image(hdus, wanted)
+            index = find_image(hdus, own_ext or ext)
         except ValueError:
-            if must_exist:
+            if own_ext:
                 raise
             index = find_image(hdus)
         values = np.array(hdus[index].data)
@@ -161,3 +186,128 @@ def _bad_pixels(plane, ignore_bits):
     except (TypeError, ValueError) as error:
         msg = f"ignore_bits {ignore_bits!r} cannot be used: {error}"
         raise ValueError(msg) from None
+
+
+def split_extension(plane, path):
+    """
+    Split ``"FILE[EXT]"`` into file and extension.
+
+    Parameters
+    ----------
+    plane : str or path-like
+        A file with or without extension, or ``"[EXT]"``.
+
+    path : str or path-like
+        The file that ``"[EXT]"`` belongs to.
+
+    Returns
+    -------
+    file : str or path-like
+        The file.
+
+    ext : str or None
+        The number or name of the extension.
+    """
+    match = re.fullmatch(r"(.*)\[([^\[\]]+)\]", str(plane))
+    if match is None or Path(plane).exists():
+        return plane, None
+    return match[1] or path, match[2]
+
+
+def make_record(
+    path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, ignore_bits=None, **options
+):
+    """
+    Tell in FITS keywords what a result is made from.
+
+    Parameters
+    ----------
+    path, ext, stddev, variance, weight, mask, ignore_bits, **options
+        As for `~astro_ddpm.pipeline.enhance_file`.
+
+    Returns
+    -------
+    record : dict
+        Values with comments, or without where a SHA-256 leaves no room for one.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    planes = {"stddev": stddev, "variance": variance, "weight": weight, "mask": mask}
+    planes = {name: plane for name, plane in planes.items() if plane is not None}
+    options = {
+        name: value for name, value in (ENHANCE_DEFAULTS | options).items() if name not in NOT_IN_DIGEST
+    }
+    name = Path(path).name.encode("ascii", "backslashreplace").decode()
+    return {
+        "DDPMFILE": (name, "the file it was made from"),
+        "DDPMFSHA": _digest_files({"image": path} | planes),
+        "DDPMOPTS": _digest_options({"ext": ext, "ignore_bits": ignore_bits} | options),
+    }
+
+
+def _digest_files(files):
+    """SHA-256 of the contents of named files, and of the extensions chosen by their names."""
+    digest = hashlib.sha256()
+    for name, plane in files.items():
+        path, ext = (plane, None) if name == "image" else split_extension(plane, files["image"])
+        with Path(path).open("rb") as file:
+            digest.update(f"{name} {ext} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_options(options):
+    """SHA-256 of names and values; arrays count with their contents."""
+    digest = hashlib.sha256()
+    for name, value in sorted(options.items()):
+        digest.update(f"{name} {_describe(value)}\n".encode())
+    return digest.hexdigest()
+
+
+def _describe(value):
+    """Text that is the same for the same value, and for nothing else."""
+    if value is None:
+        return "None"
+    if isinstance(value, (str, os.PathLike)):
+        return repr(str(value))
+    if isinstance(value, Number):
+        return repr(float(value))
+    kind = getattr(value, "uncertainty_type", "")
+    array = np.asarray(getattr(value, "array", getattr(value, "value", value)))
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return f"{kind} {getattr(value, 'unit', '')} {array.dtype.str} {array.shape} {content}"
+
+
+def find_difference(output, record):
+    """
+    Tell why an existing file is not the result that is wanted.
+
+    Parameters
+    ----------
+    output : path-like
+        The file.
+
+    record : dict
+        Keywords and the values that its header must have, those of `make_record` and others; what is not
+        in ``COMPARED`` does not matter.
+
+    Returns
+    -------
+    reason : str
+        What is wrong with the file; empty if it is complete and has these values.
+    """
+    try:
+        with fits.open(output) as hdus:
+            header, last = hdus[0].header, hdus[len(hdus) - 1].fileinfo()
+    except OSError as error:
+        return f"is not readable ({error})"
+    if "DDPMFSHA" not in header:
+        return "was not made by this function"
+    if last["datLoc"] + last["datSpan"] != Path(output).stat().st_size:
+        return "is not complete"
+    for keyword, meaning in COMPARED.items():
+        if keyword in record and header.get(keyword) != record[keyword]:
+            return f"was made with {meaning}"
+    return ""

@@ -19,6 +19,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
+from astro_ddpm.noise import fill_holes
 
 from .helpers import SIGMA, make_image, toy_model
 
@@ -30,6 +31,7 @@ RANGES = {
     "peak_snr": [0.0, 200.0],
     "depth": [0.02, 0.6],
 }
+ODD = (131, 149)
 OPTIONS = {"model": DDPM, "n_samples": 3, "steps": 3, "seed": 1}
 
 
@@ -119,6 +121,162 @@ class TestInvariance:
             result = enhance(hdus[0], uncertainty=SIGMA, **OPTIONS)
         assert_allclose(result.data, expected.data, rtol=1e-6, atol=1e-5)
         assert_allclose(enhance(tmp_path / "image.fits", **OPTIONS).data, expected.data, rtol=1e-6, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def holed():
+    """Return an image with holes small and large."""
+    mask = np.random.default_rng(3).random(ODD) < 0.02
+    mask[:, 70] = mask[20:50, 90:140] = True
+    mask[60:, :60] = True  # whole tiles without a measured pixel
+    ccd = make_image(ODD, mask=mask)
+    ccd.data[mask] = np.nan
+    return ccd
+
+
+@pytest.fixture(scope="module")
+def whole(holed):
+    """Return its results in one piece."""
+    options = OPTIONS | {"tile_size": 1000}
+    return {model.kind: enhance(holed, **(options | {"model": model})) for model in (DDPM, RAUNET)}
+
+
+class TestTiles:
+    """Test that the result does not know in what parts it was computed."""
+
+    @staticmethod
+    def check(result, expected):
+        for one, other in zip(planes(result), planes(expected), strict=True):
+            if one is not None:
+                assert_allclose(one, other, rtol=0, atol=1e-4 * SIGMA)
+
+    @pytest.mark.parametrize("model", [DDPM, RAUNET])
+    @pytest.mark.parametrize("tile_size", [1, 24, 33, 64])
+    def test_tile_size(self, holed, whole, model, tile_size):
+        if tile_size == 1:  # as many tiles as pixels
+            part = (slice(50, 61), slice(62, 75))
+            holed, expected = holed[part], enhance(holed[part], **(OPTIONS | {"model": model}))
+        else:
+            expected = whole[model.kind]
+        self.check(enhance(holed, **(OPTIONS | {"model": model, "tile_size": tile_size})), expected)
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 5])
+    def test_batch_size(self, holed, whole, batch_size):
+        self.check(enhance(holed, tile_size=64, batch_size=batch_size, **OPTIONS), whole["ddpm"])
+
+    @pytest.mark.parametrize("model", [DDPM, RAUNET])
+    @pytest.mark.parametrize("memory_limit", [2e6, 5 * u.Mbyte, "1 GB"])
+    def test_memory_limit(self, holed, whole, model, memory_limit):
+        options = OPTIONS | {"model": model, "memory_limit": memory_limit}
+        self.check(enhance(holed, **options), whole[model.kind])
+
+    def test_threads(self, holed, whole):
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(3 - min(threads, 2))
+            self.check(enhance(holed, **(OPTIONS | {"model": RAUNET})), whole["raunet"])
+        finally:
+            torch.set_num_threads(threads)
+
+    @pytest.mark.filterwarnings("ignore::astro_ddpm.OutOfDomainWarning")
+    @pytest.mark.parametrize("model", ["raunet", "ddpm"])
+    def test_default_models(self, model):
+        mask = np.zeros(ODD, bool)
+        mask[40:60, 30:90] = True
+        ccd = make_image(ODD, mask=mask, amplitude=6000)
+        options = {"model": model, "n_samples": 1, "steps": 2, "seed": 1}
+        self.check(enhance(ccd, tile_size=96, **options), enhance(ccd, **options))
+
+    def test_far_from_any_measured_pixel(self, holed):
+        # there is the filled-in image with its noise: draws of independent pixels
+        corner, radius = holed[40:, :80], DDPM.receptive_radius
+        far = (slice(20 + radius, None), slice(0, 60 - radius))
+        data, sigma = (p[far] for p in fill_holes(corner.data, corner.uncertainty.array, ~corner.mask))
+        alone = enhance(corner, **(OPTIONS | {"model": RAUNET}))
+        assert_allclose(alone.data[far], data, rtol=1e-6)
+        assert_allclose(alone.uncertainty.array[far], sigma, rtol=1e-6)
+        draws = enhance(corner, **(OPTIONS | {"n_samples": 16, "depth": 0.3, "steps": 10})).samples
+        spread = (draws[:, *far] - data) / sigma
+        assert_allclose(spread.std(), np.hypot(1, 0.3), rtol=0.05)
+        assert_allclose(np.mean(spread[..., 1:] * spread[..., :-1]), 0, atol=0.05)
+
+    @pytest.mark.parametrize("fill_radius", [8, 32])
+    def test_larger_than_one_part(self, monkeypatch, holed, whole, fill_radius):
+        # noise and holes of large frames are dealt with in parts
+        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
+        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "FILL_RADIUS", fill_radius)
+        result = enhance(holed, **(OPTIONS | {"model": RAUNET}))
+        same = ~holed.mask
+        if fill_radius == 32:  # it sees across the smaller holes
+            same[:50] = same[:, 80:] = True
+        for one, other in zip(planes(result)[:2], planes(whole["raunet"])[:2], strict=True):
+            assert np.isfinite(one).all()
+            assert_allclose(one[same], other[same], atol=0.3 * SIGMA)
+
+    def test_noise_is_measured_in_parts(self, monkeypatch):
+        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
+        ccd = make_image(ODD, uncertainty=None)
+        ccd.mask = np.zeros(ODD, bool)
+        ccd.mask[:45, :45] = True  # a part in which nothing can be measured
+        with pytest.warns(AstropyUserWarning, match=r"uniform noise of (1\.9|2\.0|2\.1)\d* adu"):
+            enhance(ccd, **OPTIONS)
+
+    def test_samples_need_not_be_kept(self, holed, whole):
+        result = enhance(holed, keep_samples=False, **OPTIONS)
+        assert result.samples is None
+        assert result.meta["DDPMNSAM"] == 3
+        assert_array_equal(result.data, enhance(holed, **OPTIONS).data)
+        assert_array_equal(result.uncertainty.array, enhance(holed, **OPTIONS).uncertainty.array)
+
+
+class TestOutOfMemory:
+    """Test that a GPU of little memory gets less to do at once."""
+
+    @staticmethod
+    def exhausted(monkeypatch, network, pixels, error=torch.cuda.OutOfMemoryError):
+        forward, tried = network.forward, []
+
+        def limited(x, *args):
+            tried.append(x.shape)
+            if x.shape[0] * x.shape[-2] * x.shape[-1] > pixels:
+                raise error
+            return forward(x, *args)
+
+        monkeypatch.setattr(network, "forward", limited)
+        return tried
+
+    def test_smaller_batches_then_smaller_tiles(self, monkeypatch):
+        ccd = make_image((100, 90))
+        expected = enhance(ccd, **OPTIONS)
+        tried = self.exhausted(monkeypatch, DDPM.network, 90 * 80)
+        with pytest.warns(AstropyUserWarning, match="trying again with batch_size=") as record:
+            result = enhance(ccd, **OPTIONS)
+        assert [str(warning.message).split("with ")[-1].split(",")[0] for warning in record] == [
+            "batch_size=2 and tile_size=100",
+            "batch_size=1 and tile_size=100",
+            "batch_size=1 and tile_size=45",
+        ]
+        assert tried[0] == (5, 1, 100, 90)
+        TestTiles.check(result, expected)
+
+    def test_raunet(self, monkeypatch):
+        ccd = make_image((100, 90))
+        expected = enhance(ccd, model=RAUNET)
+        self.exhausted(monkeypatch, RAUNET.raunet, 90 * 80)
+        with pytest.warns(AstropyUserWarning, match="tile_size=45"):
+            TestTiles.check(enhance(ccd, model=RAUNET), expected)
+
+    @pytest.mark.filterwarnings("ignore:the memory of")
+    def test_no_end(self, monkeypatch):
+        self.exhausted(monkeypatch, RAUNET.raunet, 10)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            enhance(make_image((100, 90)), model=RAUNET)
+
+    def test_other_errors_are_not_caught(self, monkeypatch):
+        tried = self.exhausted(monkeypatch, RAUNET.raunet, 10, RuntimeError)
+        with pytest.raises(RuntimeError):
+            enhance(make_image((100, 90)), model=RAUNET)
+        assert len(tried) == 1
 
 
 class TestInputIsKept:
@@ -353,6 +511,8 @@ class TestOptions:
             ({"steps": 0}, "steps must be"),
             ({"batch_size": -1}, "batch_size must be"),
             ({"tile_size": 0}, "tile_size must be"),
+            ({"memory_limit": 0}, "memory_limit must be positive"),
+            ({"memory_limit": 1e3}, "memory_limit must be at least"),
             ({"seed": -1}, "seed must be"),
             ({"seed": 2**63}, "seed must be"),
             ({"depth": 0}, "depth must be"),
@@ -373,7 +533,6 @@ class TestOptions:
             (np.ones((3, 8, 8)), "two-dimensional"),
             (np.ones((0, 0)), "empty"),
             (np.ma.masked_all((8, 8)), "no valid pixel"),
-            (np.ones((1024, 1025)), "too large"),
         ],
     )
     def test_images(self, image, match):

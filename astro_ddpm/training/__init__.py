@@ -92,7 +92,7 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_getattr(__name__, _HOME)
+__getattr__ = lazy_getattr(__name__, _HOME, extra="train")
 
 
 def __dir__():

@@ -156,8 +156,30 @@ def read_listing(listing):
     return pairs
 
 
-def _noise_map(image, sky_sigma, variance_per_flux):
-    """Sky noise and photon noise in quadrature; shape (ny, nx)."""
+def photon_noise(image, sky_sigma, variance_per_flux):
+    r"""
+    Estimate the noise of every pixel from that of the sky and the photon noise of the sources.
+
+    .. math:: \sigma^2 = \sigma_\mathrm{sky}^2 + v \, \max(\tilde y, 0)
+
+    where :math:`\tilde y` is the image smoothed by a Gaussian of one pixel.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        The sky-subtracted image.
+
+    sky_sigma : float
+        The noise of its sky.
+
+    variance_per_flux : float
+        The photon noise :math:`v`: variance per unit of flux, the inverse of the gain.
+
+    Returns
+    -------
+    sigma : ndarray, shape (ny, nx)
+        The noise (1 sigma).
+    """
     from scipy.ndimage import gaussian_filter
 
     return np.sqrt(sky_sigma**2 + variance_per_flux * np.maximum(gaussian_filter(image, 1), 0))
@@ -166,9 +188,9 @@ def _noise_map(image, sky_sigma, variance_per_flux):
 def _prepare_pair(shallow, deep, variance_per_flux):
     """Arrays of one pair, or None if its exposures differ by more than noise."""
     sky, deep_sky = estimate_sky_sigma(shallow), estimate_sky_sigma(deep)
-    sigma = _noise_map(shallow, sky, variance_per_flux)
+    sigma = photon_noise(shallow, sky, variance_per_flux)
     # both exposures see the same scene: photon noise per flux goes with the square of the sky noise
-    deep_sigma = _noise_map(deep, deep_sky, variance_per_flux * (deep_sky / sky) ** 2)
+    deep_sigma = photon_noise(deep, deep_sky, variance_per_flux * (deep_sky / sky) ** 2)
     match = homogenize_psf(shallow, deep, sigma)
     inside = (slice(len(match.kernel) // 2, -(len(match.kernel) // 2)),) * 2
     if np.sqrt(np.mean((((shallow - match.image) / sigma)[inside]) ** 2)) > MAX_RESIDUAL_RMS:

@@ -3,8 +3,12 @@
 A trained model: its networks, and what is known about them.
 """
 
+import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,16 @@ from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels,
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
 __all__ = ["Model"]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not (_is_finite(value) and value > 0):
+        msg = f"{name} must be positive and finite, not {value}"
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +69,11 @@ class Model:
     Raises
     ------
     ValueError
-        If an entry of ``ranges`` is not a pair of ascending numbers.
+        If an entry of ``ranges`` is not a pair of ascending numbers, or the depth in it or ``temperature``
+        is not positive.
+
+    TypeError
+        If ``training`` is not a dictionary.
     """
 
     raunet: RAUNet
@@ -67,14 +85,19 @@ class Model:
     temperature: float = 1.0
     one_step: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, limits in self.ranges.items():
-            if name != "default_depth" and not (len(limits) == 2 and limits[0] <= limits[1]):
+            if name == "default_depth":
+                _check_positive(f"ranges[{name!r}]", limits)
+            elif not (len(limits) == 2 and all(map(_is_finite, limits)) and limits[0] <= limits[1]):
                 msg = f"ranges[{name!r}] must be [low, high], not {limits}"
                 raise ValueError(msg)
-        for network in (self.raunet, self.network):
-            if network is not None:
-                network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
+        _check_positive("temperature", self.temperature)
+        if not isinstance(self.training, dict):
+            msg = f"training must be a dictionary, not {type(self.training).__name__}"
+            raise TypeError(msg)
+        for network in self.networks:
+            network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
 
     @property
     def kind(self) -> str:
@@ -83,7 +106,22 @@ class Model:
             return "raunet"
         return "crps" if self.one_step else "ddpm"
 
-    def to(self, device) -> "Model":
+    @property
+    def networks(self) -> tuple:
+        """The networks that the model has."""
+        return tuple(network for network in (self.raunet, self.network) if network is not None)
+
+    @property
+    def stride(self) -> int:
+        """The width of the coarsest pixels of the networks, in pixels of the image."""
+        return max(network.stride for network in self.networks)
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many pixels away, along an axis, a pixel can matter in one evaluation of a network."""
+        return max(network.receptive_radius for network in self.networks)
+
+    def to(self, device: str | torch.device) -> "Model":
         """
         Return the model on a device; the model itself stays where it is.
 
@@ -99,8 +137,8 @@ class Model:
         """
         if next(self.raunet.parameters()).device == torch.device(device):
             return self
-        networks = {"raunet": self.raunet, "network": self.network}
-        return replace(self, **{k: n and deepcopy(n).to(device) for k, n in networks.items()})
+        raunet, network = deepcopy((self.raunet, self.network))
+        return replace(self, raunet=raunet.to(device), network=network and network.to(device))
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -128,7 +166,7 @@ class Model:
         depth: float,
         noise: Tensor,
         steps: int,
-        callback=None,
+        callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         r"""
         Draw whitened residuals of exposures of a given depth.
@@ -161,28 +199,78 @@ class Model:
         -------
         residual : Tensor, shape (n, 1, ny, nx)
             Draws of the whitened residual, which include the noise of the exposure.
+
+        Raises
+        ------
+        ValueError
+            If the model draws no samples.
+        """
+        if self.network is None:
+            msg = "this model draws no samples: it has no network but the RAUNet"
+            raise ValueError(msg)
+        guide = self.network.encode(z, valid, *estimate)
+
+        def network(x: Tensor, level: Tensor, depths: Tensor) -> Tensor:
+            return self.network(x, level, guide.expand(len(x), -1, -1, -1), depths)
+
+        return self.sample(network, estimate, depth, noise, steps, callback)
+
+    def sample(
+        self,
+        network,
+        estimate: tuple[Tensor, Tensor],
+        depth: float,
+        noise: Tensor,
+        steps: int,
+        callback=None,
+    ) -> Tensor:
+        """
+        Draw as `draw` does, with a network that has been given its guide.
+
+        Parameters
+        ----------
+        network : callable
+            Called as ``network(x, noise_level, depth)``, such as ``self.network`` evaluated tile by tile.
+
+        estimate : tuple of Tensor, shape (1, 1, ny, nx)
+            The output of `estimate`.
+
+        depth : float
+            The noise of the exposures to draw, in units of the noise of the image.
+
+        noise : Tensor, shape (n, 1, ny, nx)
+            White noise of unit variance, one plane for each draw.
+
+        steps : int
+            The number of evaluations of the denoiser; not used by a model of one step.
+
+        callback : callable, optional
+            Called as ``callback(i, x)`` after step ``i``.
+
+        Returns
+        -------
+        residual : Tensor, shape (n, 1, ny, nx)
+            Draws of the whitened residual, which include the noise of the exposure.
         """
         mean, scene_std = estimate
         std = torch.sqrt(scene_std.square() + depth**2)
-        n = len(noise)
-        guide = self.network.encode(z, valid, mean, scene_std).expand(n, -1, -1, -1)
-        depths = noise.new_full((n,), depth)
+        depths = noise.new_full((len(noise),), depth)
         if self.one_step:
-            draws = OneStepGenerator(self.network)(self.temperature * noise, mean, std, guide, depths)
+            draws = OneStepGenerator(network)(self.temperature * noise, mean, std, depths)
             if callback is not None:
                 callback(0, draws)
             return draws
-        denoiser = Denoiser(self.network)
+        denoiser = Denoiser(network)
         levels = log_uniform_levels(steps, dtype=noise.dtype).to(noise.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return denoiser(x, sigma, mean, std, guide, depths)
+            return denoiser(x, sigma, mean, std, depths)
 
         start = mean + self.temperature * levels[0] * noise
         return sample_dpmpp_2m(denoise, start, levels, callback=callback)
 
     @staticmethod
-    def scene_std(draws: Tensor, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
+    def scene_std(variance: Tensor, n: int, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
         r"""
         Standard deviation of the noise-free scene.
 
@@ -197,8 +285,11 @@ class Model:
 
         Parameters
         ----------
-        draws : Tensor, shape (n, 1, ny, nx)
-            The draws.
+        variance : Tensor, shape (1, 1, ny, nx)
+            The mean square distance of the draws from their mean.
+
+        n : int
+            The number of draws.
 
         estimate : tuple of Tensor, shape (1, 1, ny, nx)
             The output of `estimate`.
@@ -213,7 +304,5 @@ class Model:
         """
         scene = estimate[1].square()
         total = scene + depth**2
-        square = (draws - draws.mean(dim=0)).square().sum(dim=0, keepdim=True)
-        ratio = F.avg_pool2d(square / total, 5, stride=1, padding=2, count_include_pad=False)
-        ratio = (ratio + 1) / len(draws)
+        ratio = F.avg_pool2d(variance / total, 5, stride=1, padding=2, count_include_pad=False) + 1 / n
         return torch.sqrt(torch.maximum(ratio * total - depth**2, scene / 4))

@@ -5,18 +5,29 @@ Find, load and save trained models.
 
 import hashlib
 import json
-from functools import lru_cache
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from astro_ddpm.utils import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .model import Model
 
 __all__ = ["list_models", "load", "save"]
 
 HOME = Path(__file__).parent
 FORMAT = "astro_ddpm model 1"
+MAX_RESOLUTIONS = 8
+MAX_METADATA = 1_000_000
 
 
-def list_models():
+def list_models() -> list[str]:
     """
     List the models that ship with the package.
 
@@ -34,14 +45,15 @@ def list_models():
     return sorted(path.stem for path in HOME.glob("*.safetensors"))
 
 
-def load(name):
+def load(name: "str | os.PathLike[str] | None" = None) -> "Model":
     """
     Load a model.
 
     Parameters
     ----------
-    name : str or path-like
-        A name from `list_models`, or the path of a ``.safetensors`` file written by `save`.
+    name : str or path-like, optional
+        A name from `list_models`, or the path of a ``.safetensors`` file written by `save`;
+        ``astro_ddpm.conf.default_model`` if None.
 
     Returns
     -------
@@ -52,55 +64,122 @@ def load(name):
     ------
     ValueError
         If there is no such model, or the file is not an intact model of this package: another format,
-        weights that do not fit the architecture, or a SHA-256 that differs from the recorded one.
+        weights that do not fit the architecture or are not finite, or a SHA-256 that differs from the
+        recorded one.
+
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    A file is not trusted. Nothing in it is executed, and before a weight is read or memory taken for a
+    network, the shape and dtype of every weight is compared with the architecture.
     """
+    from astro_ddpm.configuration import conf
+
+    name = conf.default_model if name is None else name
     path = HOME / f"{name}.safetensors" if str(name) in list_models() else Path(name)
     if not path.is_file():
         msg = f"unknown model {str(name)!r}: neither a file nor one of {', '.join(list_models())}"
         raise ValueError(msg)
     stat = path.stat()
-    return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
+    return _loader(conf.cached_models)(path.resolve(), stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=4)
-def _load(path, _mtime, _size):
+@cache
+def _loader(number: int) -> "Callable[[Path, int, int, int], Model]":
+    """Return `_load` with a memory for a number of models."""
+    return lru_cache(maxsize=number)(_load)
+
+
+def _load(path: Path, _inode: int, _mtime: int, _size: int) -> "Model":
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                msg = f"model {path} was not written by this package (format {metadata.get('format')!r})"
+                raise ValueError(msg)
+            with _explain(path):
+                _check_layout(file, metadata)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         msg = f"model {path} is not a readable safetensors file: {error}"
         raise ValueError(msg) from None
-    if metadata.get("format") != FORMAT:
-        msg = f"model {path} was not written by this package (format {metadata.get('format')!r})"
-        raise ValueError(msg)
     if metadata.get("sha256") != _digest(tensors):
         msg = f"model {path} is damaged: the SHA-256 of its weights is not the recorded one"
         raise ValueError(msg)
-    try:
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        msg = f"model {path} holds weights that are not finite"
+        raise ValueError(msg)
+    with _explain(path):
         return _build(path, tensors, metadata)
-    except (AttributeError, RuntimeError, KeyError, TypeError, ValueError) as error:
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    """Turn whatever a strange description of a network leads to into one error."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         msg = f"model {path} holds weights that do not fit its architecture: {error}"
         raise ValueError(msg) from None
 
 
-def _build(path, tensors, metadata):
-    """Make the networks that the metadata describe and give them their weights."""
+def _make_networks(metadata: Mapping[str, str], device: str) -> dict[str, Any]:
+    """Make the networks that the metadata describe."""
+    import torch
+
     from astro_ddpm.nn import GuidedUNet, RAUNet
 
+    makers = {"raunet": RAUNet, "network": GuidedUNet}
+    networks: dict[str, Any] = {}
+    for part, config in json.loads(metadata["architecture"]).items():
+        channels = config["channels"]
+        if not (1 <= len(channels) <= MAX_RESOLUTIONS and all(type(c) is int and c > 0 for c in channels)):
+            msg = f"{part} must have 1 to {MAX_RESOLUTIONS} positive numbers of channels"
+            raise ValueError(msg)
+        with torch.device(device):
+            networks[part] = makers[part](**config)
+    return networks
+
+
+def _weights(networks: "Mapping[str, nn.Module]") -> "dict[str, Tensor]":
+    """All weights of networks by their names in a file."""
+    return {
+        f"{part}.{key}": tensor
+        for part, network in networks.items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def _check_layout(file: Any, metadata: Mapping[str, str]) -> None:
+    """Compare the shape and dtype of every weight with the architecture; nothing is allocated."""
+    if sum(map(len, metadata.values())) > MAX_METADATA:
+        msg = f"the metadata are longer than {MAX_METADATA} characters"
+        raise ValueError(msg)
+    expected = {
+        key: ("F32", list(tensor.shape)) for key, tensor in _weights(_make_networks(metadata, "meta")).items()
+    }
+    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    found = {key: (part.get_dtype(), part.get_shape()) for key, part in slices.items()}
+    for key in sorted({*expected, *found}):
+        if expected.get(key) != found.get(key):
+            msg = f"{key} is {found.get(key, 'missing')} and should be {expected.get(key, 'missing')}"
+            raise ValueError(msg)
+
+
+def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> "Model":
+    """Make the networks and give them their weights."""
     from .model import Model
 
-    makers = {"raunet": RAUNet, "network": GuidedUNet}
-    networks = {}
-    for part, config in json.loads(metadata["architecture"]).items():
-        network = makers[part](**config)
+    networks = _make_networks(metadata, "cpu")
+    for part, network in networks.items():
         prefix = f"{part}."
         network.load_state_dict(
             {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
         )
-        networks[part] = network
     return Model(
         **networks,
         name=path.stem,
@@ -112,7 +191,7 @@ def _build(path, tensors, metadata):
     )
 
 
-def _digest(tensors):
+def _digest(tensors: "Mapping[str, Tensor]") -> str:
     """SHA-256 of names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
@@ -122,7 +201,7 @@ def _digest(tensors):
     return digest.hexdigest()
 
 
-def save(model, path, *, overwrite=False):
+def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = False) -> str:
     """
     Save a model as a safetensors file.
 
@@ -158,13 +237,8 @@ def save(model, path, *, overwrite=False):
     if path.suffix != ".safetensors":
         msg = f"path must end in .safetensors, not {path.name!r}"
         raise ValueError(msg)
-    parts = {"raunet": model.raunet, "network": model.network}
-    parts = {name: network for name, network in parts.items() if network is not None}
-    tensors = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous()
-        for name, network in parts.items()
-        for key, tensor in network.state_dict().items()
-    }
+    parts = {"raunet": model.raunet} | ({} if model.network is None else {"network": model.network})
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _weights(parts).items()}
     sha256 = _digest(tensors)
     metadata = {
         "format": FORMAT,

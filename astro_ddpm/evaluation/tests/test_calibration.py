@@ -14,10 +14,17 @@ from astropy.table import QTable
 from astropy.utils.masked import Masked
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import binom, chisquare, kstest, norm
 
-from astro_ddpm.evaluation import calibration_table, coverage, crps, rank_histogram, spread_skill
-from astro_ddpm.evaluation.calibration import ensemble_scores, gaussian_scores
+from astro_ddpm.evaluation import (
+    binomial_band,
+    calibration_table,
+    coverage,
+    crps,
+    rank_histogram,
+    spread_skill,
+)
+from astro_ddpm.evaluation.calibration import ensemble_scores, gaussian_scores, rank_test
 
 LEVELS = (0.68, 0.95)
 FUNCTIONS = [crps, coverage, rank_histogram, spread_skill]
@@ -145,6 +152,79 @@ class TestCoverage:
     def test_affine(self):
         samples, truth = gaussian(6, 500)
         assert_array_equal(coverage(2 * samples + 1, 2 * truth + 1), coverage(samples, truth))
+
+
+class TestBinomialBand:
+    @pytest.mark.parametrize("n", [10, 137, 1000])
+    @pytest.mark.parametrize("probability", [0.68, 0.95])
+    def test_holds_what_it_promises(self, n, probability):
+        levels = np.linspace(0.05, 0.95, 7)
+        low, high = (
+            np.rint(n * edge).astype(int) for edge in binomial_band(levels, n, probability=probability)
+        )
+        tail = (1 - probability) / 2
+        assert np.all(binom.cdf(low - 1, n, levels) <= tail)
+        assert np.all(binom.sf(high, n, levels) <= tail)
+        # and is no wider than needed
+        assert np.all(binom.cdf(low, n, levels) > tail)
+        assert np.all(binom.sf(high - 1, n, levels) > tail)
+
+    def test_by_hand(self):
+        # of 4, each with 1/2: none and all have the probability 1/16
+        assert binomial_band(0.5, 4, probability=0.8) == (0.25, 0.75)
+        assert binomial_band(0.5, 4, probability=0.95) == (0, 1)
+
+    def test_honest_coverage(self):
+        inside = []
+        for seed in range(200):
+            fraction, _ = coverage(*gaussian(9, 400, seed=seed), 0.68, seed=seed)
+            low, high = binomial_band(0.68, 400, probability=0.9)
+            inside.append(low <= fraction <= high)
+        assert abs(np.mean(inside) - 0.91) < 4 * np.sqrt(0.09 / 200)
+
+    def test_shapes(self):
+        low, high = binomial_band([0.5, 0.9], np.array([[0], [10], [1000]]))
+        assert low.shape == high.shape == (3, 2)
+        assert_array_equal(np.isnan(low), [[True, True], [False, False], [False, False]])
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1, not 1"):
+            binomial_band(1, 10)
+        with pytest.raises(ValueError, match="probability must lie between 0 and 1, not 95"):
+            binomial_band(0.5, 10, probability=95)
+        with pytest.raises(ValueError, match="n must not be negative, not -1"):
+            binomial_band(0.5, -1)
+
+
+class TestRankTest:
+    def test_all_components_make_chi_square(self):
+        ranks = np.random.default_rng(0).binomial(4, 0.4, 300)
+        components, p_value = rank_test(ranks, 4)
+        expected = chisquare(np.bincount(ranks, minlength=5))
+        assert_allclose(np.sum(components**2), expected.statistic, rtol=1e-10)
+        assert_allclose(p_value, expected.pvalue, rtol=1e-10)
+
+    @pytest.mark.parametrize("m", [1, 2, 3, 20])
+    def test_components_are_standard_normal(self, m):
+        rng = np.random.default_rng(1)
+        components = np.array([rank_test(rng.integers(m + 1, size=500), m)[0] for _ in range(400)])
+        assert components.shape == (400, min(4, m))
+        assert_allclose(components.mean(axis=0), 0, atol=4 / 20)
+        assert_allclose(np.cov(components.T), np.eye(min(4, m)), atol=4 * np.sqrt(2) / 20)
+
+    def test_p_value_is_uniform(self):
+        rng = np.random.default_rng(2)
+        p_values = [rank_test(rng.integers(10, size=200), 9)[1] for _ in range(500)]
+        assert kstest(p_values, "uniform").pvalue > 1e-3
+
+    @pytest.mark.parametrize(
+        ("ranks", "component", "sign"),
+        [([7, 8, 8], 0, 1), ([0, 0, 1], 0, -1), ([0, 0, 8, 8], 1, 1), ([4, 4, 4], 1, -1)],
+    )
+    def test_slope_and_u_shape(self, ranks, component, sign):
+        components, _ = rank_test(np.array(ranks), 8)
+        assert np.argmax(np.abs(components[:2])) == component
+        assert np.sign(components[component]) == sign
 
 
 class TestRankHistogram:
@@ -411,9 +491,10 @@ class TestGaussianScores:
 
 def test_needs_no_astropy():
     code = (
-        "import sys, numpy; from astro_ddpm.evaluation import coverage, crps, rank_histogram, spread_skill;"
-        "x = numpy.random.default_rng(0).standard_normal((4, 50));"
-        "[f(x[1:], x[0]) for f in (coverage, crps, rank_histogram, spread_skill)];"
+        "import sys, numpy;"
+        "from astro_ddpm.evaluation import coverage, crps, energy_score, rank_histogram, spread_skill, tarp;"
+        "x = numpy.random.default_rng(0).standard_normal((4, 50, 2));"
+        "[f(x[1:], x[0]) for f in (coverage, crps, energy_score, rank_histogram, spread_skill, tarp)];"
         "print(*{'astropy', 'photutils', 'torch', 'matplotlib'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.aperture import CircularAnnulus, CircularAperture, SkyCircularAperture
 from photutils.datasets import make_wcs
+from scipy.ndimage import gaussian_filter
 
 from astro_ddpm import EnhancedCCDData
 from astro_ddpm.evaluation import aperture_photometry
@@ -225,6 +226,45 @@ class TestMask:
         table = aperture_photometry(image, CircularAperture((40, 30), 3), mask=mask)
         assert np.isnan(table["flux"][0])
         assert np.isnan(table["flux_err"][0])
+
+
+class TestScene:
+    """The noise of the exposure taken out of the errors."""
+
+    def test_covariance(self, rng):
+        """A scene of smoothed noise, whose covariance is known, and white noise on top."""
+        noise = gaussian_filter(rng.standard_normal((800, *SHAPE)), (0, 2, 2), mode="wrap")
+        point = np.zeros(SHAPE)
+        point[30, 40] = 1
+        scene_std = np.sqrt(np.sum(gaussian_filter(point, 2, mode="wrap") ** 2))
+        samples = noise + 0.3 * rng.standard_normal(noise.shape)
+        aperture = CircularAperture(POSITIONS[0], 6)
+        image = enhance(np.zeros(SHAPE), sigma=scene_std, samples=samples)
+        weights = aperture.to_mask(method="exact").to_image(SHAPE)
+        variance = np.sum(gaussian_filter(weights, 2, mode="wrap") ** 2)
+        of_scene = aperture_photometry(image, aperture, scene=True)
+        assert_allclose(of_scene["flux_err"].value, np.sqrt(variance), rtol=0.08)
+        exposure = aperture_photometry(image, aperture)
+        expected = np.sqrt(variance + 0.3**2 * np.sum(weights**2))
+        assert_allclose(exposure["flux_err"].value, expected, rtol=0.08)
+        assert of_scene["flux_err"] < exposure["flux_err"]
+        assert (of_scene.meta["scene"], exposure.meta["scene"]) == (True, False)
+
+    def test_limit(self, rng):
+        samples = np.repeat(rng.normal(size=(1, *SHAPE)), 3, axis=0)
+        image = enhance(samples[0], sigma=2.0, samples=samples)
+        table = aperture_photometry(image, CircularAperture((40, 30), 5), scene=True)
+        assert_allclose(table["flux_err"].value, 2 * np.sqrt(np.pi * 25), rtol=0.05)
+
+    def test_without_samples_nothing_changes(self):
+        image, aperture = enhance(gaussian(), sigma=1.0), CircularAperture((40, 30), 5)
+        tables = [aperture_photometry(image, aperture, scene=scene) for scene in (True, False)]
+        assert_array_equal(tables[0]["flux_err"], tables[1]["flux_err"])
+
+    def test_needs_uncertainty(self, rng):
+        image = enhance(gaussian(), samples=rng.normal(size=(4, *SHAPE)))
+        with pytest.raises(ValueError, match="scene=True needs the uncertainty"):
+            aperture_photometry(image, CircularAperture((40, 30), 5), scene=True)
 
 
 class TestSky:

@@ -125,8 +125,10 @@ class TestContent:
         assert_allclose(norms[0].vmin, norms[1].vmin, rtol=0.25)
 
     def test_nan(self, enhanced):
+        samples = enhanced.samples
         enhanced.data[5, 5] = np.nan
         enhanced.uncertainty.array[5, 5] = np.nan
+        enhanced.samples = samples
         shown = panels(plot_comparison(enhanced, np.zeros((48, 64))))
         assert shown["Enhanced"].get_array().mask.sum() == 1
 

@@ -97,6 +97,10 @@ class TestSceneStd:
         std = torch.linspace(0.2, 1.5, 60 * 80).reshape(1, 1, 60, 80)
         return torch.zeros_like(std), std
 
+    def scene_std(self, draws, estimate):
+        variance = draws.var(dim=0, correction=0, keepdim=True)
+        return Model.scene_std(variance, len(draws), estimate, self.depth)
+
     def draws(self, estimate, n, ratio):
         """Draw Gaussians whose variance differs from the estimated one by a factor."""
         total = estimate[1] ** 2 + self.depth**2
@@ -107,7 +111,7 @@ class TestSceneStd:
     @pytest.mark.parametrize("ratio", [1.0, 1.5])
     def test_takes_the_noise_of_the_exposure_out(self, estimate, n, ratio):
         draws = self.draws(estimate, n, ratio)
-        scene = Model.scene_std(draws, estimate, self.depth)
+        scene = self.scene_std(draws, estimate)
         assert scene.shape == (1, 1, 60, 80)
         # one pseudo-draw of ratio 1 shrinks the ratio towards it
         total = estimate[1] ** 2 + self.depth**2
@@ -118,12 +122,12 @@ class TestSceneStd:
         assert_allclose(error[..., 2:-2, 2:-2].std(), scatter, rtol=0.15)
 
     def test_single_draw_falls_back_on_the_estimate(self, estimate):
-        scene = Model.scene_std(self.draws(estimate, 1, 2.0), estimate, self.depth)
+        scene = self.scene_std(self.draws(estimate, 1, 2.0), estimate)
         assert_allclose(scene, estimate[1], rtol=1e-5)
 
     def test_something_is_left(self, estimate):
         # of draws that do not differ, or differ by less than the noise of the exposure
-        scene = Model.scene_std(torch.zeros(50, 1, 60, 80), estimate, self.depth)
+        scene = self.scene_std(torch.zeros(50, 1, 60, 80), estimate)
         assert_allclose(scene, estimate[1] / 2, rtol=1e-5)
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from astro_ddpm import zoo
 from astro_ddpm.nn import GuidedUNet, RAUNet
@@ -39,6 +40,20 @@ def read(path):
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         return {name: file.get_tensor(name) for name in names}, file.metadata()
+
+
+class TensorSizes(TorchDispatchMode):
+    """Write down the number of elements of every tensor that is made, but for those without memory."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.device.type != "meta":
+            self.made.append(result.numel())
+        return result
 
 
 @pytest.fixture
@@ -234,6 +249,117 @@ class TestDamage:
             save_file(tensors, path, {k: v for k, v in changed.items() if v is not None})
             with pytest.raises(ValueError, match="holds weights that do not fit"):
                 zoo.load(path)
+
+    @pytest.mark.parametrize("claim", [10 * 10**9, 2**63 - 1, 2**64 - 1])
+    def test_claim_of_a_huge_header(self, saved, tmp_path, claim):
+        path = tmp_path / "header.safetensors"
+        path.write_bytes(claim.to_bytes(8, "little") + saved.read_bytes()[8:])
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            zoo.load(path)
+
+    def test_claim_of_a_huge_tensor(self, saved, tmp_path):
+        content = saved.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        header["raunet.stem.bank.weight"]["shape"][0] = 10**9
+        header["raunet.stem.bank.weight"]["data_offsets"][1] = 10**11
+        changed = json.dumps(header).encode()
+        path = tmp_path / "tensor.safetensors"
+        path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[end:])
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            zoo.load(path)
+
+    @pytest.mark.parametrize(
+        "channels",
+        [
+            [5000, 5000],  # gigabytes of weights
+            [10**6] * 3,
+            [2**62],
+            [10**30],
+            [4] * 14,  # gigabytes for the normalisation of the starlet planes
+            [4] * 10**5,  # as many modules
+            [0, 4],
+            [-4],
+            [4.0, 6.0],
+            ["4"],
+            [True],
+        ],
+    )
+    @pytest.mark.parametrize("part", ["raunet", "network"])
+    def test_impossible_channels_take_no_memory(self, saved, tmp_path, monkeypatch, part, channels):
+        # the largest tensor that is made before the refusal belongs to the filters of the stem
+        tensors, metadata = read(saved)
+        architecture = json.loads(metadata["architecture"])
+        architecture[part]["channels"] = channels
+        path = tmp_path / "channels.safetensors"
+        save_file(tensors, path, metadata | {"architecture": json.dumps(architecture)})
+        made = []
+        with TensorSizes(made), pytest.raises(ValueError, match="do not fit its architecture"):
+            zoo.load(path)
+        assert max(made, default=0) <= 10**4
+
+    @pytest.mark.parametrize(
+        "option", [{"embedding_channels": 2**40}, {"embedding_channels": 10**30}, {"dropout": 7}]
+    )
+    def test_impossible_options(self, saved, tmp_path, option):
+        tensors, metadata = read(saved)
+        architecture = json.loads(metadata["architecture"])
+        architecture["network"] |= option
+        path = tmp_path / "option.safetensors"
+        save_file(tensors, path, metadata | {"architecture": json.dumps(architecture)})
+        with pytest.raises(ValueError, match="do not fit its architecture"):
+            zoo.load(path)
+
+    def test_endless_metadata(self, saved, tmp_path):
+        tensors, metadata = read(saved)
+        path = tmp_path / "endless.safetensors"
+        save_file(tensors, path, metadata | {"ranges": "[" + "0," * 10**6 + "0]"})
+        with pytest.raises(ValueError, match="metadata are longer than"):
+            zoo.load(path)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, tmp_path, value):
+        model = make_model()
+        model.raunet.mean_head[2].weight.fill_(value)
+        path = tmp_path / "nan.safetensors"
+        zoo.save(model, path)
+        with pytest.raises(ValueError, match=r"nan\.safetensors holds weights that are not finite"):
+            zoo.load(path)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int32])
+    def test_weights_of_another_dtype(self, saved, tmp_path, dtype):
+        tensors, metadata = read(saved)
+        path = tmp_path / "dtype.safetensors"
+        save_file({key: tensor.to(dtype) for key, tensor in tensors.items()}, path, metadata)
+        with pytest.raises(ValueError, match=r"do not fit its architecture: .* is .* and should be"):
+            zoo.load(path)
+
+    def test_additional_weights(self, saved, tmp_path):
+        tensors, metadata = read(saved)
+        path = tmp_path / "more.safetensors"
+        save_file(tensors | {"raunet.more": torch.ones(3)}, path, metadata)
+        with pytest.raises(ValueError, match=r"raunet\.more is .* and should be missing"):
+            zoo.load(path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"temperature": "nan"},
+            {"temperature": "-1"},
+            {"ranges": '{"depth": ["a", "b"]}'},
+            {"ranges": '{"depth": [0, Infinity]}'},
+            {"ranges": '{"default_depth": "0.2"}'},
+            {"ranges": '{"default_depth": -1}'},
+            {"ranges": "[1, 2]"},
+            {"training": '"words"'},
+        ],
+    )
+    def test_impossible_metadata(self, saved, tmp_path, change):
+        tensors, metadata = read(saved)
+        path = tmp_path / "metadata.safetensors"
+        save_file(tensors, path, metadata | change)
+        with pytest.raises(ValueError, match="holds weights that do not fit"):
+            zoo.load(path)
 
 
 class TestSave:

@@ -1,0 +1,941 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+How faint a source is found before and after enhancement, and how often one is invented.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from itertools import cycle
+from typing import TYPE_CHECKING, NamedTuple
+
+import astropy
+import astropy.units as u
+import numpy as np
+import scipy
+from astropy.convolution import Gaussian2DKernel
+from astropy.modeling.models import Sersic2D
+from astropy.nddata import CCDData, NDData, StdDevUncertainty, block_reduce
+from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.table import QTable
+from scipy.ndimage import maximum_filter
+from scipy.optimize import isotonic_regression
+from scipy.signal import fftconvolve
+from scipy.special import ndtri
+from scipy.stats import beta
+
+import astro_ddpm
+from astro_ddpm.nddata import unpack
+from astro_ddpm.noise import neighbour_correlation
+from astro_ddpm.utils import progress, warn_user
+
+from .photometry import unpack as unpack_enhanced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from astro_ddpm.zoo import Model
+
+__all__ = ["DetectionCurve", "detection_curve", "noise_image", "reliability_diagram"]
+
+COMPLETENESS = 0.9
+_SNR = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 9.0)
+_KNOWN_SNR = 5.0
+_MIN_COVERAGE = 0.5
+_MIN_SPECTRUM = 0.01
+_OVERSAMPLE = 5
+_RADIUS = 5.0  # half-light radii out to which a source is drawn
+_N_BOOTSTRAP = 500
+_INPUT, _MEAN, _EXISTENCE = "matched filter", "mean", "existence"
+_THRESHOLDS = (1, 2, 3, 4, 5)
+_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
+_DESCRIPTIONS = {
+    "method": "Where sources are sought",
+    "magnitude": "Magnitude of the injected sources",
+    "snr": "Mean signal-to-noise ratio of the injected sources in the matched filter on the input",
+    "n": "Number of cases",
+    "completeness": "Part of the injected sources that is detected",
+    "completeness_err": "Binomial error of completeness",
+    "purity": "Part of the detections that is real if all sources have this magnitude",
+    "threshold": "Detection threshold in units of the noise of the matched filter on the input",
+    "limiting_magnitude": "Magnitude of the completeness and purity in the metadata",
+    "limiting_magnitude_err": "Bootstrap error of limiting_magnitude",
+    "gain": "Limiting magnitude minus that of the matched filter on the input; positive is fainter",
+    "gain_err": "Paired bootstrap error of gain",
+    "n_false": "Number of false detections",
+    "area": "Area in which false detections were sought",
+    "density": "False detections per area",
+    "density_err": "Poisson error of density",
+    "low": "Lower edge of the bin of probability",
+    "high": "Upper edge of the bin of probability",
+    "probability": "Mean of the predicted probabilities",
+    "frequency": "How often it came true",
+    "frequency_err": "Binomial error of frequency",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionCurve:
+    """
+    What `detection_curve` finds, in four tables.
+
+    Parameters
+    ----------
+    curve : `~astropy.table.QTable`
+        Completeness and purity, one row per method and magnitude.
+
+    limits : `~astropy.table.QTable`
+        Limiting magnitudes and gains, one row per method.
+
+    false_detections : `~astropy.table.QTable`
+        False detections per area, one row per method and threshold.
+
+    reliability : `~astropy.table.QTable` or None
+        Predicted and true frequency of the existence of a source; None
+        for a model without samples.
+    """
+
+    curve: QTable
+    limits: QTable
+    false_detections: QTable
+    reliability: QTable | None
+
+
+def detection_curve(
+    image: CCDData | Sequence[CCDData],
+    magnitudes: Sequence[float] | u.Quantity | None = None,
+    *,
+    model: str | os.PathLike | Model | Callable = "ddpm",
+    psf: np.ndarray | float | u.Quantity | None = None,
+    half_light_radius: float | u.Quantity = 0.0,
+    zero_point: float | u.Quantity = 0.0,
+    n_injections: int = 100,
+    purity: float = 0.9,
+    separation: int | None = None,
+    match_radius: float | None = None,
+    correlation: float | None = None,
+    blank: CCDData | Sequence[CCDData] | None = None,
+    n_samples: int = 16,
+    seed: int = 0,
+    progress_bar: bool = False,
+) -> DetectionCurve:
+    r"""
+    Measure how faint a source is found, before and after enhancement.
+
+    Sources of known magnitude and size are injected into an image on a
+    grid at random phase, away from the sources that it holds. They are
+    sought by
+
+    * ``'matched filter'``: a matched filter on the input,
+    * ``'mean'``: the same filter on the enhanced image,
+    * ``'existence'``: the posterior probability of existence, which is
+      the fraction of samples in which the filter finds a source above the
+      threshold; where it is at least one half a source is detected.
+
+    All methods are compared at the same purity: each has the threshold
+    at which it makes the same number of false detections per area.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.CCDData` or sequence of it
+        The sky-subtracted image or images, shape ``(ny, nx)``, with
+        their uncertainty: real ones, simulated ones, or noise from
+        `noise_image`. Several images are used in turn; of a single one
+        the same noise serves again and again, at other places, which the
+        errors do not know.
+
+    magnitudes : sequence of float or `~astropy.units.Quantity`, optional
+        The magnitudes of the sources, at least two. By default ten at
+        which the signal-to-noise ratio in the matched filter is 2.5 to 9.
+
+    model : str, path-like, `~astro_ddpm.zoo.Model` or callable, optional
+        A model as in `~astro_ddpm.enhance`. Or anything that is called as
+        ``model(image, seed=seed)`` with a `~astropy.nddata.CCDData` and
+        returns one like `~astro_ddpm.EnhancedCCDData`, such as
+        ``functools.partial(enhance, model="ddpm", depth=0.1)``.
+
+    psf : array_like, float or `~astropy.units.Quantity`, optional
+        The image of the PSF, with odd sides, or the FWHM in pixels of a
+        Gaussian. By default what the (first) image carries.
+
+    half_light_radius : float or `~astropy.units.Quantity`, optional
+        The half-light radius in pixels of round exponential profiles; 0
+        are point sources.
+
+    zero_point : float or `~astropy.units.Quantity`, optional
+        The magnitude of a source with a flux of 1 in the unit of the image.
+
+    n_injections : int, optional
+        The number of sources of each magnitude, at least 10.
+
+    purity : float, optional
+        The purity at the limiting magnitude, between 0 and 1.
+
+    separation : int, optional
+        The distance :math:`d` of neighbouring sources in pixels, 6 FWHM
+        of the profile by default. **The purity belongs to sources of the
+        density** :math:`n = 1 / d^2`.
+
+    match_radius : float, optional
+        How far from its source a detection may be in pixels, half of the
+        FWHM of the profile by default. Detections are at least as far
+        apart.
+
+    correlation : float, optional
+        The correlation of the noise of neighbouring pixels, from 0 to
+        less than 1. Measured by default (`astro_ddpm.noise`).
+
+    blank : `~astropy.nddata.CCDData` or sequence of it, optional
+        Images in which every detection is false, such as a blank field
+        or, of noise, ``image`` itself; what is known to be a source must
+        be masked. By default Gaussian noise with the uncertainty, mask
+        and correlation of the image, as many times as there are images
+        with injected sources.
+
+    n_samples : int, optional
+        The number of samples, unless ``model`` is a callable.
+
+    seed : int, optional
+        Selects places, noise and samples.
+
+    progress_bar : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    result : `DetectionCurve`
+        Four tables with units, descriptions, and in their metadata the
+        parameters, the versions of the software and the model with its
+        checksum.
+
+    Raises
+    ------
+    TypeError
+        If an image cannot be used.
+
+    ValueError
+        If a parameter is out of its range, an image has no uncertainty,
+        the PSF is missing, or there is no room for sources.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If the magnitudes do not reach from less to more than 90 %
+        completeness: the limiting magnitude is then NaN.
+
+    Notes
+    -----
+    **Statistic.** For an image :math:`y` with noise :math:`\sigma` and a
+    source of the profile :math:`p` (unit sum) at pixel :math:`j`, the
+    matched filter finds the signal-to-noise ratio
+
+    .. math::
+
+        S_j = \frac{\sum_i g_i \, y_{j + i} / \sigma_{j + i}^2}
+            {\sqrt{\sum_i p_i \, g_i / \sigma_{j + i}^2}},
+        \qquad g = R^{-1} p
+
+    with the correlation :math:`R` of the noise, and :math:`g = p` for
+    white noise (Turin 1960, *An introduction to matched filters*; for
+    images Zackay & Ofek 2017, *How to coadd images I*). :math:`R` is that
+    of Gaussian smoothing, :math:`\rho^{l^2}` at lag :math:`l`. Nothing is
+    better for isolated sources of known shape in Gaussian noise, so here
+    no enhancement can gain more than its errors. The sources lie on pixel
+    centers, as the filter assumes. They bring no photon noise of their
+    own.
+
+    The mean and each sample are filtered in the same way, :math:`\sigma`
+    included. Their :math:`S` has no unit variance on blank sky, and needs
+    none: only its order enters. The existence is detected where at least half
+    of the samples have :math:`S > \tau`, that is where the median of
+    :math:`S` exceeds :math:`\tau`.
+
+    **Completeness.** :math:`C` is the fraction of sources with
+    :math:`S > \tau` within the match radius. Nothing is injected where the
+    input itself has :math:`S > 5`.
+
+    **Purity.** With :math:`f(\tau)` false detections per area, which are the
+    maxima of :math:`S` on the blank images, and :math:`n` sources of
+    one magnitude per area, the purity is :math:`C n / (C n + f)`. At the
+    limiting magnitude the completeness is :math:`C_0` = 90 % and the purity
+    is :math:`P`, and so
+
+    .. math:: f(\tau) = n \, C_0 \, \frac{1 - P}{P}
+
+    fixes the threshold of every method. Sources of the wanted kind
+    that are rarer than :math:`n` need a higher threshold, which changes all
+    methods in much the same way.
+
+    **Limit.** Between the magnitudes :math:`\Phi^{-1}(C)`, made monotonic,
+    is interpolated linearly in flux, which is exact for the matched filter at
+    a known place. The errors are standard deviations over
+    500 bootstrap samples of the sources of each magnitude and of the cells of
+    :math:`d \times d` pixels of the blank images; all methods
+    share them, so the error of a gain is smaller than those of its limits.
+
+    **Reliability.** The probability of existence at the threshold of
+    its method is taken at the maxima of the matched filter on the input
+    (which do not depend on the samples), and compared with whether a
+    deep exposure of the injected sources, with the noise of the samples
+    (the keyword DDPMDEP times :math:`\sigma`), exceeds the threshold there. Honest
+    samples are reliable for sources that are as frequent as those of the
+    training; where sources are injected more densely than that, they come true
+    more often than predicted. Unknown sources of a real image count as
+    false.
+
+    Examples
+    --------
+    >>> from astro_ddpm.evaluation import detection_curve, noise_image
+    >>> noise = noise_image((128, 128), seed=1)
+    >>> result = detection_curve(noise, model="raunet", psf=4, separation=16, n_injections=20)
+    >>> result.limits.colnames
+    ['method', 'threshold', 'limiting_magnitude', 'limiting_magnitude_err', 'gain', 'gain_err']
+    """
+    _check_options(n_injections, purity)
+    images, rng = _as_list("image", image), np.random.default_rng(seed)
+    profile = _profile(_psf_image(psf, images[0]), half_light_radius)
+    search = _Search(
+        profile,
+        enhance=_enhancer(model, n_samples),
+        correlation=_correlation(correlation, images),
+        match_radius=_fwhm(profile) / 2 if match_radius is None else float(match_radius),
+        separation=int(np.ceil(6 * _fwhm(profile))) if separation is None else int(separation),
+    )
+    frames = [_Frame(image, search) for image in images]
+    zero_point = float(_in_magnitudes("zero_point", zero_point))
+    magnitudes = _magnitudes(magnitudes, frames[0], zero_point)
+    fluxes = 10 ** (-0.4 * (magnitudes - zero_point))
+
+    todo = rng.permutation(np.repeat(np.arange(len(fluxes)), n_injections))
+    with progress(len(todo), show=progress_bar) as advance:
+        trials = []
+        for frame, places, numbers in _place(frames, todo, rng):
+            trials.append(_find_injected(frame, places, numbers, fluxes, rng))
+            for _ in numbers:
+                advance()
+    if blank is None:
+        blanks = [frame.blank(rng) for frame, _ in zip(cycle(frames), trials, strict=False)]
+    else:
+        blanks = _as_list("blank", blank)
+    false = _FalseDetections([_find_false(_Frame(image, search), rng) for image in blanks], search)
+
+    found, snr = _by_magnitude(trials, len(fluxes))
+    target = false.area / search.separation**2 * COMPLETENESS * (1 - purity) / purity
+    thresholds, completeness, limits = _solve(found, false, target, fluxes)
+    draws = [_solve(found, false, target, fluxes, rng)[2] for _ in range(_N_BOOTSTRAP)]
+    if not all(np.isfinite(limit) for limit in limits.values()):
+        warn_user(
+            f"the magnitudes from {magnitudes.min():.2f} to {magnitudes.max():.2f} do not reach from less "
+            f"to more than {COMPLETENESS:.0%} completeness with every method; give other magnitudes="
+        )
+
+    meta = _provenance(trials[0].meta, model) | {
+        "seed": seed,
+        "zero_point": zero_point,
+        "half_light_radius": float(u.Quantity(half_light_radius, u.pix).value),
+        "profile_fwhm": _fwhm(profile),
+        "separation": search.separation,
+        "match_radius": search.match_radius,
+        "noise_correlation": search.correlation,
+        "n_injections": n_injections,
+        "completeness": COMPLETENESS,
+        "purity": purity,
+        "blank": "noise" if blank is None else "given",
+    }
+    tables = (
+        _curve_table(magnitudes, snr, completeness, n_injections, purity),
+        _limit_table(thresholds, limits, draws, zero_point),
+        _false_table(false),
+        _reliability(trials, thresholds),
+    )
+    for table in tables:
+        if table is not None:
+            table.meta.update(meta)
+    return DetectionCurve(*tables)
+
+
+def noise_image(
+    shape: tuple[int, int],
+    noise: float | np.ndarray | u.Quantity = 1.0,
+    *,
+    correlation: float = 0.0,
+    seed: int | np.random.Generator | None = None,
+) -> CCDData:
+    r"""
+    Make an image of Gaussian noise and nothing else.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape ``(ny, nx)``.
+
+    noise : float, array_like or `~astropy.units.Quantity`, optional
+        The standard deviation, of all pixels or shape ``(ny, nx)``.
+
+    correlation : float, optional
+        The correlation :math:`\rho` of neighbouring pixels, from 0 to less
+        than 1.
+
+    seed : int or `~numpy.random.Generator`, optional
+        Selects the random numbers.
+
+    Returns
+    -------
+    image : `~astropy.nddata.CCDData`
+        The noise, shape ``(ny, nx)``, in the unit of ``noise``, with its
+        uncertainty.
+
+    Raises
+    ------
+    ValueError
+        If ``correlation`` is out of its range or ``noise`` is not positive.
+
+    Notes
+    -----
+    The correlation is that of white noise smoothed by a Gaussian,
+    :math:`\rho^{l^2}` at lag :math:`l` along rows and columns and the product
+    of both otherwise, and is periodic. Its power spectrum is not taken below
+    1 % of that of white noise, which strong correlations change slightly.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astro_ddpm.evaluation import noise_image
+    >>> image = noise_image((64, 64), 3 * u.adu, correlation=0.3, seed=1)
+    >>> print(image.unit, image.uncertainty.array[0, 0])
+    adu 3.0
+    """
+    correlation = _check_correlation(correlation)
+    noise = u.Quantity(noise)
+    sigma = np.broadcast_to(noise.value, shape).astype(float)
+    if not (np.all(sigma > 0) and np.all(np.isfinite(sigma))):
+        msg = "noise must be positive and finite"
+        raise ValueError(msg)
+    data = sigma * _unit_noise(np.random.default_rng(seed), shape, correlation)
+    return CCDData(data, unit=noise.unit, uncertainty=StdDevUncertainty(sigma))
+
+
+def reliability_diagram(
+    probability: np.ndarray,
+    outcome: np.ndarray,
+    *,
+    bins: int | Sequence[float] = 10,
+) -> QTable:
+    r"""
+    Compare predicted probabilities with what came true.
+
+    Parameters
+    ----------
+    probability : array_like
+        The predicted probabilities of an event, of any shape.
+
+    outcome : array_like of bool, shape of ``probability``
+        Whether it came true.
+
+    bins : int or sequence of float, optional
+        The number of equal bins from 0 to 1, or their rising edges. A bin
+        contains its lower edge, the last one both.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per bin, with the columns
+
+        * ``low``, ``high``: the edges.
+        * ``n``: the number of cases.
+        * ``probability``: the mean of the probabilities, NaN without cases.
+        * ``frequency``, ``frequency_err``: how often it came true, NaN
+          without cases, and the binomial error.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a probability is not between 0 and 1.
+
+    Notes
+    -----
+    For honest probabilities ``frequency`` agrees with ``probability`` within
+    ``frequency_err`` (Murphy & Winkler 1977, *Reliability of Subjective
+    Probability Forecasts of Precipitation and Temperature*). The error is the standard
+    deviation of the posterior of the frequency, with the prior of Jeffreys:
+    for :math:`k` of :math:`n` that of the distribution
+    :math:`\mathrm{Beta}(k + 1/2, n - k + 1/2)`. It counts every case as
+    independent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.evaluation import reliability_diagram
+    >>> rng = np.random.default_rng(1)
+    >>> probability = rng.random(10000)
+    >>> table = reliability_diagram(probability, rng.random(10000) < probability, bins=2)
+    >>> print(table["probability"].round(2).tolist(), table["frequency"].round(2).tolist())
+    [0.25, 0.75] [0.25, 0.75]
+    """
+    probability, outcome = np.asarray(probability, float).ravel(), np.asarray(outcome, bool).ravel()
+    if probability.shape != outcome.shape:
+        msg = f"outcome must have the shape of probability, got {outcome.size} for {probability.size} cases"
+        raise ValueError(msg)
+    if not np.all((probability >= 0) & (probability <= 1)):
+        msg = "probability must lie between 0 and 1"
+        raise ValueError(msg)
+    edges = np.linspace(0, 1, bins + 1) if np.ndim(bins) == 0 else np.asarray(bins, float)
+    n, _ = np.histogram(probability, edges)
+    total, _ = np.histogram(probability, edges, weights=probability)
+    true, _ = np.histogram(probability, edges, weights=outcome.astype(float))
+    with np.errstate(invalid="ignore"):
+        columns = {"probability": total / n, "frequency": true / n}
+    table = QTable({"low": edges[:-1], "high": edges[1:], "n": n, **columns})
+    table["frequency_err"] = np.where(n > 0, _binomial_error(true, n), np.nan)
+    return _describe(table)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """
+    What is sought, and how.
+
+    ``profile`` is the image of a source, of unit sum; ``enhance`` is called
+    as ``enhance(image, seed=seed)``.
+    """
+
+    profile: np.ndarray
+    enhance: Callable
+    correlation: float
+    match_radius: float
+    separation: int
+
+    def __post_init__(self):
+        if not self.match_radius > 0:
+            msg = f"match_radius must be positive, got {self.match_radius!r}"
+            raise ValueError(msg)
+        if not self.separation > 2 * self.match_radius:
+            msg = (
+                f"separation must be more than twice match_radius, got {self.separation!r} for "
+                f"{self.match_radius:g}"
+            )
+            raise ValueError(msg)
+
+    @property
+    def kernel(self):
+        """The filter, which is the profile for white noise."""
+        spectrum = _noise_spectrum(self.profile.shape, self.correlation)
+        return np.fft.ifft2(np.fft.fft2(self.profile) / spectrum).real
+
+    @property
+    def footprint(self):
+        """The disc of the match radius."""
+        return _disc(self.match_radius)
+
+
+class _Frame:
+    """
+    An image in which sources are sought.
+
+    ``usable`` marks where at least half of a source falls on valid pixels.
+    """
+
+    def __init__(self, image, search):
+        noisy = unpack(image)
+        if noisy.sigma is None:
+            msg = "image must have an uncertainty: a matched filter needs its noise"
+            raise ValueError(msg)
+        self.search, self.ccd = search, noisy.ccd
+        self.data, self.valid = noisy.data.astype(float), noisy.valid
+        self.sigma = np.where(noisy.valid, noisy.sigma, np.median(noisy.sigma[noisy.valid])).astype(float)
+        self._weight = np.where(noisy.valid, self.sigma**-2.0, 0.0)
+        signal = search.profile * search.kernel
+        information = _correlate(self._weight, signal)
+        self.usable = noisy.valid & (_correlate(noisy.valid, search.profile) >= _MIN_COVERAGE)
+        self.usable &= information > 0
+        self._norm = np.sqrt(np.where(self.usable, information, np.inf))
+
+    @property
+    def flux_error(self):
+        """The error of the flux of a source at every pixel, infinite where none can be measured."""
+        return np.where(self.usable, 1 / np.where(self.usable, self._norm, 1), np.inf)
+
+    def snr(self, planes):
+        """Filter images, shape ``(..., ny, nx)``, into signal-to-noise ratios."""
+        planes = np.where(self.valid, planes, 0.0) * self._weight
+        return _correlate(planes, self.search.kernel) / self._norm
+
+    def noise(self, rng):
+        """Draw noise like that of the image."""
+        return self.sigma * _unit_noise(rng, self.sigma.shape, self.search.correlation)
+
+    def blank(self, rng):
+        """Return the image with nothing but noise."""
+        return self._replace(self.noise(rng))
+
+    def statistics(self, data, rng):
+        """Return the statistic of each method, that of the samples or None, and the header."""
+        enhanced = self.search.enhance(self._replace(data), seed=int(rng.integers(2**31)))
+        mean, _, samples = unpack_enhanced(enhanced)
+        if mean.shape != data.shape:
+            msg = f"model must return an image of the shape {data.shape}, got {mean.shape}"
+            raise ValueError(msg)
+        statistics = {_INPUT: self.snr(data), _MEAN: self.snr(mean)}
+        if samples is not None:
+            samples = self.snr(samples)
+            statistics[_EXISTENCE] = np.quantile(samples, 0.5, axis=0, method="higher")
+        hidden = np.where(self.usable, 0.0, -np.inf)
+        return {method: values + hidden for method, values in statistics.items()}, samples, enhanced.meta
+
+    @cached_property
+    def free(self):
+        """Mark where a source may be injected."""
+        border = int(np.ceil(_fwhm(self.search.profile)))
+        known = (self.snr(self.data) > _KNOWN_SNR) & self.usable
+        free = self.usable & ~maximum_filter(known, footprint=_disc(_fwhm(self.search.profile)))
+        inside = np.zeros_like(free)
+        inside[border:-border, border:-border] = True
+        return free & inside
+
+    def _replace(self, data):
+        image = self.ccd.copy()
+        image.data = data.astype(image.data.dtype if image.data.dtype.kind == "f" else float)
+        return image
+
+
+class _Trial(NamedTuple):
+    """
+    What was found of the sources that were injected into one image.
+
+    ``found`` has the highest statistic near each source by each method. At
+    the candidates, ``draws`` has the statistic of the samples, shape
+    ``(n, n_candidates)``, and ``deep`` that of a deep exposure.
+    """
+
+    numbers: np.ndarray
+    snr: np.ndarray
+    found: dict
+    draws: np.ndarray | None
+    deep: np.ndarray
+    meta: dict
+
+
+def _place(frames, todo, rng):
+    """Yield frame, rows and columns, and the numbers of the magnitudes to inject there, until all is done."""
+    free, misses = [frame.free for frame in frames], 0
+    for frame, room in cycle(list(zip(frames, free, strict=True))):
+        step = frame.search.separation
+        places = np.zeros_like(room)
+        places[rng.integers(step) :: step, rng.integers(step) :: step] = True
+        places = np.argwhere(places & room)[: len(todo)]
+        misses = 0 if len(places) else misses + 1
+        if misses > 10 * len(frames):
+            msg = "image has no room for sources: it is too small, masked or full of sources"
+            raise ValueError(msg)
+        if len(places):
+            numbers, todo = todo[: len(places)], todo[len(places) :]
+            yield frame, tuple(places.T), numbers
+        if not len(todo):
+            return
+
+
+def _find_injected(frame, places, numbers, fluxes, rng):
+    """Inject sources into a frame and seek them."""
+    scene = np.zeros_like(frame.data)
+    scene[places] = fluxes[numbers]
+    scene = _convolve(scene, frame.search.profile)
+    statistics, samples, meta = frame.statistics(frame.data + scene, rng)
+    footprint = frame.search.footprint
+    highest = {method: maximum_filter(values, footprint=footprint) for method, values in statistics.items()}
+    candidates = _peaks(statistics[_INPUT], footprint) & frame.free
+    deep = frame.snr(scene + float(meta.get("DDPMDEP", 0)) * frame.noise(rng))
+    return _Trial(
+        numbers,
+        fluxes[numbers] / frame.flux_error[places],
+        {method: values[places] for method, values in highest.items()},
+        None if samples is None else samples[:, candidates],
+        deep[candidates],
+        meta,
+    )
+
+
+def _find_false(frame, rng):
+    """Return rows, columns and values of all maxima by each method, and the map of the usable pixels."""
+    statistics, _, _ = frame.statistics(frame.data, rng)
+    peaks = {method: _peaks(values, frame.search.footprint) for method, values in statistics.items()}
+    return {m: (*np.nonzero(peaks[m]), statistics[m][peaks[m]]) for m in statistics}, frame.usable
+
+
+class _FalseDetections:
+    """
+    False detections by each method, from the most to the least significant.
+
+    ``values`` are their statistics, ``cells`` the cells of the images in
+    which they lie, ``area`` the number of pixels that were searched.
+    """
+
+    def __init__(self, blanks, search):
+        self.area, self.n_cells = 0, 0
+        rows = {method: [] for method in blanks[0][0]}
+        for peaks, usable in blanks:
+            n_rows, n_columns = -(-np.array(usable.shape) // search.separation)
+            for method, (y, x, values) in peaks.items():
+                cells = self.n_cells + y // search.separation * n_columns + x // search.separation
+                rows[method].append((values, cells))
+            self.area += int(usable.sum())
+            self.n_cells += int(n_rows * n_columns)
+        self.values, self.cells = {}, {}
+        for method, parts in rows.items():
+            values, cells = (np.concatenate(column) for column in zip(*parts, strict=True))
+            order = values.argsort()[::-1]
+            self.values[method], self.cells[method] = values[order], cells[order]
+
+    def threshold(self, method, target, weights):
+        """Return the threshold that ``target`` detections exceed if the cells count ``weights`` times."""
+        weights = weights[self.cells[method]]
+        return float(np.interp(target, np.cumsum(weights) - weights / 2, self.values[method]))
+
+
+def _by_magnitude(trials, n_magnitudes):
+    """Return the statistics of the sources by method, shape ``(n_magnitudes, n_injections)``, and S/N."""
+    order = np.concatenate([trial.numbers for trial in trials]).argsort(kind="stable")
+
+    def gather(parts):
+        return np.concatenate(parts)[order].reshape(n_magnitudes, -1)
+
+    found = {method: gather([trial.found[method] for trial in trials]) for method in trials[0].found}
+    return found, gather([trial.snr for trial in trials]).mean(axis=1)
+
+
+def _solve(found, false, target, fluxes, rng=None):
+    """Return threshold, completeness and limiting flux by method, of all sources or of a bootstrap sample."""
+    weights = np.ones(false.n_cells)
+    pick = np.indices(found[_INPUT].shape)
+    if rng is not None:
+        weights = rng.multinomial(false.n_cells, weights / false.n_cells)
+        pick[1] = rng.integers(pick.shape[2], size=pick.shape[1:])
+    thresholds = {method: false.threshold(method, target, weights) for method in found}
+    completeness = {m: (values[tuple(pick)] > thresholds[m]).mean(axis=1) for m, values in found.items()}
+    limits = {m: _limiting_flux(values, pick.shape[2], fluxes) for m, values in completeness.items()}
+    return thresholds, completeness, limits
+
+
+def _limiting_flux(completeness, n, fluxes):
+    """Return the flux at which the sources are complete enough, NaN if that lies outside."""
+    order = fluxes.argsort()
+    smooth = isotonic_regression(completeness[order]).x
+    probit = ndtri(np.clip(smooth, 0.5 / n, 1 - 0.5 / n))
+    return float(np.interp(ndtri(COMPLETENESS), probit, fluxes[order], left=np.nan, right=np.nan))
+
+
+def _curve_table(magnitudes, snr, completeness, n, purity):
+    """Return the table of completeness and purity."""
+    false = COMPLETENESS * (1 - purity) / purity
+    table = QTable({"method": np.repeat(list(completeness), len(magnitudes))})
+    table["magnitude"] = np.tile(magnitudes, len(completeness)) * u.mag
+    table["snr"] = np.tile(snr, len(completeness))
+    table["n"] = n
+    table["completeness"] = np.concatenate(list(completeness.values()))
+    table["completeness_err"] = _binomial_error(n * table["completeness"], n)
+    table["purity"] = table["completeness"] / (table["completeness"] + false)
+    return _describe(table)
+
+
+def _limit_table(thresholds, limits, draws, zero_point):
+    """Return the table of limiting magnitudes."""
+
+    def magnitude(limit):
+        return zero_point - 2.5 * np.log10([limit[method] for method in thresholds])
+
+    best, drawn = magnitude(limits), np.array([magnitude(draw) for draw in draws])
+    table = QTable({"method": list(thresholds), "threshold": list(thresholds.values())})
+    table["limiting_magnitude"] = best * u.mag
+    table["limiting_magnitude_err"] = drawn.std(axis=0) * u.mag
+    table["gain"] = (best - best[0]) * u.mag
+    table["gain_err"] = (drawn - drawn[:, :1]).std(axis=0) * u.mag
+    return _describe(table)
+
+
+def _false_table(false):
+    """Return the table of false detections."""
+    rows = [(method, threshold) for method in false.values for threshold in _THRESHOLDS]
+    number = np.array([np.sum(false.values[method] > threshold) for method, threshold in rows])
+    table = QTable(rows=rows, names=["method", "threshold"])
+    table["threshold"] = table["threshold"].astype(float)
+    table["n_false"] = number
+    table["area"] = np.full(len(rows), float(false.area)) * u.pix**2
+    table["density"] = number / table["area"]
+    table["density_err"] = np.sqrt(number + 0.5) / table["area"]
+    return _describe(table)
+
+
+def _reliability(trials, thresholds):
+    """Return the reliability of the existence above the threshold, or None."""
+    if _EXISTENCE not in thresholds:
+        return None
+    probability = [(trial.draws > thresholds[_EXISTENCE]).mean(axis=0) for trial in trials]
+    outcome = [trial.deep > thresholds[_EXISTENCE] for trial in trials]
+    return reliability_diagram(np.concatenate(probability), np.concatenate(outcome))
+
+
+def _binomial_error(k, n):
+    """Return the error of the frequency of k in n."""
+    return beta(k + 0.5, n - k + 0.5).std()
+
+
+def _describe(table):
+    """Add the descriptions to a table."""
+    for name in table.colnames:
+        table[name].info.description = _DESCRIPTIONS[name]
+    return table
+
+
+def _provenance(header, model):
+    """Return versions and what is known of the model."""
+    modules = {"astro_ddpm": astro_ddpm, "astropy": astropy, "numpy": np, "scipy": scipy}
+    known = {name: header[key] for name, key in _KEYWORDS.items() if key in header}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": {name: module.__version__ for name, module in modules.items()},
+        "model": getattr(model, "__name__", type(model).__name__),
+    } | known
+
+
+def _enhancer(model, n_samples):
+    """Return what enhances an image."""
+    if callable(model):
+        return model
+    from astro_ddpm import enhance, zoo
+
+    model = zoo.load(model) if isinstance(model, str | os.PathLike) else model
+    return partial(enhance, model=model, n_samples=n_samples)
+
+
+def _profile(psf, half_light_radius):
+    """Return the image of a source, with odd sides and unit sum."""
+    radius = float(u.Quantity(half_light_radius, u.pix).value)
+    if not 0 <= radius < np.inf:
+        msg = f"half_light_radius must not be negative, got {half_light_radius!r}"
+        raise ValueError(msg)
+    if radius == 0:
+        return psf
+    half = int(np.ceil(_RADIUS * radius))
+    center = (2 * half + 1) * _OVERSAMPLE // 2
+    y, x = (np.indices(((2 * half + 1) * _OVERSAMPLE,) * 2) - center) / _OVERSAMPLE
+    galaxy = block_reduce(Sersic2D(r_eff=radius, n=1)(x, y), _OVERSAMPLE)
+    profile = fftconvolve(galaxy, psf)
+    return profile / profile.sum()
+
+
+def _psf_image(psf, image):
+    """Return the image of the PSF, with odd sides and unit sum."""
+    psf = image.psf if psf is None else psf
+    if psf is None:
+        msg = "psf must be given: the image carries none"
+        raise ValueError(msg)
+    if np.ndim(psf) == 0:
+        fwhm = float(u.Quantity(psf, u.pix).value)
+        if not 0 < fwhm < np.inf:
+            msg = f"psf must be an image or a positive FWHM, got {psf!r}"
+            raise ValueError(msg)
+        psf = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma).array
+    psf = np.asarray(psf, float)
+    if psf.ndim != 2 or not all(size % 2 for size in psf.shape):
+        msg = f"psf must be an image with odd sides, got the shape {psf.shape}"
+        raise ValueError(msg)
+    if not (np.all(np.isfinite(psf)) and psf.sum() > 0):
+        msg = "psf must be finite and have a positive sum"
+        raise ValueError(msg)
+    return psf / psf.sum()
+
+
+def _fwhm(profile):
+    """Return the FWHM of the Gaussian with the noise-equivalent area of a profile, in pixels."""
+    return float(np.sqrt(2 * np.log(2) / np.pi / np.sum(profile**2)))
+
+
+def _noise_spectrum(shape, correlation):
+    """Return the power spectrum of correlated noise of unit variance, shape ``(ny, nx)``."""
+    rows, columns = (np.fft.fft(correlation ** ((n * np.fft.fftfreq(n)) ** 2)).real for n in shape)
+    return np.maximum(np.outer(rows, columns), _MIN_SPECTRUM)
+
+
+def _unit_noise(rng, shape, correlation):
+    """Draw noise of unit variance."""
+    white = rng.standard_normal(shape)
+    return np.fft.ifft2(np.fft.fft2(white) * np.sqrt(_noise_spectrum(shape, correlation))).real
+
+
+def _convolve(planes, kernel):
+    """Convolve images, shape ``(..., ny, nx)``, with zeros beyond their edges."""
+    kernel = kernel.reshape((1,) * (np.ndim(planes) - 2) + kernel.shape)
+    return fftconvolve(planes, kernel, mode="same", axes=(-2, -1))
+
+
+def _correlate(planes, kernel):
+    """Correlate images with a kernel, with zeros beyond their edges."""
+    return _convolve(planes, kernel[::-1, ::-1])
+
+
+def _disc(radius):
+    """Return the pixels within a radius."""
+    y, x = np.indices((2 * int(radius) + 1,) * 2) - int(radius)
+    return np.hypot(y, x) <= radius
+
+
+def _peaks(values, footprint):
+    """Mark the finite maxima within a footprint."""
+    return (values == maximum_filter(values, footprint=footprint)) & np.isfinite(values)
+
+
+def _correlation(correlation, images):
+    """Return the correlation of neighbouring pixels, given or measured."""
+    if correlation is not None:
+        return _check_correlation(correlation)
+    noisy = [unpack(image) for image in images]
+    measured = [neighbour_correlation(n.data / n.sigma, ~n.valid) for n in noisy if n.sigma is not None]
+    return float(np.clip(np.mean(measured), 0, 0.9)) if measured else 0.0
+
+
+def _check_correlation(correlation):
+    if not 0 <= correlation < 1:
+        msg = f"correlation must be at least 0 and less than 1, got {correlation!r}"
+        raise ValueError(msg)
+    return float(correlation)
+
+
+def _magnitudes(magnitudes, frame, zero_point):
+    """Return the magnitudes to inject, given or from the noise of an image."""
+    if magnitudes is None:
+        flux = np.array(_SNR) * np.median(frame.flux_error[frame.usable])
+        return zero_point - 2.5 * np.log10(flux)
+    magnitudes = _in_magnitudes("magnitudes", magnitudes)
+    if magnitudes.ndim != 1 or len(magnitudes) < 2 or not np.all(np.isfinite(magnitudes)):
+        msg = "magnitudes must be at least two finite numbers"
+        raise ValueError(msg)
+    return magnitudes
+
+
+def _in_magnitudes(name, value):
+    """Return numbers without unit; any kind of magnitude is one."""
+    unit = getattr(value, "unit", u.mag)
+    if unit != u.mag and not isinstance(unit, u.MagUnit):
+        msg = f"{name} must be in magnitudes, not in {unit}"
+        raise ValueError(msg)
+    return np.asarray(getattr(value, "value", value), float)
+
+
+def _as_list(name, images):
+    """Return one or several images as a list."""
+    images = [images] if isinstance(images, NDData) else list(images)
+    if not images or not all(isinstance(image, CCDData) for image in images):
+        msg = f"{name} must be a CCDData or a sequence of them"
+        raise TypeError(msg)
+    return images
+
+
+def _check_options(n_injections, purity):
+    if n_injections != int(n_injections) or n_injections < 10:
+        msg = f"n_injections must be an integer of at least 10, got {n_injections!r}"
+        raise ValueError(msg)
+    if not 0 < purity < 1:
+        msg = f"purity must lie between 0 and 1, got {purity!r}"
+        raise ValueError(msg)

@@ -1,0 +1,464 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Compare images pixel by pixel and scale by scale.
+
+Pixels that are masked or not finite in either image are left out. Scores of single numbers say little about
+what an image is good for: a bright core outweighs thousands of pixels of sky. They are here because they are
+what methods are commonly compared by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+
+import astro_ddpm
+from astro_ddpm.nddata import _as_ccddata, _float_data
+
+from .calibration import _broadcast
+
+if TYPE_CHECKING:
+    from astropy.nddata import NDData
+    from astropy.units import Quantity
+
+__all__ = ["image_metrics", "power_ratio", "power_spectrum"]
+
+_DESCRIPTIONS = {
+    "frequency": "mean spatial frequency of the modes",
+    "n_modes": "number of Fourier modes",
+    "power": "azimuthally averaged power spectrum, mean of the samples if there are any",
+    "power_err": "standard deviation of the power of the samples",
+    "power_reference": "azimuthally averaged power spectrum of the reference",
+    "ratio": "power in units of that of the reference",
+    "ratio_err": "standard deviation of the ratio of the samples",
+    "correlation": "correlation of the modes of the mean of the samples with those of the reference",
+}
+
+
+def image_metrics(
+    image: NDData | Quantity | np.ndarray,
+    reference: NDData | Quantity | np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    data_range: float | Quantity | None = None,
+) -> dict:
+    r"""
+    Compare an image with a reference by the metrics of image restoration.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
+        The image, shape (ny, nx), or the FITS file that holds it.
+
+    reference : as ``image``
+        What it is compared with, of the same shape and in a unit it can be converted to.
+
+    mask : array_like of bool, optional
+        Pixels to leave out, broadcastable to the images; `True` means left out, as are the masked pixels of
+        either image and those that are not finite.
+
+    data_range : float or `~astropy.units.Quantity`, optional
+        The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default.
+        To average over images or to compare with others, state it.
+
+    Returns
+    -------
+    metrics : dict
+        The scores, in units of the reference where they have one:
+
+        * ``psnr``: peak signal-to-noise ratio in dB, the more the better.
+        * ``ssim``: structural similarity, at most 1.
+        * ``mae``: mean absolute error.
+        * ``mse``: mean square error.
+        * ``spectral_mse``: mean square error of the decimal logarithm of the `power_spectrum`.
+        * ``n_pixels``: the number of pixels compared.
+
+        NaN if no pixel is left, or for ``ssim`` none whose whole window of 11 x 11 pixels is. ``psnr`` and
+        ``ssim`` are NaN for a constant reference without ``data_range``.
+
+    Raises
+    ------
+    TypeError
+        If only one of the images, or only ``data_range``, has a unit, or one does not hold real numbers.
+
+    ValueError
+        If the images are not two-dimensional, differ in shape or have less than two pixels along an axis,
+        ``mask`` does not fit, or ``data_range`` is not positive.
+
+    `~astropy.units.UnitConversionError`
+        If the units do not fit.
+
+    Notes
+    -----
+    With the image :math:`x` and the reference :math:`y` of :math:`N` pixels
+
+    .. math::
+
+        \mathrm{MSE} = \frac{1}{N} \sum (x - y)^2, \qquad
+        \mathrm{MAE} = \frac{1}{N} \sum |x - y|, \qquad
+        \mathrm{PSNR} = 10 \log_{10} \frac{L^2}{\mathrm{MSE}}
+
+    SSIM is that of Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural
+    Similarity*, with their Gaussian window and constants, by scikit-image. Pixels whose window reaches beyond
+    the image are left out (torchmetrics counts them). SSIM depends on the zero level and, like PSNR, is made
+    for images of a limited range: compare ``np.arcsinh(image / noise)`` to give faint structure a say.
+
+    With the power spectra :math:`P_x` and :math:`P_y` in :math:`K` bins of frequency
+
+    .. math:: \mathrm{SMSE} = \frac{1}{K} \sum_{k=1}^K \left[\log_{10} \frac{P_x(f_k)}{P_y(f_k)}\right]^2
+
+    every scale counts alike, whatever its power; 0.01 is a factor of 1.26 on all scales. It does not notice
+    structure of the right size in the wrong place, which MSE does.
+
+    Examples
+    --------
+    One row for each of many images:
+
+    >>> import numpy as np
+    >>> from astropy.table import QTable
+    >>> from astro_ddpm.evaluation import image_metrics
+    >>> rng = np.random.default_rng(1)
+    >>> reference = rng.uniform(0, 100, (64, 64))
+    >>> images = [reference + noise * rng.standard_normal((64, 64)) for noise in (1, 10)]
+    >>> table = QTable(rows=[image_metrics(image, reference, data_range=100) for image in images])
+    >>> table.round(2)
+    >>> print(table["psnr", "ssim", "mae", "mse"])
+     psnr ssim mae   mse
+    ----- ---- ---- -----
+    40.08  1.0 0.79  0.98
+    20.09 0.94 7.89 97.96
+    """
+    reference, unit = _unpack_reference(reference)
+    image = _unpack_image(image, reference.shape, unit)
+    valid = _valid(image, reference, mask)
+    level = _data_range(data_range, reference[valid], unit)
+    error = (image - reference)[valid]
+    mse = _mean(error**2)
+    metrics = {
+        "psnr": _decibel(level**2, mse),
+        "ssim": _ssim(image, reference, valid, level),
+        "mae": _mean(np.abs(error)),
+        "mse": mse,
+        "spectral_mse": _spectral_mse(image, reference, valid),
+        "n_pixels": int(valid.sum()),
+    }
+    if unit is not None:
+        metrics |= {"mae": metrics["mae"] * unit, "mse": mse * unit**2}
+    return metrics
+
+
+def power_spectrum(
+    image: NDData | Quantity | np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    window: str | tuple = "hann",
+    n_bins: int | None = None,
+) -> QTable:
+    r"""
+    Azimuthally averaged power spectrum of an image.
+
+    White noise of the standard deviation :math:`\sigma` has the power :math:`\sigma^2` at every frequency,
+    and :math:`|\hat K|^2 \sigma^2` after a convolution with a kernel of the transfer function
+    :math:`\hat K`.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
+        The image, shape (ny, nx), or the FITS file that holds it.
+
+    mask : array_like of bool, optional
+        Pixels to leave out, broadcastable to ``image``; `True` means left out, as are the masked pixels of
+        the image and those that are not finite.
+
+    window : str or tuple, optional
+        The window along each axis, as for `scipy.signal.get_window`; "boxcar" for none. Without one, edges
+        that do not match on opposite sides leak into all frequencies along the axes.
+
+    n_bins : int, optional
+        The number of equal bins between 0 and 0.5 cycles per pixel; half the shorter side by default.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per bin, with the columns ``frequency``, the mean of the modes in cycles per pixel,
+        ``power`` in the unit of ``image`` squared, and ``n_modes``. A bin contains its upper edge; modes in
+        the corners, above 0.5 cycles per pixel, are left out. NaN in bins without modes, and if no pixel is
+        left.
+
+    Raises
+    ------
+    TypeError
+        If the image does not hold real numbers.
+
+    ValueError
+        If the image is not two-dimensional, ``mask`` does not fit, or ``n_bins`` is less than 1.
+
+    Notes
+    -----
+    With the window :math:`w`, zero at pixels that are left out, and the mean
+    :math:`\bar x = \sum w x / \sum w`
+
+    .. math::
+
+        P(\mathbf f) = \frac{1}{\sum w^2} \left|
+            \sum_{\mathbf r} w(\mathbf r) \, [x(\mathbf r) - \bar x] \,
+            e^{-2 \pi i \mathbf f \cdot \mathbf r} \right|^2
+
+    averaged over the modes :math:`\mathbf f` of a bin. The lowest frequencies, within two steps of
+    zero, lose power to the mean. Holes and windows mix neighbouring frequencies: holes spread the power of
+    bright sources, and only spectra with the same holes can be compared. Of :math:`n` modes of noise, which
+    come in equal pairs, the mean power has the relative error :math:`\sqrt{2 / n}`, and 1.9 times as
+    much with the Hann window, which correlates neighbours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.evaluation import power_spectrum
+    >>> table = power_spectrum(np.random.default_rng(1).normal(0, 2, (128, 128)), n_bins=4)
+    >>> print(table["power"].value.round(1))
+    [3.1 3.8 3.9 3.9]
+    """
+    data, unit = _unpack_reference(image, name="image")
+    valid = _valid(data, data, mask)
+    bins = _Bins(data.shape, n_bins)
+    table = bins.table()
+    table["power"] = bins.mean(np.abs(_modes(data, valid, window)) ** 2)
+    return _finish(table, unit, window)
+
+
+def power_ratio(
+    image: NDData | Quantity | np.ndarray,
+    reference: NDData | Quantity | np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    window: str | tuple = "hann",
+    n_bins: int | None = None,
+) -> QTable:
+    r"""
+    Power spectra of samples, or of an image, beside that of a reference.
+
+    Honest samples have a ratio of 1. It is below 1 where a method smooths, and above where it adds structure
+    of its own. The correlation tells whether structure is where it should be.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
+        The image, shape (ny, nx), or the FITS file that holds it, or samples of shape (n_samples, ny, nx).
+        If it has samples, as `~astro_ddpm.EnhancedCCDData`, they are compared, which show the noise of
+        an exposure as the reference does; the mean, which does not, is ``image.data``.
+
+    reference : as ``image``
+        What it is compared with, shape (ny, nx), in a unit it can be converted to.
+
+    mask : array_like of bool, optional
+        Pixels to leave out, broadcastable to ``reference``; `True` means left out, as are the masked pixels
+        of either image and those that are not finite in any sample.
+
+    window : str or tuple, optional
+        The window, as for `power_spectrum`.
+
+    n_bins : int, optional
+        The number of bins, as for `power_spectrum`.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per bin of frequency, as from `power_spectrum`, with the columns ``frequency``, ``n_modes``
+        and
+
+        * ``power``, ``power_err``: mean and standard deviation of the power of the samples.
+        * ``power_reference``: that of the reference.
+        * ``ratio``, ``ratio_err``: the two first divided by the power of the reference.
+        * ``correlation``: how well the mean of the samples agrees with the reference, at most 1.
+
+        The errors are NaN for fewer than two samples. They are those of one image: an honest ``ratio``
+        scatters by ``ratio_err`` times :math:`\sqrt{1 + 1/m}` round 1, for :math:`m` samples.
+
+    Raises
+    ------
+    TypeError
+        If only one of the images has a unit, or one does not hold real numbers.
+
+    ValueError
+        If shapes do not match, ``mask`` does not fit, or ``n_bins`` is less than 1.
+
+    `~astropy.units.UnitConversionError`
+        If the units do not fit.
+
+    Notes
+    -----
+    With the modes :math:`X` of the mean of the samples and :math:`Y` of the reference in a bin, the
+    correlation is
+
+    .. math:: r = \frac{\mathrm{Re} \sum X Y^*}{\sqrt{\sum |X|^2 \sum |Y|^2}}
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.evaluation import power_ratio
+    >>> rng = np.random.default_rng(1)
+    >>> scene = 5 * rng.standard_normal((64, 64))
+    >>> samples, truth = scene + rng.standard_normal((4, 64, 64)), scene + rng.standard_normal((64, 64))
+    >>> table = power_ratio(samples, truth, n_bins=4)
+    >>> print(table["correlation"].value.round(2))
+    [0.97 0.98 0.98 0.98]
+    """
+    reference, unit = _unpack_reference(reference)
+    planes = _unpack_image(image, reference.shape, unit, with_samples=True)
+    valid = _valid(planes, reference, mask)
+    bins = _Bins(reference.shape, n_bins)
+    modes, expected = (_modes(values, valid, window) for values in (planes, reference))
+    power = np.array([bins.mean(np.abs(plane) ** 2) for plane in modes])
+    mean = modes.mean(axis=0)
+    table = bins.table()
+    table["power"] = power.mean(axis=0)
+    table["power_err"] = power.std(axis=0, ddof=1) if len(power) > 1 else np.nan
+    table["power_reference"] = bins.mean(np.abs(expected) ** 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["ratio"] = table["power"] / table["power_reference"]
+        table["ratio_err"] = table["power_err"] / table["power_reference"]
+        norm = np.sqrt(bins.mean(np.abs(mean) ** 2) * table["power_reference"])
+        table["correlation"] = bins.mean((mean * expected.conj()).real) / norm
+    table.meta["n_samples"] = len(power)
+    return _finish(table, unit, window)
+
+
+class _Bins:
+    """Equal bins of spatial frequency between 0 and 0.5 cycles per pixel, upper edges included."""
+
+    def __init__(self, shape, n_bins):
+        self.number = min(shape) // 2 if n_bins is None else n_bins
+        if self.number < 1:
+            msg = f"n_bins must be at least 1, not {self.number}; images need two pixels along each axis"
+            raise ValueError(msg)
+        frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+        index = np.ceil(2 * self.number * frequency - 1e-9).astype(int) - 1
+        self.pick = (index >= 0) & (index < self.number)
+        self.index, self.frequency = index[self.pick], frequency
+        self.n_modes = np.bincount(self.index, minlength=self.number)
+
+    def mean(self, values):
+        """Average over the modes of each bin."""
+        with np.errstate(invalid="ignore"):
+            return np.bincount(self.index, values[self.pick], self.number) / self.n_modes
+
+    def table(self):
+        """Begin a table with frequencies."""
+        frequency = self.mean(self.frequency) << u.cycle / u.pix
+        return QTable({"frequency": frequency, "n_modes": self.n_modes})
+
+
+def _finish(table, unit, window):
+    """Add units, descriptions and metadata to a table of power."""
+    for name in table.colnames:
+        if name.startswith("power") and unit is not None:
+            table[name] = table[name] << unit**2
+        table[name].info.description = _DESCRIPTIONS[name]
+        table[name].info.format = None if name == "n_modes" else ".4g"
+    table.meta |= {"window": str(window), "version": astro_ddpm.__version__}
+    return table
+
+
+def _modes(planes, valid, window):
+    """Return the Fourier transform of windowed images less their mean, in units of the noise of a pixel."""
+    from scipy.signal import get_window
+
+    rows, columns = (get_window(window, size) for size in valid.shape)
+    weight = np.outer(rows, columns) * valid
+    planes = np.where(valid, planes, 0)
+    with np.errstate(invalid="ignore"):
+        mean = (weight * planes).sum(axis=(-2, -1), keepdims=True) / weight.sum()
+        return np.fft.fft2(weight * (planes - mean)) / np.sqrt(np.sum(weight**2))
+
+
+def _spectral_mse(image, reference, valid):
+    bins = _Bins(image.shape, None)
+    powers = [bins.mean(np.abs(_modes(values, valid, "hann")) ** 2) for values in (image, reference)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean(np.log10(powers[0] / powers[1])[bins.n_modes > 0] ** 2))
+
+
+def _ssim(image, reference, valid, level):
+    """Average SSIM over the pixels whose whole window is valid."""
+    from scipy.ndimage import binary_dilation
+    from skimage.metrics import structural_similarity
+
+    usable = ~binary_dilation(~valid, np.ones((11, 11)), border_value=1)
+    if np.isnan(level) or not usable.any():
+        return np.nan
+    planes = (np.where(valid, values, 0) for values in (image, reference))
+    _, similarity = structural_similarity(
+        *planes,
+        data_range=level,
+        gaussian_weights=True,
+        sigma=1.5,  # its window is 11 pixels wide
+        use_sample_covariance=False,
+        full=True,
+    )
+    return float(similarity[usable].mean())
+
+
+def _decibel(signal, noise):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(10 * np.log10(np.float64(signal) / noise))
+
+
+def _mean(values):
+    return float(np.mean(values)) if values.size else np.nan
+
+
+def _unpack_reference(image, name="reference"):
+    """Return a two-dimensional image as floats, NaN where it is masked, and its unit or None."""
+    ccd = _as_ccddata(image)
+    if ccd.data.ndim != 2:
+        msg = f"{name} must be two-dimensional (ny, nx), not of shape {ccd.data.shape}"
+        raise ValueError(msg)
+    return _floats(ccd.data, ccd.mask), _unit(ccd)
+
+
+def _unpack_image(image, shape, unit, *, with_samples=False):
+    """Return an image in a unit as `_unpack_reference` does, or samples of shape (n_samples, ny, nx)."""
+    ccd = _as_ccddata(image)
+    samples = getattr(ccd, "samples", None) if with_samples else None
+    data = _floats(ccd.data if samples is None else samples, ccd.mask)
+    if with_samples and data.ndim == 2:
+        data = data[None]
+    if data.ndim != 2 + with_samples or data.shape[-2:] != shape:
+        msg = f"image must have the shape {shape} of reference, not {ccd.data.shape}"
+        raise ValueError(msg)
+    if (_unit(ccd) is None) != (unit is None):
+        msg = f"image and reference must both have a unit, or neither, not {_unit(ccd)} and {unit}"
+        raise TypeError(msg)
+    return data if unit is None else ccd.unit.to(unit, data)
+
+
+def _floats(data, mask):
+    data = _float_data(data).astype(float)
+    return data if mask is None else np.where(mask, np.nan, data)
+
+
+def _unit(ccd):
+    return None if ccd.unit == u.dimensionless_unscaled else ccd.unit
+
+
+def _valid(planes, reference, mask):
+    """Return the pixels that are finite in all planes and not masked."""
+    valid = np.isfinite(reference) & np.isfinite(planes).reshape(-1, *reference.shape).all(axis=0)
+    return valid if mask is None else valid & ~_broadcast("mask", np.asarray(mask, bool), valid.shape)
+
+
+def _data_range(data_range, reference, unit):
+    """Return the range of values as a number in a unit."""
+    if data_range is None:
+        return (float(np.ptp(reference)) if reference.size else 0) or np.nan
+    if (getattr(data_range, "unit", None) is None) != (unit is None):
+        msg = f"data_range must have a unit if the images have one ({unit}), and only then"
+        raise TypeError(msg)
+    level = float(data_range if unit is None else data_range.to_value(unit))
+    if not level > 0:
+        msg = f"data_range must be positive, not {data_range}"
+        raise ValueError(msg)
+    return level

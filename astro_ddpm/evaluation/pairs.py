@@ -1,0 +1,233 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Images whose deep counterpart is known: pairs of exposures, and deep images made shallow.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.nddata import CCDData, StdDevUncertainty
+
+from astro_ddpm.nddata import read_image, unpack
+from astro_ddpm.noise import estimate_sky_sigma
+from astro_ddpm.training.pairs import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise, read_listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Pair", "degrade_images", "read_pairs"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pair:
+    """
+    An image and what a deeper exposure of the same scene shows.
+
+    Parameters
+    ----------
+    name : str
+        What to call it, unique among the pairs.
+
+    image : `~astropy.nddata.CCDData`
+        The shallow image, shape ``(ny, nx)``, with its noise as uncertainty.
+
+    reference : `~astropy.nddata.CCDData`
+        The deep one at the same PSF, unit and sky level, with its own noise as uncertainty and a mask of
+        the pixels that cannot judge.
+
+    depth : float
+        The noise of the reference in units of the noise of the image.
+    """
+
+    name: str
+    image: CCDData
+    reference: CCDData
+    depth: float
+
+    def __repr__(self):
+        ny, nx = self.image.shape
+        return f"<{type(self).__name__} {self.name}: {ny} x {nx} pixels, depth {self.depth:.3g}>"
+
+
+def read_pairs(
+    listing: str | Path, *, gain: float | None = None, limit: int | None = None
+) -> tuple[list[Pair], list[str]]:
+    """
+    Read pairs of exposures and bring the deep one of each to the PSF of the shallow one.
+
+    Parameters
+    ----------
+    listing : str or path-like
+        A CSV file whose first two columns are the paths of a shallow and a deep FITS image, relative to
+        the folder of the file, below one header line. The images are sky-subtracted, on the same pixels
+        and flux scale.
+
+    gain : float, optional
+        The gain of the shallow images, in electron per unit of flux, for the photon noise of images
+        without an uncertainty. Without it their noise is that of the sky.
+
+    limit : int, optional
+        How many pairs to return at most.
+
+    Returns
+    -------
+    pairs : list of `Pair`
+        Those whose exposures agree within their noise.
+
+    rejected : list of str
+        The names of the others: variable or saturated sources, satellite trails. They cannot judge.
+
+    Raises
+    ------
+    ValueError
+        If images of a pair differ in shape or are too small, or ``gain`` is not positive.
+
+    OSError
+        If a file cannot be read.
+
+    See Also
+    --------
+    astro_ddpm.training.homogenize_psf : How one PSF is made of two.
+    """
+    if gain is not None and not gain > 0:
+        msg = f"gain must be positive, not {gain}"
+        raise ValueError(msg)
+    pairs, rejected = [], []
+    rows = read_listing(listing)
+    for name, paths in zip(_unique_names([shallow for shallow, _ in rows]), rows, strict=True):
+        if limit is not None and len(pairs) >= limit:
+            break
+        try:
+            pair = _match(name, *map(read_image, paths), gain)
+        except ValueError as error:
+            msg = f"pair {paths[0]}, {paths[1]}: {error}"
+            raise ValueError(msg) from error
+        if pair is None:
+            log.info("%s left out: the exposures differ by more than noise", name)
+            rejected.append(name)
+        else:
+            pairs.append(pair)
+    return pairs, rejected
+
+
+def degrade_images(paths: Iterable[str | Path], factor: float = 10.0, *, seed: int = 0) -> list[Pair]:
+    r"""
+    Make shallow images of deep ones by adding noise.
+
+    An image with the noise :math:`\sigma` receives Gaussian noise of :math:`k \sigma` and has then
+    :math:`\sqrt{1 + k^2} \, \sigma`; the image itself is the reference.
+
+    Parameters
+    ----------
+    paths : iterable of str or path-like
+        Sky-subtracted deep FITS images. Without an uncertainty the noise of their sky is measured.
+
+    factor : float, optional
+        The factor :math:`k`, at least 2, so that the noise that both have in common hardly matters.
+
+    seed : int, optional
+        Selects the noise.
+
+    Returns
+    -------
+    pairs : list of `Pair`
+        One per image.
+
+    Raises
+    ------
+    ValueError
+        If ``factor`` is less than 2, or an image is not two-dimensional.
+
+    OSError
+        If a file cannot be read.
+    """
+    if not factor >= 2:
+        msg = f"factor must be at least 2, not {factor}"
+        raise ValueError(msg)
+    paths = [Path(path) for path in paths]
+    return [
+        _degrade(name, read_image(path), factor, np.random.default_rng([seed, number]))
+        for number, (name, path) in enumerate(zip(_unique_names(paths), paths, strict=True))
+    ]
+
+
+def _degrade(name, deep, factor, rng):
+    noisy = unpack(deep)
+    sigma = _noise(noisy, None)
+    data = noisy.data + factor * sigma * rng.standard_normal(sigma.shape)
+    ratio = float(np.hypot(1, factor))
+    image = _with_noise(deep, data, ratio * sigma, ~noisy.valid)
+    return Pair(name, image, _with_noise(deep, noisy.data, sigma, ~noisy.valid), 1 / ratio)
+
+
+def _match(name, shallow, deep, gain):
+    """Return a pair at one PSF, or None if its exposures differ by more than noise."""
+    image, reference = unpack(shallow), unpack(deep)
+    if image.data.shape != reference.data.shape:
+        msg = f"the shapes differ, {image.data.shape} and {reference.data.shape}"
+        raise ValueError(msg)
+    sigma = _noise(image, gain)
+    # both exposures see the same scene: photon noise per flux goes with the square of the sky noise
+    sky, deep_sky = (estimate_sky_sigma(noisy.data, ~noisy.valid) for noisy in (image, reference))
+    deep_sigma = _noise(reference, gain and gain * (sky / deep_sky) ** 2)
+    usable = image.valid & ~_widen(~reference.valid, 4)
+    match = homogenize_psf(
+        np.where(usable, image.data, 0),
+        np.where(reference.valid, reference.data, 0),
+        np.where(usable, sigma, np.inf),
+    )
+    half = len(match.kernel) // 2
+    usable &= ~_border(usable.shape, half)
+    if np.sqrt(np.mean(np.square((image.data - match.image)[usable] / sigma[usable]))) > MAX_RESIDUAL_RMS:
+        return None
+    return Pair(
+        name,
+        _with_noise(shallow, image.data, sigma, ~image.valid),
+        _with_noise(shallow, match.image, match.noise_gain * deep_sigma, ~usable),
+        match.noise_gain * deep_sky / sky,
+    )
+
+
+def _noise(noisy, gain):
+    """Return the given noise, or that of the sky and, with a gain, of the photons."""
+    if noisy.sigma is not None:
+        return np.where(noisy.valid, noisy.sigma, np.median(noisy.sigma[noisy.valid]))
+    sky = estimate_sky_sigma(noisy.data, ~noisy.valid)
+    return photon_noise(np.where(noisy.valid, noisy.data, 0), sky, 1 / gain if gain else 0.0)
+
+
+def _with_noise(like, data, sigma, mask):
+    """Return an image with WCS, unit and header of another."""
+    return CCDData(
+        data.astype(np.float32),
+        unit=like.unit,
+        wcs=like.wcs,
+        meta=like.meta.copy(),
+        mask=mask,
+        uncertainty=StdDevUncertainty(sigma.astype(np.float32)),
+    )
+
+
+def _border(shape, width):
+    inside = np.zeros(shape, bool)
+    inside[width : shape[0] - width, width : shape[1] - width] = True
+    return ~inside
+
+
+def _widen(mask, width):
+    from scipy.ndimage import binary_dilation
+
+    return binary_dilation(mask, np.ones((2 * width + 1, 2 * width + 1)))
+
+
+def _unique_names(paths):
+    """Return the stems of paths, with a number where two are alike."""
+    stems = [Path(path).name.removesuffix(".gz").removesuffix(".fits") for path in paths]
+    return [f"{stem}_{n}" if stems.count(stem) > 1 else stem for n, stem in enumerate(stems, start=1)]

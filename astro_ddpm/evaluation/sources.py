@@ -1,0 +1,602 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Fluxes, sizes and shapes of sources, beside those of a reference.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData
+from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.table import QTable
+from photutils.aperture import CircularAperture, EllipticalAperture
+from photutils.segmentation import SegmentationImage, SourceCatalog, deblend_sources, detect_sources
+from photutils.utils.exceptions import NoDetectionsWarning
+from scipy.ndimage import gaussian_filter
+
+from astro_ddpm.nddata import EnhancedCCDData
+from astro_ddpm.noise import estimate_sky_sigma
+from astro_ddpm.utils import warn_user
+
+from . import morphology
+from .photometry import check_scene, provenance, scene_variance, unpack, valid_pixels
+
+__all__ = ["recovered_photometry"]
+
+_THRESHOLD = 1.5  # noise of the reference
+_SMOOTHING = 3.0  # FWHM in pixels
+_CONTRAST = 0.005
+_N_ANNULI = 8
+_N_RADII = 30
+_N_REALIZATIONS = 32
+_QUANTITIES = (
+    "segment_flux",
+    "kron_flux",
+    "magnitude",
+    "half_light_radius",
+    "ellipticity",
+    "orientation",
+    "concentration",
+    "asymmetry",
+    "gini",
+    "m20",
+    "profile",
+)
+_DESCRIPTIONS = {
+    "label": "Number of the source in the segmentation",
+    "x": "Column of the centroid in the reference; pixel centers are integers, from 0",
+    "y": "Row of the centroid in the reference; pixel centers are integers, from 0",
+    "sky_centroid": "Sky position of the centroid in the reference",
+    "area": "Pixels of the segment that are valid",
+    "kron_semimajor": "Semi-major axis of the Kron aperture",
+    "kron_semiminor": "Semi-minor axis of the Kron aperture",
+    "profile_radius": "Semi-major axis at the middle of each annulus",
+    "segment_flux": "Isophotal flux, the sum over the segment",
+    "kron_flux": "Sum in the Kron aperture",
+    "magnitude": "Magnitude of kron_flux",
+    "half_light_radius": "Radius of the circle with half of kron_flux",
+    "ellipticity": "One minus the axis ratio, from second moments in the segment",
+    "orientation": "Angle of the major axis, counterclockwise from the x axis",
+    "concentration": "5 log10(r80 / r20), from circles with 20 % and 80 % of kron_flux",
+    "asymmetry": "Difference from the source turned by 180 deg, in the Kron aperture",
+    "gini": "Gini coefficient of the segment",
+    "m20": "Logarithm of the second moment of the brightest 20 % of the segment over that of all",
+    "profile": "Mean surface brightness in elliptical annuli of the Kron aperture",
+    "position_angle": "Angle of the major axis, from north through east",
+}
+_SUFFIXES = {
+    "": "",
+    "_err": "; its error",
+    "_reference": "; in the reference",
+    "_reference_err": "; its error in the reference",
+    "_difference": "; image minus reference",
+    "_pull": "; difference over the error of the difference",
+}
+
+
+def recovered_photometry(
+    image: CCDData,
+    reference: CCDData,
+    *,
+    segmentation: SegmentationImage | np.ndarray | None = None,
+    threshold: u.Quantity | np.ndarray | float | None = None,
+    n_pixels: int = 10,
+    mask: np.ndarray | None = None,
+    zero_point: float | None = None,
+    scene: bool = True,
+) -> QTable:
+    r"""
+    Measure the sources of a reference on an image, and compare.
+
+    Sources are detected, deblended and given their apertures on the reference. The same pixels are then
+    measured on the reference, on the image and on every sample of the image.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.CCDData`
+        The image, shape ``(ny, nx)``, sky-subtracted, as `~astro_ddpm.enhance` returns it with its samples of
+        shape ``(n, ny, nx)``; or one that was not enhanced, such as the input, to compare with.
+
+    reference : `~astropy.nddata.CCDData`
+        A deeper exposure on the same pixels and with the same PSF, or the noise-free truth of a simulation. A
+        reference without uncertainty is taken to be free of noise.
+
+    segmentation : `~photutils.segmentation.SegmentationImage` or array_like of int, optional
+        The segments of the sources, shape ``(ny, nx)``, 0 for the sky. By default they are detected by
+        `~photutils.segmentation.detect_sources` and `~photutils.segmentation.deblend_sources`.
+
+    threshold : `~astropy.units.Quantity`, array_like or float, optional
+        What a pixel of a source must exceed in the reference smoothed by a Gaussian of 3 pixels FWHM, in the
+        unit of ``image``; a number or one for each pixel. By default 1.5 times the noise of the reference
+        before it is smoothed, from its uncertainty or else measured.
+
+    n_pixels : int, optional
+        The least number of connected pixels of a source.
+
+    mask : array_like of bool, optional
+        Pixels to leave out, shape ``(ny, nx)``; `True` means left out. The mask of ``reference``, that of an
+        ``image`` that was not enhanced, and pixels that are not finite are left out anyway. The mask
+        of an enhanced image is not, since its pixels were filled.
+
+    zero_point : float, optional
+        The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
+
+    scene : bool, optional
+        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on
+        its data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure
+        of the depth of the samples: quantities are the means over the samples. See Notes.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per source, with the columns
+
+        * ``label``, ``x``, ``y``, ``area``, ``kron_semimajor``, ``kron_semiminor``, and
+          ``sky_centroid`` if there is a celestial WCS: the source in the reference.
+        * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the
+          latter.
+        * ``half_light_radius``, ``ellipticity``, ``orientation``, ``concentration``, ``asymmetry``, ``gini``,
+          ``m20``: size and shape, see Notes.
+        * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of
+          the Kron aperture, shape ``(n_sources, 8)``.
+        * ``profile_radius``, of the same shape, and ``position_angle``, the orientation on the sky, if there
+          is a celestial WCS.
+
+        The quantities of the second to fourth groups have companions: ``_err``, the error; ``_reference`` and
+        ``_reference_err``, the same in the reference; ``_difference``, image minus reference; ``_pull``, the
+        difference divided by its error. What cannot be measured is NaN; columns of errors of which nothing is
+        known are missing. The metadata name the versions of the software, the model and its checksum, the
+        depth, and the options.
+
+    Raises
+    ------
+    TypeError
+        If ``image`` or ``reference`` is no `~astropy.nddata.CCDData`.
+
+    ValueError
+        If shapes do not match, there is no source in the reference or none with a Kron aperture,
+        ``scene=True`` meets samples without uncertainty, or ``scene=False`` an image without samples.
+
+    `~astropy.units.UnitConversionError`
+        If units do not fit.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If a source is left out because it has no Kron aperture.
+
+    Notes
+    -----
+    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is
+    measured on each of them. A sample is an exposure of finite depth, so this is the error of a prediction
+    of what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the
+    errors of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. Sizes and shapes
+    are no sums: their errors contain the noise of the exposure, and are upper limits for the scene.
+
+    Without samples, errors of sums come from the uncertainty, **without covariance between pixels**, and
+    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For
+    an exposure with independent noise that is right; for an enhanced image without samples it is too small.
+
+    **Pulls.** The error of a difference is that of the image and of the reference in quadrature,
+
+    .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
+
+    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
+    :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth``
+    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
+    has an error, so pulls of a perfect posterior have a standard deviation of about
+    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
+
+    **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of
+    a smooth one, and the mean of the posterior lacks the detail that its samples have. So compare like with
+    like: an exposure of the depth of the samples with ``scene=False``, the truth of a simulation with
+    ``scene=True``. If the latter, the part of independent noise in the asymmetry of an exposure is
+    subtracted, as far as it is known.
+
+    **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid
+    (Bertin and Arnouts 1996), negative pixels included. Concentration: :math:`5 \log_{10} (r_{80} / r_{20})`
+    (Bershady, Jangren and Conselice 2000), of the flux in the Kron aperture. Asymmetry: Conselice (2003), in
+    the Kron aperture about the point for which that of the reference is least. Gini and M20: Lotz, Primack
+    and Madau (2004), in the segment. None is corrected for the PSF.
+
+    **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of
+    other sources are replaced by those on the opposite side of the centroid, as
+    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
+    are left out together with their opposites.
+
+    Examples
+    --------
+    >>> from astro_ddpm.datasets import make_galaxy_field
+    >>> from astro_ddpm.evaluation import recovered_photometry
+    >>> field = make_galaxy_field((64, 64), n_galaxies=1, n_stars=0, n_companions=0)
+    >>> table = recovered_photometry(field.image, field.deep_exposure(0.1), zero_point=25)
+    >>> table["kron_flux"].unit, table["magnitude"].unit, table["half_light_radius"].unit
+    (Unit("adu"), Unit("mag"), Unit("pix"))
+    """
+    measured = _Image.unpack(image, "image")
+    truth = _Image.unpack(reference, "reference", image.unit)
+    if measured.data.shape != truth.data.shape:
+        msg = f"reference has shape {truth.data.shape}, image has {measured.data.shape}"
+        raise ValueError(msg)
+    if not scene and measured.samples is None:
+        msg = "scene=False needs an image with at least two samples"
+        raise ValueError(msg)
+    check_scene(scene, measured.sigma, measured.samples)
+    valid = valid_pixels(mask, truth.data.shape) & measured.valid & truth.valid
+    origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
+    if segmentation is None:
+        segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
+    sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
+    rows = []
+    for source in sources:
+        cutouts = measured.cut(source), truth.cut(source)
+        rows.append(_compare(_Measure(source, cutouts[1].data, zero_point), *cutouts, scene))
+    table = _table(sources, rows, image.wcs if reference.wcs is None else reference.wcs, image.unit)
+    table.meta.update(provenance(image, measured.sigma, measured.samples))
+    table.meta |= origin | {"scene": bool(scene), "zero_point": zero_point}
+    return table
+
+
+@dataclass(frozen=True)
+class _Image:
+    """
+    An image unpacked.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        Data and standard deviation, or `None`.
+
+    samples : ndarray, shape (n, ny, nx), or None
+        The samples, if there are two at least.
+
+    valid : ndarray of bool, shape (ny, nx)
+        Pixels that may be used.
+
+    enhanced : bool
+        Whether it is no exposure.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray | None
+    samples: np.ndarray | None
+    valid: np.ndarray
+    enhanced: bool
+
+    @classmethod
+    def unpack(cls, image, name, unit=None):
+        """Unpack the image of some name, in another unit if one is given."""
+        data, sigma, samples = unpack(image, name)
+        samples = None if samples is None or len(samples) < 2 else samples
+        planes = [np.atleast_3d(plane.T).T for plane in (data, sigma, samples) if plane is not None]
+        valid = np.logical_and.reduce([np.isfinite(plane).all(axis=0) for plane in planes])
+        enhanced = isinstance(image, EnhancedCCDData)
+        if image.mask is not None and not enhanced:
+            valid &= ~np.asarray(image.mask, bool)
+        factor = 1.0 if unit is None else image.unit.to(unit)
+        planes = (None if plane is None else plane * factor for plane in (data, sigma, samples))
+        return cls(*planes, valid, enhanced)
+
+    def cut(self, source):
+        """Cut out a source, with zeros for what is not valid."""
+        planes = (None if p is None else p[(..., *source.box)] for p in (self.data, self.sigma, self.samples))
+        planes = (None if p is None else np.where(source.valid, p, 0.0) for p in planes)
+        return replace(self, **dict(zip(("data", "sigma", "samples"), planes, strict=True)))
+
+    def draws(self):
+        """Samples, or realisations of the noise on top of the data, or nothing."""
+        if self.samples is not None or self.sigma is None:
+            return self.samples
+        noise = np.random.default_rng(0).standard_normal((_N_REALIZATIONS, *self.data.shape))
+        return self.data + self.sigma * noise
+
+
+@dataclass(frozen=True)
+class _Source:
+    """
+    Where a source lies: a box of the image, and everything else in the pixels of the box.
+
+    Parameters
+    ----------
+    label : int
+        Its number.
+
+    box : tuple of slice
+        The part of the image.
+
+    kron : `~photutils.aperture.EllipticalAperture`
+        The Kron aperture, centered on the centroid.
+
+    segment, own, valid : ndarray of bool, shape (ny, nx)
+        The valid pixels of its segment; those that belong to no other source; those that may be used.
+    """
+
+    label: int
+    box: tuple[slice, slice]
+    kron: EllipticalAperture
+    segment: np.ndarray
+    own: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def center(self):
+        """The centroid ``(x, y)`` in the box."""
+        return self.kron.positions
+
+    @property
+    def position(self):
+        """The centroid ``(x, y)`` in the image."""
+        return np.add(self.center, (self.box[1].start, self.box[0].start))
+
+    @property
+    def edges(self):
+        """The outer semi-major axes of the annuli."""
+        return self.kron.a * np.arange(1, _N_ANNULI + 1) / _N_ANNULI
+
+    @property
+    def radii(self):
+        """The radii of the curve of growth."""
+        return np.linspace(0, self.kron.a, _N_RADII + 1)[1:]
+
+    def overlap(self, apertures):
+        """Return what part of every pixel counts in apertures, shape ``(n_apertures, ny, nx)``."""
+        shape = self.segment.shape
+        weights = np.stack([aperture.to_mask(method="exact").to_image(shape) for aperture in apertures])
+        return _mirror(weights, self.own & self.valid, self.center)
+
+    def ellipses(self):
+        """Return the weights of the ellipses at `edges`; the last is the Kron aperture."""
+        ratio = self.kron.b / self.kron.a
+        return self.overlap(
+            [EllipticalAperture(self.center, a, a * ratio, theta=self.kron.theta) for a in self.edges]
+        )
+
+    def circles(self):
+        """Return the weights of the circles with `radii`."""
+        return self.overlap([CircularAperture(self.center, radius) for radius in self.radii])
+
+    def turnable(self):
+        """Return the pixels for the asymmetry."""
+        inside = self.kron.to_mask(method="center").to_image(self.segment.shape) > 0
+        return inside & self.own & self.valid
+
+
+def _mirror(weights, valid, center):
+    """Move the weights of pixels that are not valid to those opposite of the center."""
+    y, x = np.nonzero(~valid)
+    opposite = np.rint(2 * np.asarray(center)[::-1] - np.transpose([y, x])).astype(int)
+    there = np.all((opposite >= 0) & (opposite < valid.shape), axis=1)
+    y, x, (to_y, to_x) = y[there], x[there], opposite[there].T
+    weights = weights.copy()
+    np.add.at(weights, (slice(None), to_y, to_x), weights[:, y, x])
+    weights[:, ~valid] = 0
+    return weights
+
+
+def _threshold(threshold, truth, valid, unit):
+    """Return the threshold of the detection for every pixel."""
+    if threshold is None:
+        sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
+        threshold = _THRESHOLD * np.where(valid, sigma, 1.0)
+    values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else np.asarray(threshold, float)
+    if values.shape not in ((), truth.data.shape):
+        msg = f"threshold has shape {values.shape}, image has {truth.data.shape}"
+        raise ValueError(msg)
+    return np.broadcast_to(values, truth.data.shape)
+
+
+def _detect(truth, valid, threshold, n_pixels):
+    """Return the segments of sources, deblended, on smoothed data: else segments gather bright noise."""
+    smooth = partial(gaussian_filter, sigma=_SMOOTHING * gaussian_fwhm_to_sigma)
+    data = smooth(np.where(valid, truth.data, 0.0)) / np.maximum(smooth(valid.astype(float)), 1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        segmentation = detect_sources(data, threshold, n_pixels, mask=~valid)
+    if segmentation is None:
+        msg = "reference has no source above the threshold; lower threshold or n_pixels"
+        raise ValueError(msg)
+    return deblend_sources(data, segmentation, n_pixels, contrast=_CONTRAST, progress_bar=False)
+
+
+def _sources(segmentation, data, valid):
+    """Return the sources of a segmentation that have a Kron aperture on the reference."""
+    labels = np.asarray(getattr(segmentation, "data", segmentation))
+    if labels.shape != data.shape:
+        msg = f"segmentation has shape {labels.shape}, image has {data.shape}"
+        raise ValueError(msg)
+    if not np.any(labels[valid] > 0):
+        msg = "segmentation has no source on valid pixels"
+        raise ValueError(msg)
+    catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
+    found = list(zip(catalog.labels, catalog.slices, catalog.kron_aperture, strict=True))
+    lost = [int(label) for label, _, kron in found if kron is None]
+    if len(lost) == len(found):
+        msg = "reference has no source with a Kron aperture: is it sky-subtracted and on the same pixels?"
+        raise ValueError(msg)
+    if lost:
+        warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
+    return [_source(labels, valid, *source) for source in found if source[0] not in lost]
+
+
+def _source(labels, valid, label, inner, kron):
+    """Cut out a source, with room for the circle round its Kron aperture."""
+    reach = kron.a + 2
+    box = tuple(
+        slice(max(0, int(min(center - reach, part.start))), int(max(center + reach, part.stop)) + 1)
+        for center, part in zip(kron.positions[::-1], inner, strict=True)
+    )
+    part, valid = labels[box], valid[box]
+    center = kron.positions - [box[1].start, box[0].start]
+    kron = EllipticalAperture(center, kron.a, kron.b, theta=kron.theta)
+    return _Source(int(label), box, kron, (part == label) & valid, (part == label) | (part == 0), valid)
+
+
+class _Measure:
+    """
+    Everything that is measured of one source, on the same pixels of any image.
+
+    Parameters
+    ----------
+    source : `_Source`
+        The source.
+
+    reference : ndarray, shape (ny, nx)
+        The reference in its box, which sets the center of the asymmetry.
+
+    zero_point : float or None
+        The magnitude of a flux of 1, or None for no magnitudes.
+    """
+
+    def __init__(self, source, reference, zero_point):
+        ellipses = source.ellipses()
+        annuli = np.diff(ellipses, axis=0, prepend=0)
+        area = annuli.sum(axis=(1, 2), keepdims=True)
+        annuli = np.where(area > 0, annuli, np.nan) / np.where(area > 0, area, 1.0)
+        self.sums = np.stack([source.segment, ellipses[-1], *annuli])
+        self.circles = source.circles()
+        self.radii = source.radii
+        self.segment = source.segment
+        self.turnable = source.turnable()
+        self.center = morphology.asymmetry_center(reference, source.center, self.turnable)
+        self.zero_point = zero_point
+
+    def __call__(self, image, scene):
+        """
+        Measure an image.
+
+        Parameters
+        ----------
+        image : `_Image`
+            The image in the box of the source.
+
+        scene : bool
+            Whether to measure its data rather than the mean over its samples.
+
+        Returns
+        -------
+        values, errors : dict
+            A number, or a profile, for each quantity; no errors if nothing is known of them.
+        """
+        planes = image.data[np.newaxis] if scene or image.samples is None else image.samples
+        noise = 0.0 if image.enhanced or not scene or image.sigma is None else image.sigma
+        values = {name: _mean(name, value) for name, value in self._quantities(planes, noise).items()}
+        draws, errors = image.draws(), {}
+        if draws is not None:
+            for name, value in self._quantities(draws).items():
+                errors[name] = _difference(name, value, _mean(name, value)).std(axis=0, ddof=1)
+            errors |= _split(self._sum_errors(image, scene))
+        if self.zero_point is not None:
+            flux = np.where(values["kron_flux"] > 0, values["kron_flux"], np.nan)
+            values["magnitude"] = self.zero_point - 2.5 * np.log10(flux)
+            if errors:
+                errors["magnitude"] = 2.5 / np.log(10) * errors["kron_flux"] / flux
+        return values, errors
+
+    def _quantities(self, planes, noise=0.0):
+        """Return the quantities on every plane."""
+        sums = _split(np.tensordot(planes, self.sums, 2 * [[1, 2]]))
+        growth = np.tensordot(planes, self.circles, 2 * [[1, 2]])
+        ellipticity, orientation = morphology.ellipse(planes, self.segment)
+        return sums | {
+            "half_light_radius": morphology.light_radius(self.radii, growth, sums["kron_flux"]),
+            "ellipticity": ellipticity,
+            "orientation": orientation,
+            "concentration": morphology.concentration(self.radii, growth, sums["kron_flux"]),
+            "asymmetry": morphology.asymmetry(planes, self.center, self.turnable, noise),
+            "gini": morphology.gini(planes, self.segment),
+            "m20": morphology.m20(planes, self.segment),
+        }
+
+    def _sum_errors(self, image, scene):
+        """Return the errors of the sums."""
+        square = self.sums**2
+        if image.samples is None:
+            return np.sqrt(np.tensordot(square, image.sigma**2, 2))
+        variance = np.tensordot(image.samples, self.sums, 2 * [[1, 2]]).var(axis=0, ddof=1)
+        if scene:
+            pixels = (image.samples.var(axis=0, ddof=1), image.sigma**2)
+            variance = scene_variance(variance, *(np.tensordot(square, plane, 2) for plane in pixels))
+        return np.sqrt(variance)
+
+
+def _split(sums):
+    """Name the sums along the last axis."""
+    return {"segment_flux": sums[..., 0], "kron_flux": sums[..., 1], "profile": sums[..., 2:]}
+
+
+def _mean(name, values):
+    """Return the mean over the planes; orientations are axes."""
+    if name != "orientation":
+        return values.mean(axis=0)
+    return np.rad2deg(np.angle(np.exp(2j * np.deg2rad(values)).mean(axis=0))) / 2
+
+
+def _difference(name, values, reference):
+    """Return the difference of two quantities; axes differ by 90 deg at most."""
+    difference = values - reference
+    return (difference + 90) % 180 - 90 if name == "orientation" else difference
+
+
+def _compare(measure, measured, truth, scene):
+    """Return the quantities of one source, each with its companions."""
+    values, errors = measure(measured, scene)
+    expected, expected_errors = measure(truth, scene)
+    row = {}
+    for name, value in values.items():
+        difference = _difference(name, value, expected[name])
+        row |= {name: value, f"{name}_reference": expected[name], f"{name}_difference": difference}
+        if expected_errors:
+            row[f"{name}_reference_err"] = expected_errors[name]
+        if errors:
+            error = np.hypot(errors[name], expected_errors.get(name, 0.0) if scene else 0.0)
+            row[f"{name}_err"] = errors[name]
+            row[f"{name}_pull"] = np.where(error > 0, difference, np.nan) / np.where(error > 0, error, 1.0)
+    return row
+
+
+def _table(sources, rows, wcs, unit):
+    """Return the table of the sources and of what was measured, with units and descriptions."""
+    x, y = np.transpose([source.position for source in sources])
+    table = QTable({"label": [source.label for source in sources], "x": x * u.pix, "y": y * u.pix})
+    celestial = wcs is not None and isinstance(wcs.pixel_to_world(0, 0), SkyCoord)
+    if celestial:
+        table["sky_centroid"] = wcs.pixel_to_world(x, y)
+    table["area"] = [source.segment.sum() for source in sources] * u.pix**2
+    table["kron_semimajor"] = [source.kron.a for source in sources] * u.pix
+    table["kron_semiminor"] = [source.kron.b for source in sources] * u.pix
+    for name in (name for name in _QUANTITIES if name in rows[0]):
+        for suffix, text in _SUFFIXES.items():
+            if name + suffix in rows[0]:
+                values = np.array([row[name + suffix] for row in rows], float)
+                table[name + suffix] = values * (u.one if suffix == "_pull" else _unit(name, unit))
+                table[name + suffix].info.description = _DESCRIPTIONS[name] + text
+        if name == "orientation" and celestial:
+            table["position_angle"] = _position_angle(wcs, x, y, table[name])
+    table["profile_radius"] = [source.edges - source.edges[0] / 2 for source in sources] * u.pix
+    for name in (name for name in table.colnames if name in _DESCRIPTIONS):
+        table[name].info.description = _DESCRIPTIONS[name]
+    return table
+
+
+def _unit(name, unit):
+    """Return the unit of a quantity in an image of some unit."""
+    return {
+        "segment_flux": unit,
+        "kron_flux": unit,
+        "profile": unit / u.pix**2,
+        "magnitude": u.mag,
+        "half_light_radius": u.pix,
+        "orientation": u.deg,
+    }.get(name, u.one)
+
+
+def _position_angle(wcs, x, y, orientation):
+    """Return the angles on the sky, from 0 to 180 deg, of axes in pixels."""
+    along = wcs.pixel_to_world(x + np.cos(orientation).value, y + np.sin(orientation).value)
+    return wcs.pixel_to_world(x, y).position_angle(along).to(u.deg) % (180 * u.deg)

@@ -1,0 +1,176 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Enhancement of one big frame in blocks of rows, which Dask computes wherever it likes.
+"""
+
+from copy import deepcopy
+from numbers import Number
+
+import numpy as np
+from astropy.nddata import CCDData, StdDevUncertainty
+
+from astro_ddpm import provenance, zoo
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import EnhancedCCDData
+from astro_ddpm.noise import sigma_from_uncertainty
+
+from .workers import is_loaded, locate_model, process_alone
+
+__all__ = ["enhance_blocks"]
+
+HOLE_RADIUS = 64  # pixels, from how far away holes are filled as in the whole frame
+MIN_MEASURED = 4  # pixels, without which holes cannot be filled
+
+
+def enhance_blocks(
+    ccd, *, model="raunet", rows=1024, background=0.0, mask_treatment="fill", device=None, tile_size=None
+):
+    """
+    Enhance a big frame in blocks of rows, with a model that draws no samples.
+
+    Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
+    `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field
+    of the network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance`
+    makes of the whole frame. Not so around pixels with less than 4 measured ones in the box of 129
+    pixels around them. What has been done to the frame is recorded in the header, without the measures of its
+    PSF and noise; `astro_ddpm.enhance` warns where a block is computed.
+
+    Parameters
+    ----------
+    ccd : `~astropy.nddata.CCDData`
+        The frame, shape (ny, nx), with its uncertainty. Data and uncertainty may be Dask arrays.
+
+    model : str, path-like or `~astro_ddpm.zoo.Model`, optional
+        A model as for `astro_ddpm.enhance`. Workers read one that is given by its name or path.
+
+    rows : int, optional
+        The height of a block, without its halo of 120 rows on either side (default model).
+
+    background : float, optional
+        The level of the sky, in the unit of the frame.
+
+    mask_treatment : {"fill", "propagate"}, optional
+        As for `astro_ddpm.enhance`.
+
+    device : str or `torch.device`, optional
+        Where a worker computes.
+
+    tile_size : int, optional
+        As for `astro_ddpm.enhance`, inside of each block.
+
+    Returns
+    -------
+    enhanced : `~astro_ddpm.EnhancedCCDData`
+        Data and uncertainty are Dask arrays with a chunk for each block. Compute them together, as
+        ``dask.compute(enhanced.data, enhanced.uncertainty.array)``, since either takes as long as both. The
+        mask is that of the frame. Blocks without 4 measured pixels are as they were, with an uncertainty
+        of NaN.
+
+    Raises
+    ------
+    ValueError
+        If the frame is not two-dimensional or has no uncertainty, the model draws samples, or an option has
+        an impossible value. Errors of the contents of the frame are raised when they are computed.
+
+    TypeError
+        If ``background`` is not a number.
+
+    ImportError
+        If Dask is not installed.
+    """
+    try:
+        import dask
+        import dask.array as da
+    except ImportError:
+        msg = "enhance_blocks needs Dask, which pip install 'astro_ddpm[dask]' installs"
+        raise ImportError(msg) from None
+
+    _check(ccd, rows, background)
+    loaded = model if is_loaded(model) else zoo.load(model)
+    model = dask.delayed(model) if is_loaded(model) else locate_model(model)
+    if loaded.kind != "raunet":
+        msg = f"model must be one that draws no samples, such as 'raunet', not {loaded.name!r}"
+        raise ValueError(msg)
+    options = {
+        "background": background,
+        "mask_treatment": mask_treatment,
+        "device": device,
+        "tile_size": tile_size,
+    }
+    carried = {"unit": ccd.unit, "psf": ccd.psf}
+    dtype = np.promote_types(ccd.data.dtype.newbyteorder("="), np.float32)
+    data, sigma = [], []
+    for core, outer in _cut_rows(ccd.shape[0], rows, loaded.raunet.unet.stride):
+        block = dask.delayed(_enhance_rows, pure=False)(
+            ccd.data[outer],
+            ccd.uncertainty.array[outer],
+            None if ccd.mask is None else ccd.mask[outer],
+            type(ccd.uncertainty),
+            ccd.uncertainty.unit,
+            carried,
+            slice(core.start - outer.start, core.stop - outer.start),
+            model,
+            options,
+        )
+        block = da.from_delayed(block, (2, core.stop - core.start, ccd.shape[1]), dtype)
+        data.append(block[0])
+        sigma.append(block[1])
+    return _pack(ccd, da.concatenate(data), da.concatenate(sigma), loaded, options)
+
+
+def _check(ccd, rows, background):
+    if ccd.data.ndim != 2:
+        msg = f"ccd must be two-dimensional (ny, nx), not of shape {ccd.shape}"
+        raise ValueError(msg)
+    if ccd.uncertainty is None:
+        msg = "ccd must have an uncertainty: noise that is measured in each block would differ between them"
+        raise ValueError(msg)
+    if rows != int(rows) or rows < 1:
+        msg = f"rows must be an integer of at least 1, not {rows}"
+        raise ValueError(msg)
+    if not isinstance(background, Number):
+        msg = f"background must be a number, not {background!r}: subtract other skies before"
+        raise TypeError(msg)
+
+
+def _cut_rows(ny, rows, stride):
+    """
+    Cut a frame in blocks of rows: slices without and with halo.
+
+    The halo is the receptive field of a RAUNet, 7 of its coarsest pixels, and the reach of holes. It
+    leaves whole coarse pixels, counted from either end of the frame (`~astro_ddpm.nn.RAUNet.estimate` does
+    both).
+    """
+    halo = 7 * stride + -(-HOLE_RADIUS // stride) * stride
+    rows = -(-rows // stride) * stride
+    for start in range(0, ny, rows):
+        stop = min(start + rows, ny)
+        end = ny - max(ny - stop - halo, 0) // stride * stride
+        yield slice(start, stop), slice(max(start - halo, 0), end)
+
+
+def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, model, options):
+    """Enhance a block with its halo; return data and uncertainty without, shape (2, rows, nx)."""
+    noise = noise_class(noise, unit=noise_unit)
+    valid = np.isfinite(data) & np.isfinite(sigma_from_uncertainty(noise))
+    if mask is not None:
+        valid &= ~mask
+    if valid.sum() < MIN_MEASURED:
+        planes = data, np.full(data.shape, np.nan)
+    else:
+        block = CCDData(data, uncertainty=noise, mask=mask, **carried)
+        with process_alone():
+            enhanced = enhance(block, model=model, **options)
+        planes = enhanced.data, enhanced.uncertainty.array
+    dtype = np.promote_types(data.dtype.newbyteorder("="), np.float32)
+    return np.stack([plane[inner] for plane in planes]).astype(dtype, copy=False)
+
+
+def _pack(ccd, data, sigma, model, options):
+    """Put planes into an image with everything else that the frame carried."""
+    meta = deepcopy(ccd.meta)
+    record = {"model": model.name, "sha256": model.sha256, "n_samples": 0, "steps": 0, "noise": "given"}
+    record |= {name: options[name] for name in ("background", "mask_treatment")}
+    provenance.write(meta, record)
+    carried = {name: deepcopy(getattr(ccd, name)) for name in ("unit", "wcs", "mask", "psf", "flags")}
+    return EnhancedCCDData(data, uncertainty=StdDevUncertainty(sigma), meta=meta, **carried)

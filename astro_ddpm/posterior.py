@@ -1,0 +1,334 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Mean, spread and draws of the posterior of a whole frame, from networks that see it tile by tile.
+
+The pixels of a frame are few numbers beside the features that a network makes of them. So all pixels of the
+draws in progress are kept, and each evaluation of a network is done tile by tile: what it returns is what it
+would return for the whole frame, at every step of the sampler.
+"""
+
+from functools import lru_cache
+from itertools import islice
+from math import isqrt, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .tiling import make_tiles
+from .utils import progress, warn_user
+
+__all__ = ["TiledModel", "sample_posterior", "white_noise"]
+
+NOISE_BLOCK = 128
+FEATURE_PLANES = 11  # that a network holds at its widest, in units of its channels at full resolution
+MIN_TILE = 32
+CACHED_PIXELS = 2**18  # larger batches are not faster
+
+
+def white_noise(seed, sample, shape):
+    """
+    White noise that one sample starts from.
+
+    It is made in blocks, each from a generator of its own, so that any part of it can be made alone.
+
+    Parameters
+    ----------
+    seed : int
+        The seed.
+
+    sample : int
+        The number of the sample.
+
+    shape : tuple of int
+        The shape (ny, nx) of the frame.
+
+    Returns
+    -------
+    noise : ndarray of float32, shape (ny, nx)
+        Of unit variance. It depends on seed, number and position of a pixel only.
+    """
+    noise = np.empty(shape, np.float32)
+    for y in range(0, shape[0], NOISE_BLOCK):
+        for x in range(0, shape[1], NOISE_BLOCK):
+            part = noise[y : y + NOISE_BLOCK, x : x + NOISE_BLOCK]
+            rng = np.random.default_rng([seed, sample, y // NOISE_BLOCK, x // NOISE_BLOCK])
+            block = rng.standard_normal((NOISE_BLOCK, NOISE_BLOCK), dtype=np.float32)
+            part[...] = block[: part.shape[0], : part.shape[1]]
+    return noise
+
+
+def _within_reach(valid, radius):
+    """Mark the pixels that have a measured one within a square of a radius."""
+    from scipy.ndimage import maximum_filter
+
+    return valid if valid.all() else maximum_filter(valid, 2 * radius + 1, mode="constant")
+
+
+class TiledModel:
+    """
+    A model and the frame that its networks see tile by tile.
+
+    Where no measured pixel is within the receptive radius the networks see nothing. There they are not
+    evaluated, and the posterior is that of an untrained network: independent Gaussian pixels around the
+    filled-in image, as wide as its noise.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        The model.
+
+    z : ndarray, shape (ny, nx)
+        The whitened image.
+
+    valid : ndarray of bool, shape (ny, nx)
+        False for pixels that were not measured.
+
+    tile_size : int, optional
+        The largest width of the part of a tile that is used; None for the frame in one piece.
+
+    device : torch.device or str, optional
+        Where to compute.
+    """
+
+    def __init__(self, model, z, valid, tile_size=None, device="cpu"):
+        self.model = model.to(device)
+        radius = model.receptive_radius
+        self.tiles = make_tiles(z.shape, tile_size, radius, model.stride)
+        self.z = _as_planes(z.astype(np.float32, copy=False)).to(device)
+        self.valid = _as_planes(valid).to(device)
+        self.seen = _as_planes(_within_reach(valid, radius)).to(device)
+
+    def _visible_tiles(self, advance):
+        """Yield number and geometry of the tiles in which there is something to compute."""
+        for number, tile in enumerate(self.tiles):
+            if self.seen[..., *tile.core].any():
+                yield number, tile
+            advance()
+
+    def _measured(self, outer):
+        """Return image and validity of a part as the networks want them."""
+        return self.z[..., *outer], self.valid[..., *outer].to(self.z.dtype)
+
+    def estimate(self, advance=lambda: None):
+        """
+        Mean and standard deviation of the whitened residual, as `~astro_ddpm.zoo.Model.estimate` has them.
+
+        Parameters
+        ----------
+        advance : callable, optional
+            Called after each tile.
+
+        Returns
+        -------
+        mean, std : Tensor, shape (1, 1, ny, nx)
+            In units of the noise of the image.
+        """
+        mean, std = torch.zeros_like(self.z), torch.ones_like(self.z)
+        for _, tile in self._visible_tiles(advance):
+            parts = self.model.estimate(*self._measured(tile.outer))
+            for plane, part in zip((mean, std), parts, strict=True):
+                plane[..., *tile.core] = part[..., *tile.inner]
+        return mean.mul_(self.seen), std.masked_fill_(~self.seen, 1)
+
+    def guided_network(self, estimate, advance=lambda: None):
+        """
+        Guide the network that draws.
+
+        Parameters
+        ----------
+        estimate : tuple of Tensor, shape (1, 1, ny, nx)
+            The output of `estimate`.
+
+        advance : callable, optional
+            Called after each tile of each evaluation.
+
+        Returns
+        -------
+        network : callable
+            For `~astro_ddpm.zoo.Model.sample`.
+        """
+
+        @lru_cache(maxsize=1)  # serves frames of one tile; that of others is cheaper to make than to keep
+        def guide(number):
+            outer = self.tiles[number].outer
+            planes = (plane[..., *outer] for plane in estimate)
+            return self.model.network.encode(*self._measured(outer), *planes)
+
+        def network(x: Tensor, noise_level: Tensor, depth: Tensor) -> Tensor:
+            output = torch.zeros_like(x)
+            for number, tile in self._visible_tiles(advance):
+                guides = guide(number).expand(len(x), -1, -1, -1)
+                part = self.model.network(x[..., *tile.outer], noise_level, guides, depth)
+                output[..., *tile.core] = part[..., *tile.inner]
+            return output.mul_(self.seen)
+
+        return network
+
+
+def _as_planes(image):
+    """Return an image of shape (ny, nx) as a tensor of shape (1, 1, ny, nx) that shares its memory."""
+    return torch.from_numpy(image)[None, None]
+
+
+def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
+    """
+    Choose how much is given to the networks at once.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        The model.
+
+    shape : tuple of int
+        The shape (ny, nx) of the frame.
+
+    memory : float
+        The memory in bytes that the networks may use.
+
+    tile_size, batch_size : int, optional
+        What has been chosen already.
+
+    Returns
+    -------
+    tile_size, batch_size : int
+        The width of a tile without its halo, and the number of samples.
+
+    Raises
+    ------
+    ValueError
+        If the memory is too small for any tile.
+    """
+    bytes_per_pixel = 4 * FEATURE_PLANES * max(network.config["channels"][0] for network in model.networks)
+    pixels = int(memory / bytes_per_pixel)
+    margin = 2 * (model.receptive_radius + model.stride)
+    if tile_size is None and prod(shape) <= pixels:
+        tile_size = max(shape)
+    elif tile_size is None:
+        tile_size = isqrt(pixels) - margin
+        if tile_size < MIN_TILE:
+            least = (MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6
+            msg = f"memory_limit must be at least {least:.0f} MB for this model, not {memory / 1e6:.0f} MB"
+            raise ValueError(msg)
+    at_once = prod(min(length, tile_size + margin) for length in shape)
+    return tile_size, batch_size or max(1, min(pixels, CACHED_PIXELS) // at_once)
+
+
+def sample_posterior(
+    model,
+    z,
+    valid,
+    *,
+    n_samples,
+    steps,
+    seed,
+    depth,
+    memory,
+    keep,
+    tile_size=None,
+    batch_size=None,
+    device="cpu",
+    progress_bar=False,
+):
+    r"""
+    Mean and standard deviation of the whitened residual, and draws.
+
+    The mean of a few draws is itself noisy. The sampler maps noise :math:`\epsilon_i` to draws
+    :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate,
+    :math:`\langle f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
+
+    Parameters
+    ----------
+    model : `~astro_ddpm.zoo.Model`
+        The model.
+
+    z : ndarray, shape (ny, nx)
+        The whitened image.
+
+    valid : ndarray of bool, shape (ny, nx)
+        False for pixels that were not measured.
+
+    n_samples, steps, seed, depth
+        As for `~astro_ddpm.enhance`, but none may be None.
+
+    memory : float
+        The memory in bytes that the networks may use.
+
+    tile_size, batch_size, device, progress_bar
+        As for `~astro_ddpm.enhance`.
+
+    keep : callable
+        Called as ``keep(i, draw)`` with each draw, shape (ny, nx), in units of the noise.
+
+    Returns
+    -------
+    mean, std : ndarray, shape (ny, nx)
+        In units of the noise.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If the memory of a GPU is exhausted, so that less is tried at once.
+    """
+    tile_size, batch_size = choose_sizes(model, z.shape, memory, tile_size, batch_size)
+    batch_size = 1 if model.kind == "raunet" else min(batch_size, n_samples + 2)
+    while True:
+        try:
+            with torch.inference_mode():
+                tiled = TiledModel(model, z, valid, tile_size, device)
+                if model.kind == "raunet":
+                    return _estimate(tiled, progress_bar)
+                return _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar)
+        except torch.cuda.OutOfMemoryError:
+            if batch_size == 1 and tile_size <= MIN_TILE:
+                raise
+            if batch_size > 1:
+                batch_size //= 2
+            else:
+                tile_size = min(tile_size, *z.shape) // 2
+            warn_user(
+                f"the memory of {device} is exhausted: trying again with batch_size={batch_size} and "
+                f"tile_size={tile_size}, which gives the same result"
+            )
+
+
+def _estimate(tiled, progress_bar):
+    """Mean and standard deviation without draws."""
+    with progress(len(tiled.tiles), show=progress_bar) as advance:
+        return tuple(plane[0, 0].cpu().numpy() for plane in tiled.estimate(advance))
+
+
+def _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar):
+    """Mean and standard deviation from draws, of which only the sums are kept."""
+    estimate = tiled.estimate()
+    mean = estimate[0][0]
+    total, square, control = (torch.zeros_like(mean) for _ in range(3))
+    planes = _noise_planes(seed, n_samples, tuple(mean.shape[-2:]))
+    batches = -(-(n_samples + 2) // batch_size)
+    with progress(batches * steps * len(tiled.tiles), show=progress_bar) as advance:
+        network = tiled.guided_network(estimate, advance)
+        for first in range(0, n_samples + 2, batch_size):
+            noise = np.stack(list(islice(planes, batch_size)))[:, None]
+            noise = torch.from_numpy(noise).to(mean.device)
+            for i, draw in enumerate(tiled.model.sample(network, estimate, depth, noise, steps), first):
+                if i < n_samples:
+                    total += draw - mean
+                    square += (draw - mean).square()
+                    keep(i, draw[0].cpu().numpy())
+                else:
+                    control += draw if i > n_samples else -draw
+    shift = total / n_samples
+    variance = (square / n_samples - shift.square()).clamp_min_(0)
+    std = tiled.model.scene_std(variance[None], n_samples, estimate, depth)
+    return (mean + shift + control)[0].cpu().numpy(), std[0, 0].cpu().numpy()
+
+
+def _noise_planes(seed, n_samples, shape):
+    """Yield the noise of all samples, their mean, and zero."""
+    total = np.zeros(shape, np.float32)
+    for i in range(n_samples):
+        noise = white_noise(seed, i, shape)
+        total += noise
+        yield noise
+    yield total / np.float32(n_samples)
+    yield np.zeros_like(total)
