@@ -13,6 +13,7 @@ from astro_ddpm import provenance, zoo
 from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import EnhancedCCDData
 from astro_ddpm.noise import sigma_from_uncertainty
+from astro_ddpm.tiling import make_tiles
 
 from .workers import is_loaded, locate_model, process_alone
 
@@ -23,7 +24,7 @@ MIN_MEASURED = 4  # pixels, without which holes cannot be filled
 
 
 def enhance_blocks(
-    ccd, *, model="raunet", rows=1024, background=0.0, mask_treatment="fill", device=None, tile_size=None
+    ccd, *, model="raunet", rows=1024, background=0.0, mask_treatment="fill", device=None, memory_limit=None
 ):
     """
     Enhance a big frame in blocks of rows, with a model that draws no samples.
@@ -31,8 +32,8 @@ def enhance_blocks(
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
     `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field
     of the network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance`
-    makes of the whole frame. Not so around pixels with less than 4 measured ones in the box of 129
-    pixels around them. What has been done to the frame is recorded in the header, without the measures of its
+    makes of the whole frame. Not so around pixels with less than 4 measured ones in the box of 129 pixels
+    around them. What has been done to the frame is recorded in the header, without the measures of its
     PSF and noise; `astro_ddpm.enhance` warns where a block is computed.
 
     Parameters
@@ -44,7 +45,7 @@ def enhance_blocks(
         A model as for `astro_ddpm.enhance`. Workers read one that is given by its name or path.
 
     rows : int, optional
-        The height of a block, without its halo of 120 rows on either side (default model).
+        The greatest height of a block, without its halo of about 120 rows on either side (default model).
 
     background : float, optional
         The level of the sky, in the unit of the frame.
@@ -55,8 +56,8 @@ def enhance_blocks(
     device : str or `torch.device`, optional
         Where a worker computes.
 
-    tile_size : int, optional
-        As for `astro_ddpm.enhance`, inside of each block.
+    memory_limit : float, str or `~astropy.units.Quantity`, optional
+        The memory that the network may use in each process, as for `astro_ddpm.enhance`.
 
     Returns
     -------
@@ -95,12 +96,14 @@ def enhance_blocks(
         "background": background,
         "mask_treatment": mask_treatment,
         "device": device,
-        "tile_size": tile_size,
+        "memory_limit": memory_limit,
     }
     carried = {"unit": ccd.unit, "psf": ccd.psf}
     dtype = np.promote_types(ccd.data.dtype.newbyteorder("="), np.float32)
     data, sigma = [], []
-    for core, outer in _cut_rows(ccd.shape[0], rows, loaded.raunet.unet.stride):
+    ny, nx = ccd.shape
+    for tile in make_tiles((ny, 1), rows, loaded.receptive_radius + HOLE_RADIUS, loaded.stride):
+        outer, inner = tile.outer[0], tile.inner[0]
         block = dask.delayed(_enhance_rows, pure=False)(
             ccd.data[outer],
             ccd.uncertainty.array[outer],
@@ -108,11 +111,11 @@ def enhance_blocks(
             type(ccd.uncertainty),
             ccd.uncertainty.unit,
             carried,
-            slice(core.start - outer.start, core.stop - outer.start),
+            inner,
             model,
             options,
         )
-        block = da.from_delayed(block, (2, core.stop - core.start, ccd.shape[1]), dtype)
+        block = da.from_delayed(block, (2, inner.stop - inner.start, nx), dtype)
         data.append(block[0])
         sigma.append(block[1])
     return _pack(ccd, da.concatenate(data), da.concatenate(sigma), loaded, options)
@@ -131,22 +134,6 @@ def _check(ccd, rows, background):
     if not isinstance(background, Number):
         msg = f"background must be a number, not {background!r}: subtract other skies before"
         raise TypeError(msg)
-
-
-def _cut_rows(ny, rows, stride):
-    """
-    Cut a frame in blocks of rows: slices without and with halo.
-
-    The halo is the receptive field of a RAUNet, 7 of its coarsest pixels, and the reach of holes. It
-    leaves whole coarse pixels, counted from either end of the frame (`~astro_ddpm.nn.RAUNet.estimate` does
-    both).
-    """
-    halo = 7 * stride + -(-HOLE_RADIUS // stride) * stride
-    rows = -(-rows // stride) * stride
-    for start in range(0, ny, rows):
-        stop = min(start + rows, ny)
-        end = ny - max(ny - stop - halo, 0) // stride * stride
-        yield slice(start, stop), slice(max(start - halo, 0), end)
 
 
 def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, model, options):

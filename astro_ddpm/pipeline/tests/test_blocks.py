@@ -52,7 +52,7 @@ class TestBlocks:
     def test_same_as_the_whole_frame(self, toy, rows):
         frame = holed_frame()
         enhanced = enhance_blocks(frame, model=toy, rows=rows)
-        assert len(enhanced.data.chunks[0]) == -(-373 // (rows + rows % 2))
+        assert max(enhanced.data.chunks[0]) <= rows
         assert_same(enhanced, enhance(frame, model=toy))
 
     def test_same_with_the_released_model(self):
