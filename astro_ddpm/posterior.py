@@ -21,7 +21,7 @@ from .utils import progress, warn_user
 __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
 NOISE_BLOCK = 128
-FEATURE_PLANES = 11  # that a network holds at its widest, in units of its channels at full resolution
+FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at full resolution
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster
 
@@ -158,8 +158,7 @@ class TiledModel:
         def network(x: Tensor, noise_level: Tensor, depth: Tensor) -> Tensor:
             output = torch.zeros_like(x)
             for number, tile in self._visible_tiles(advance):
-                guides = guide(number).expand(len(x), -1, -1, -1)
-                part = self.model.network(x[..., *tile.outer], noise_level, guides, depth)
+                part = self.model.network(x[..., *tile.outer], noise_level, guide(number), depth)
                 output[..., *tile.core] = part[..., *tile.inner]
             return output.mul_(self.seen)
 

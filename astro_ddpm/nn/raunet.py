@@ -38,6 +38,32 @@ def gram_filters(size: int) -> Tensor:
     return filters[1:].float()
 
 
+def arcsinh(x: Tensor) -> Tensor:
+    r"""
+    Inverse hyperbolic sine.
+
+    .. math:: \mathrm{arcsinh}\, x
+              = \mathrm{sgn}\, x \, \ln\left(1 + |x| + \frac{x^2}{1 + \sqrt{1 + x^2}}\right)
+
+    That of PyTorch takes a tenth of the time of a network on CPUs; here it serves for the gradient only.
+
+    Parameters
+    ----------
+    x : Tensor
+        The argument.
+
+    Returns
+    -------
+    y : Tensor
+        The function.
+    """
+    if torch.is_grad_enabled():
+        return torch.asinh(x)
+    y = x.square().add_(1).sqrt_().add_(1)
+    torch.div(x, y, out=y)
+    return torch.addcmul(x.abs(), x, y, out=y).log1p_().copysign_(x)
+
+
 class WhitenedStem(nn.Module):
     """
     First features of an image in units of its noise.
@@ -79,7 +105,7 @@ class WhitenedStem(nn.Module):
             ``arcsinh`` of image and filter outputs, and the validity.
         """
         with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
-            return torch.cat([torch.asinh(z), torch.asinh(self.bank(z)), valid], dim=1)
+            return torch.cat([arcsinh(z), arcsinh(self.bank(z)), valid], dim=1)
 
 
 class AttentionUNet(nn.Module):
@@ -156,8 +182,27 @@ class AttentionUNet(nn.Module):
         features : Tensor, shape (batch, channels[0], ny, nx)
             The features.
         """
-        ny, nx = x.shape[-2:]
-        h, missing = self.stem(x), (0, -nx % self.stride, 0, -ny % self.stride)
+        return self.refine(self.stem(x), embedding)
+
+    def refine(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """
+        Compute features from those that the first convolution made.
+
+        Parameters
+        ----------
+        h : Tensor, shape (batch, channels[0], ny, nx)
+            The output of ``stem``.
+
+        embedding : Tensor, shape (batch, embedding_channels), optional
+            The conditioning vectors.
+
+        Returns
+        -------
+        features : Tensor, shape (batch, channels[0], ny, nx)
+            The features.
+        """
+        ny, nx = h.shape[-2:]
+        missing = (0, -nx % self.stride, 0, -ny % self.stride)
         if any(missing):  # a compiled network cannot pad
             h = F.pad(h, missing, mode="replicate")
         skips = []
@@ -362,8 +407,8 @@ class GuidedUNet(nn.Module):
         noise_level : Tensor, shape (batch,)
             The noise level as the denoiser encodes it, of order one.
 
-        guide : Tensor, shape (batch, n, ny, nx)
-            The output of `encode`.
+        guide : Tensor, shape (batch, n, ny, nx) or (1, n, ny, nx)
+            The output of `encode`; that of one image serves a batch.
 
         depth : Tensor, shape (batch,)
             The noise of the exposure to draw, in units of the noise of the image.
@@ -374,6 +419,9 @@ class GuidedUNet(nn.Module):
             The output, of order one.
         """
         scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
-        output = self.head(self.unet(torch.cat([guide, x], dim=1), self.mlp(scalars)))
+        stem = self.unet.stem
+        features = F.conv2d(guide, stem.weight[:, :-1], stem.bias, padding=1)  # once for a batch of one image
+        features = features + F.conv2d(x, stem.weight[:, -1:], padding=1)
+        output = self.head(self.unet.refine(features, self.mlp(scalars)))
         offset, gains = output[:, :1], output[:, 1:]
         return offset + (gains * self.starlet(x)).sum(dim=1, keepdim=True)

@@ -211,7 +211,7 @@ class Model:
         guide = self.network.encode(z, valid, *estimate)
 
         def network(x: Tensor, level: Tensor, depths: Tensor) -> Tensor:
-            return self.network(x, level, guide.expand(len(x), -1, -1, -1), depths)
+            return self.network(x, level, guide, depths)
 
         return self.sample(network, estimate, depth, noise, steps, callback)
 
