@@ -179,8 +179,8 @@ table.pprint(max_lines=20, max_width=-1)
 # One galaxy
 # ----------
 #
-# The largest source, after every step. Dead columns and cosmic rays cross it, and its outskirts drown in noise
-# until the last one.
+# The largest source, after every step. Dead columns and cosmic rays cross it, and its outskirts drown in
+# noise until the last one.
 
 largest = sources[np.argmax(sources.area)]
 y, x = round(float(largest.y_centroid)), round(float(largest.x_centroid))
@@ -212,8 +212,8 @@ plt.show()
 # Fluxes before and after
 # -----------------------
 #
-# In the same pixels, relative to the truth where that is known, otherwise to the enhanced image. The errors are
-# those of the noise alone; that of the sky level, which is the same before and after, is not in them.
+# In the same pixels, relative to the truth where that is known, otherwise to the enhanced image. The errors
+# are those of the noise alone; that of the sky level, the same before and after, is not in them.
 
 name_of_reference = "enhanced" if truth is None else "true"
 reference = table["flux"] if truth is None else table["flux_true"]
