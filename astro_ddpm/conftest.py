@@ -28,5 +28,13 @@ def pytest_report_header():
         requirements = [Requirement(line) for line in requires("astro_ddpm")]
     except PackageNotFoundError:
         return "astro_ddpm is imported from a checkout and not installed"
-    needed = [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return "Installed: " + ", ".join(f"{name} {version(name)}" for name in ["astro_ddpm", *needed])
+    extras = [{"extra": name} for name in ("", "train", "dask", "evaluate")]
+    wanted = [r.name for r in requirements if r.marker is None or any(map(r.marker.evaluate, extras))]
+    return "Versions: " + ", ".join(f"{name} {_version(name)}" for name in ["astro_ddpm", *wanted])
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

@@ -19,6 +19,8 @@ release = installed_version(project)
 version = release.partition("+")[0]
 
 html_title = f"{project} {version}"
+html_static_path = ["_static"]
+html_css_files = ["astro_ddpm.css"]
 htmlhelp_basename = f"{project}doc"
 exclude_patterns += ["_templates", "examples"]
 

@@ -500,3 +500,86 @@ def test_strange_weights(folder, name, array, same_shape):
     model = load_bytes(folder, save(weights, METADATA | {"sha256": sha256}))
     fits_in = name in WEIGHTS and tensor.shape == WEIGHTS[name].shape and tensor.dtype == torch.float32
     assert (model is not None) == (fits_in and bool(tensor.isfinite().all()))
+
+
+class TestFound:
+    """Each of these inputs was found by a property above and once gave a wrong result or an obscure error."""
+
+    @pytest.mark.parametrize("cls", UNCERTAINTIES)
+    @pytest.mark.parametrize("scale", [1e-19, 1e-16, 1e16])
+    def test_squares_beyond_float32(self, cls, scale):
+        expected = enhance(make_image(), model=RAUNET)
+        ccd = make_image()
+        sigma = scale * ccd.uncertainty.array.astype(float)
+        noise = {StdDevUncertainty: sigma, VarianceUncertainty: sigma**2, InverseVariance: sigma**-2}[cls]
+        ccd.data = (scale * ccd.data).astype("f4")
+        ccd.uncertainty = cls(noise.astype("f4" if cls is StdDevUncertainty else "f8"))
+        result = enhance(ccd, model=RAUNET)
+        assert_allclose(result.data / scale, expected.data, rtol=1e-4, atol=1e-4)
+        assert_allclose(result.uncertainty.array / scale, expected.uncertainty.array, rtol=1e-4)
+
+    def test_hole_beside_a_pixel_without_weight(self):
+        mask = np.zeros((40, 36), bool)
+        mask[20:23, 3:6] = True
+        expected = enhance(make_image(mask=mask), model=RAUNET)
+        ccd = make_image(mask=mask)
+        ccd.uncertainty.array[2, 2] = 1e15  # far away; its square would swallow the others in a running sum
+        result = enhance(ccd, model=RAUNET)
+        assert_allclose(result.uncertainty.array[mask], expected.uncertainty.array[mask], rtol=1e-4)
+
+    @pytest.mark.parametrize("unit", LOGARITHMIC)
+    def test_magnitudes(self, unit):
+        with pytest.raises(ValueError, match="is logarithmic; convert it to a linear unit"):
+            enhance(NDData(make_image().data, unit=unit), uncertainty=1.0, model=RAUNET)
+
+    @pytest.mark.parametrize(
+        ("pixel", "uncertainty", "match"),
+        [
+            (1e38, 1.0, "image holds values beyond"),
+            (0.0, 1e-40, "uncertainty must be 1e-30 to 1e"),
+            (0.0, 1e35, "uncertainty must be 1e-30 to 1e"),
+            (1e25, 1.0, "image is more than 1e.15 times its uncertainty"),
+        ],
+    )
+    def test_values_that_would_overflow(self, pixel, uncertainty, match):
+        data = make_image((16, 16)).data
+        data[3, 3] = pixel
+        with pytest.raises(ValueError, match=match):
+            enhance(data, uncertainty=uncertainty, model=RAUNET)
+
+    def test_uncertainty_never_vanishes(self):
+        sure = toy_model(samples=False)
+        sure.raunet.std_head[2].bias.fill_(-1000)
+        assert (enhance(make_image(), model=sure).uncertainty.array > 0).all()
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"n_samples": np.inf}, "n_samples must be"),
+            ({"n_samples": 2.0}, "n_samples must be"),
+            ({"steps": "ten"}, "steps must be"),
+            ({"seed": 1.5}, "seed must be"),
+            ({"depth": "deep"}, "depth must be"),
+            ({"device": "meta"}, "device 'meta' cannot be used"),
+            ({"device": "hpu"}, "device 'hpu' cannot be used"),
+            ({"background": 1e200}, "background must be finite"),
+        ],
+    )
+    def test_options(self, options, match):
+        with pytest.raises(ValueError, match=match):
+            enhance(make_image(), **({"model": DDPM} | SMALL | options))
+
+    def test_photutils_without_enough_pixels(self):
+        mask = np.random.default_rng(0).random((40, 36)) < 0.7
+        with pytest.raises(ValueError, match="background='photutils' finds too few valid pixels"):
+            enhance(make_image(mask=mask), background="photutils", model=RAUNET)
+
+    def test_name_of_a_model_is_not_ascii(self, tmp_path):
+        zoo.save(RAUNET, tmp_path / "modèle.safetensors")
+        result = enhance(make_image(), model=tmp_path / "modèle.safetensors")
+        result.write(tmp_path / "result.fits")
+        assert fits.getval(tmp_path / "result.fits", "DDPMMODL") == r"mod\xe8le"
+
+    def test_nothing_is_logged(self, caplog):
+        enhance(NDData(make_image().data, unit="adu"), uncertainty=1.0, model=RAUNET)
+        assert not caplog.records

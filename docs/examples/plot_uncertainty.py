@@ -70,14 +70,16 @@ pixels = [np.sqrt(sum_up(pixel_variance, r)) for r in radii]
 
 figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
 for number in range(len(positions)):
-    style = {"color": f"C{number}", "label": f"source {number + 1}"}
-    axis.plot(radii, np.array(samples)[:, number], marker="o", **style)
-    axis.plot(radii, np.array(pixels)[:, number], linestyle="--", **style)
+    color, label = f"C{number}", f"source {number + 1}"
+    from_samples = np.array(samples)[:, number]
+    from_pixels = np.array(pixels)[:, number]
+    axis.plot(radii, from_samples, color=color, marker="o", label=label)
+    axis.plot(radii, from_pixels, color=color, linestyle="--")
 axis.set_xlabel("radius of the aperture [pixel]")
 axis.set_ylabel(f"error of the flux [{image.unit}]")
 axis.set_title("points: scatter of the samples; dashed: pixels on their own")
 axis.set_yscale("log")
-axis.legend(fontsize="small", ncols=3)
+axis.legend()
 plt.show()
 
 # %%
