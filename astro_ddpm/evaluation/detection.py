@@ -494,7 +494,7 @@ def reliability_diagram(
     >>> probability = rng.random(10000)
     >>> table = reliability_diagram(probability, rng.random(10000) < probability, bins=2)
     >>> print(table["probability"].round(2).tolist(), table["frequency"].round(2).tolist())
-    [0.25, 0.75] [0.25, 0.75]
+    [0.25, 0.75] [0.26, 0.76]
     """
     probability, outcome = np.asarray(probability, float).ravel(), np.asarray(outcome, bool).ravel()
     if probability.shape != outcome.shape:
