@@ -56,7 +56,7 @@ _DESCRIPTIONS = {
     "method": "Where sources are sought",
     "magnitude": "Magnitude of the injected sources",
     "snr": "Mean signal-to-noise ratio of the injected sources in the matched filter on the input",
-    "n": "Number of cases",
+    "n": "Number of cases that count",
     "completeness": "Part of the injected sources that is detected",
     "completeness_err": "Binomial error of completeness",
     "purity": "Part of the detections that is real if all sources have this magnitude",
@@ -265,10 +265,10 @@ def detection_curve(
 
     **Completeness.** :math:`C` is the fraction of sources with
     :math:`S > \tau` within the match radius. Nothing is injected where the
-    input itself has :math:`S > 5`, or within one FWHM of there. What is fainter
-    in a real image can still lie under an injected source and be taken
-    for it: how often shows the completeness of a magnitude that is far too
-    faint to be found.
+    input itself has :math:`S > 5`, or within one FWHM of there. Fainter
+    things of a real image could be taken for a source that was injected
+    upon them, and so a place does not count if any method finds something
+    there before.
 
     **Purity.** With :math:`f(\tau)` false detections per area, which are the
     maxima of :math:`S` on the blank images, and :math:`n` sources of
@@ -342,10 +342,10 @@ def detection_curve(
         searched = [_find_false(_Frame(image, search), rng) for image in _as_list("blank", blank)]
     false = _FalseDetections(searched, search)
 
-    found, snr = _by_magnitude(trials, len(fluxes))
+    found, before, snr = _by_magnitude(trials, len(fluxes))
     target = false.area / search.separation**2 * COMPLETENESS * (1 - purity) / purity
-    thresholds, completeness, limits = _solve(found, false, target, fluxes)
-    draws = [_solve(found, false, target, fluxes, rng)[2] for _ in range(_N_BOOTSTRAP)]
+    thresholds, n, completeness, limits = _solve(found, before, false, target, fluxes)
+    draws = [_solve(found, before, false, target, fluxes, rng)[-1] for _ in range(_N_BOOTSTRAP)]
     if not all(np.isfinite(limit) for limit in limits.values()):
         warn_user(
             f"the magnitudes from {magnitudes.min():.2f} to {magnitudes.max():.2f} do not reach from less "
@@ -367,7 +367,7 @@ def detection_curve(
         "blank": "noise" if blank is None else "given",
     }
     tables = (
-        _curve_table(magnitudes, snr, completeness, n_injections, purity),
+        _curve_table(magnitudes, snr, n, completeness, purity),
         _limit_table(thresholds, limits, draws, zero_point),
         _false_table(false),
         _reliability(trials, thresholds),
@@ -570,7 +570,7 @@ class _Frame:
         if noisy.sigma is None:
             msg = "image must have an uncertainty: a matched filter needs its noise"
             raise ValueError(msg)
-        self.search, self.ccd = search, noisy.ccd
+        self.search, self.ccd, self._before = search, noisy.ccd, None
         self.data, self.valid = noisy.data.astype(float), noisy.valid
         self.sigma = np.where(noisy.valid, noisy.sigma, np.median(noisy.sigma[noisy.valid])).astype(float)
         self._weight = np.where(noisy.valid, self.sigma**-2.0, 0.0)
@@ -613,6 +613,16 @@ class _Frame:
         hidden = np.where(self.usable, 0.0, -np.inf)
         return {method: values + hidden for method, values in statistics.items()}, samples, enhanced.meta
 
+    def before(self, rng):
+        """Return the highest statistic near every pixel by each method, before anything is injected."""
+        if self._before is None:
+            self._before = self.highest(self.statistics(self.data, rng)[0])
+        return self._before
+
+    def highest(self, statistics):
+        """Return the highest statistic within the match radius of every pixel."""
+        return {m: maximum_filter(s, footprint=self.search.footprint) for m, s in statistics.items()}
+
     @cached_property
     def free(self):
         """Mark where a source may be injected."""
@@ -633,14 +643,15 @@ class _Trial(NamedTuple):
     """
     What was found of the sources that were injected into one image.
 
-    ``found`` has the highest statistic near each source by each method. At
-    the candidates, ``draws`` has the statistic of the samples, shape
-    ``(n, n_candidates)``, and ``deep`` that of a deep exposure.
+    ``found`` has the highest statistic near each source by each method, and
+    ``before`` the same without the source. At the candidates, ``draws`` has
+    the statistic of the samples, shape ``(n, n_candidates)``, and ``deep`` that of a deep exposure.
     """
 
     numbers: np.ndarray
     snr: np.ndarray
     found: dict
+    before: dict
     draws: np.ndarray | None
     deep: np.ndarray
     meta: dict
@@ -668,14 +679,13 @@ def _place(frames, todo, rng):
 def _find_injected(frame, scene, places, numbers, snr, rng):
     """Add sources to a frame and seek them."""
     statistics, samples, meta = frame.statistics(frame.data + scene, rng)
-    footprint = frame.search.footprint
-    highest = {method: maximum_filter(values, footprint=footprint) for method, values in statistics.items()}
-    candidates = _peaks(statistics[_INPUT], footprint) & frame.free
+    candidates = _peaks(statistics[_INPUT], frame.search.footprint) & frame.free
     deep = frame.snr(scene + float(meta.get("DDPMDEP", 0)) * frame.noise(rng))
     return _Trial(
         numbers,
         snr,
-        {method: values[places] for method, values in highest.items()},
+        {method: values[places] for method, values in frame.highest(statistics).items()},
+        {method: values[places] for method, values in frame.before(rng).items()},
         None if samples is None else samples[:, candidates],
         deep[candidates],
         meta,
@@ -727,39 +737,43 @@ def _by_magnitude(trials, n_magnitudes):
         return np.concatenate(parts)[order].reshape(n_magnitudes, -1)
 
     found = {method: gather([trial.found[method] for trial in trials]) for method in trials[0].found}
-    return found, gather([trial.snr for trial in trials]).mean(axis=1)
+    before = {method: gather([trial.before[method] for trial in trials]) for method in found}
+    return found, before, gather([trial.snr for trial in trials]).mean(axis=1)
 
 
-def _solve(found, false, target, fluxes, rng=None):
-    """Return threshold, completeness and limiting flux by method, of all sources or of a bootstrap sample."""
+def _solve(found, before, false, target, fluxes, rng=None):
+    """Return thresholds, numbers, completeness, limiting fluxes of the sources or of a bootstrap sample."""
     weights = np.ones(false.n_cells)
     pick = np.indices(found[_INPUT].shape)
     if rng is not None:
         weights = rng.multinomial(false.n_cells, weights / false.n_cells)
         pick[1] = rng.integers(pick.shape[2], size=pick.shape[1:])
+    pick = tuple(pick)
     thresholds = {method: false.threshold(method, target, weights) for method in found}
-    completeness = {m: (values[tuple(pick)] > thresholds[m]).mean(axis=1) for m, values in found.items()}
-    limits = {m: _limiting_flux(values, pick.shape[2], fluxes) for m, values in completeness.items()}
-    return thresholds, completeness, limits
+    empty = ~np.any([before[method][pick] > limit for method, limit in thresholds.items()], axis=0)
+    n = np.maximum(empty.sum(axis=1), 1)
+    detected = {method: (found[method][pick] > limit) & empty for method, limit in thresholds.items()}
+    completeness = {method: values.sum(axis=1) / n for method, values in detected.items()}
+    return thresholds, n, completeness, {m: _limiting_flux(c, n, fluxes) for m, c in completeness.items()}
 
 
 def _limiting_flux(completeness, n, fluxes):
     """Return the flux at which the sources are complete enough, NaN if that lies outside."""
     order = fluxes.argsort()
-    smooth = isotonic_regression(completeness[order]).x
-    probit = ndtri(np.clip(smooth, 0.5 / n, 1 - 0.5 / n))
-    return float(np.interp(ndtri(COMPLETENESS), probit, fluxes[order], left=np.nan, right=np.nan))
+    smooth = isotonic_regression(completeness[order], weights=n[order]).x
+    probit = ndtri(np.clip(smooth, 0.5 / n[order], 1 - 0.5 / n[order]))
+    return float(np.interp(ndtri(COMPLETENESS), np.maximum.accumulate(probit), fluxes[order], np.nan, np.nan))
 
 
-def _curve_table(magnitudes, snr, completeness, n, purity):
+def _curve_table(magnitudes, snr, n, completeness, purity):
     """Return the table of completeness and purity."""
     false = COMPLETENESS * (1 - purity) / purity
     table = QTable({"method": np.repeat(list(completeness), len(magnitudes))})
     table["magnitude"] = np.tile(magnitudes, len(completeness)) * u.mag
     table["snr"] = np.tile(snr, len(completeness))
-    table["n"] = n
+    table["n"] = np.tile(n, len(completeness))
     table["completeness"] = np.concatenate(list(completeness.values()))
-    table["completeness_err"] = _binomial_error(n * table["completeness"], n)
+    table["completeness_err"] = _binomial_error(table["n"] * table["completeness"], table["n"])
     table["purity"] = table["completeness"] / (table["completeness"] + false)
     return _describe(table)
 

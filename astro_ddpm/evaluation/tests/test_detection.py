@@ -237,6 +237,16 @@ class TestModels:
         assert_allclose(result.reliability["frequency"][[0, -1]], [0, 1], atol=0.03)
         assert result.reliability["n"][1:-1].sum() < 0.2 * result.reliability["n"].sum()
 
+    def test_faint_things_are_not_taken_for_sources(self):
+        image, psf = noise_image((160, 160), seed=8), _psf_image(PSF, None)
+        delta = np.zeros(image.shape)
+        delta[4::9, 4::9] = 3.5 / np.sum(psf**2) ** 0.5
+        image.data += fftconvolve(delta, psf, mode="same")
+        result = detection_curve(image, [-3.5, 5], model=smooth, psf=PSF, separation=16, n_injections=30)
+        nothing = result.curve[result.curve["magnitude"] == 5 * u.mag]
+        assert np.all(nothing["n"] < 28)
+        assert_array_equal(nothing["completeness"], 0)
+
     def test_filter_of_another_size(self, noise):
         options = {"model": smooth, "psf": PSF, "half_light_radius": 4, "separation": 24, "n_injections": 10}
         magnitudes = [-6.5, -5.5, -4, -3]
