@@ -278,7 +278,10 @@ def detection_curve(
 
     .. math:: f(\tau) = n \, C_0 \, \frac{1 - P}{P}
 
-    fixes the threshold of every method. Sources of the wanted kind
+    fixes the threshold of every method. Gaussian noise has neither artifacts nor
+    faint structure: of a real image, the more so of one that bright galaxies fill,
+    the purity is an upper limit, and a gain means little without blank
+    fields of the same kind in ``blank``. Sources of the wanted kind
     that are rarer than :math:`n` need a higher threshold, which changes all
     methods in much the same way.
 
