@@ -5,6 +5,7 @@ Enhancement as a step between those of ccdproc.
 
 import logging
 from copy import copy
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -12,7 +13,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
 from astro_ddpm.enhance import enhance
-from astro_ddpm.nddata import _std_unit
+from astro_ddpm.nddata import EnhancedCCDData, _std_unit
 from astro_ddpm.noise import estimate_sky_sigma, sigma_from_gain, sigma_from_uncertainty
 from astro_ddpm.utils import warn_user
 
@@ -29,7 +30,15 @@ KEYWORDS = {
 GAIN_UNIT = u.electron / u.adu
 
 
-def enhance_ccd(ccd, *, gain=None, read_noise=None, saturation=None, add_keyword=True, **options):
+def enhance_ccd(
+    ccd: CCDData,
+    *,
+    gain: Any = None,
+    read_noise: Any = None,
+    saturation: Any = None,
+    add_keyword: Any = True,
+    **options: Any,
+) -> EnhancedCCDData:
     r"""
     Enhance an image between other steps of a reduction.
 
