@@ -315,14 +315,14 @@ def _sky(background, noisy):
         return _photutils_background(background, noisy)
     unit = getattr(background, "unit", None)
     values = background.to_value(noisy.ccd.unit) if unit is not None else background
-    values = np.asarray(values, noisy.data.dtype)
+    values = np.asarray(values, float)
     if values.shape not in ((), noisy.data.shape):
         msg = f"background has shape {values.shape}, image has {noisy.data.shape}"
         raise ValueError(msg)
     if not np.all(np.abs(values) <= largest_value(noisy.data.dtype)):
         msg = f"background must be finite everywhere, and at most {largest_value(noisy.data.dtype):g}"
         raise ValueError(msg)
-    return values
+    return values.astype(noisy.data.dtype)
 
 
 def _photutils_background(background, noisy):

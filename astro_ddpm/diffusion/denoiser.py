@@ -3,6 +3,8 @@
 The forward process and the preconditioned denoiser with its loss.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,7 +128,7 @@ class Denoiser(nn.Module):
         Called as ``network(x, noise_level, *condition)``, returns the shape of ``x``.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Callable[..., Tensor]):
         super().__init__()
         self.network = network
 

@@ -3,6 +3,8 @@
 A generator that draws in one evaluation, the baseline that a diffusion model has to beat.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +58,7 @@ class OneStepGenerator(nn.Module):
         noise.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Callable[..., Tensor]):
         super().__init__()
         self.network = network
 

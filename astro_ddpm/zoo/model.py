@@ -210,19 +210,21 @@ class Model:
             raise ValueError(msg)
         guide = self.network.encode(z, valid, *estimate)
 
+        guided = self.network
+
         def network(x: Tensor, level: Tensor, depths: Tensor) -> Tensor:
-            return self.network(x, level, guide, depths)
+            return guided(x, level, guide, depths)
 
         return self.sample(network, estimate, depth, noise, steps, callback)
 
     def sample(
         self,
-        network,
+        network: Callable[..., Tensor],
         estimate: tuple[Tensor, Tensor],
         depth: float,
         noise: Tensor,
         steps: int,
-        callback=None,
+        callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """
         Draw as `draw` does, with a network that has been given its guide.
