@@ -250,7 +250,8 @@ class EnhancedCCDData(CCDData):
 
 def _checksum(data):
     """Tell whether data have changed, apart from their precision."""
-    return crc32(np.ascontiguousarray(data, np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return crc32(np.ascontiguousarray(data, np.float32))
 
 
 def _unit(image):
@@ -552,7 +553,9 @@ def _std_in_unit(uncertainty, unit, shape, dtype=np.float64):
             "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
         )
         raise u.UnitConversionError(msg) from None
-    return np.broadcast_to((array * factor).astype(dtype, copy=False), shape)
+    with np.errstate(over="ignore"):  # so much noise that it is infinite in float32: no information
+        sigma = array.astype(np.promote_types(array.dtype, dtype), copy=False) * factor
+        return np.broadcast_to(sigma.astype(dtype, copy=False), shape)
 
 
 def _std_unit(uncertainty):

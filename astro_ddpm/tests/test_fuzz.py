@@ -547,6 +547,23 @@ class TestFound:
         with pytest.raises(ValueError, match=match):
             enhance(data, uncertainty=uncertainty, model=RAUNET)
 
+    def test_half_precision_noise_in_another_unit(self):
+        ccd = make_image(unit="mJy", uncertainty=None)
+        noise = np.full(ccd.shape, 100, "f2") * u.Jy  # 1e5 mJy are beyond float16
+        expected = enhance(ccd, uncertainty=1e5, model=RAUNET)
+        assert_array_equal(enhance(ccd, uncertainty=noise, model=RAUNET).data, expected.data)
+
+    def test_noise_beyond_float32_is_no_information(self):
+        ccd = make_image()
+        sigma = ccd.uncertainty.array.astype(float)
+        sigma[3, 3] = 1e200
+        infinite = np.where(sigma > 1e30, np.inf, sigma)
+        results = []
+        for noise in (sigma, infinite):
+            ccd.uncertainty = StdDevUncertainty(noise)
+            results.append(enhance(ccd, model=RAUNET).data)
+        assert_array_equal(*results)
+
     def test_uncertainty_never_vanishes(self):
         sure = toy_model(samples=False)
         sure.raunet.std_head[2].bias.fill_(-1000)
