@@ -22,6 +22,7 @@ __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
 NOISE_BLOCK = 128
 FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at full resolution
+DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster
 
@@ -209,8 +210,9 @@ def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
             least = (MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6
             msg = f"memory_limit must be at least {least:.0f} MB for this model, not {memory / 1e6:.0f} MB"
             raise ValueError(msg)
-    at_once = prod(min(length, tile_size + margin) for length in shape)
-    return tile_size, batch_size or max(1, min(pixels, CACHED_PIXELS) // at_once)
+    tile_pixels = prod(min(length, tile_size + margin) for length in shape)
+    draws = int(memory / (4 * DRAW_PLANES * prod(shape)))
+    return tile_size, batch_size or max(1, min(pixels // tile_pixels, CACHED_PIXELS // tile_pixels, draws))
 
 
 def sample_posterior(
