@@ -9,7 +9,7 @@ would return for the whole frame, at every step of the sampler.
 
 from functools import lru_cache
 from itertools import islice
-from math import isqrt, prod
+from math import ceil, isqrt, prod
 
 import numpy as np
 import torch
@@ -207,8 +207,8 @@ def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
     elif tile_size is None:
         tile_size = isqrt(pixels) - margin
         if tile_size < MIN_TILE:
-            least = (MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6
-            msg = f"memory_limit must be at least {least:.0f} MB for this model, not {memory / 1e6:.0f} MB"
+            least = ceil((MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6)
+            msg = f"memory_limit must be at least {least} MB for this model, not {memory / 1e6:.3g} MB"
             raise ValueError(msg)
     tile_pixels = prod(min(length, tile_size + margin) for length in shape)
     draws = int(memory / (4 * DRAW_PLANES * prod(shape)))
