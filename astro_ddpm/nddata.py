@@ -314,7 +314,24 @@ def _read_enhanced(filename, **kwargs):
 def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):
     """Write every plane; the file appears when it is complete."""
     with atomic_path(filename, overwrite=overwrite) as partial:
-        image.to_hdu(**kwargs).writeto(partial, output_verify=output_verify, checksum=checksum)
+        hdus = image.to_hdu(**kwargs)
+        _compute_planes(hdus)
+        hdus.writeto(partial, output_verify=output_verify, checksum=checksum)
+
+
+def _compute_planes(hdus):
+    """
+    Compute what are Dask arrays, together, in place.
+
+    astropy lets each write itself into the memory-mapped file; workers in other processes would write into
+    copies of it, and the file stay empty.
+    """
+    lazy = [hdu for hdu in hdus if hasattr(hdu.data, "dask")]
+    if lazy:
+        import dask
+
+        for hdu, plane in zip(lazy, dask.compute(*(hdu.data for hdu in lazy)), strict=True):
+            hdu.data = plane
 
 
 @contextmanager
