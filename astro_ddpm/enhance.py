@@ -6,6 +6,7 @@ The main job: a noisy image in, the deep exposure that it might have been, with 
 import logging
 import os
 import secrets
+from contextlib import contextmanager
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +53,7 @@ def enhance(
     batch_size: int | None = None,
     memory_limit: "float | u.Quantity | None" = None,
     keep_samples: bool = True,
+    samples_file: "str | os.PathLike[str] | None" = None,
     device: "str | torch.device | None" = None,
     progress_bar: bool = False,
     add_keyword: bool = True,
@@ -115,6 +117,10 @@ def enhance(
     keep_samples : bool, optional
         Whether to return the samples rather than only their mean and standard deviation.
 
+    samples_file : str or path-like, optional
+        A FITS file in which to keep the samples, so that they need no memory; ``samples`` of the result
+        read from it. It must not exist yet.
+
     device : str or `torch.device`, optional
         Where to compute; a CUDA device if there is one, otherwise the CPU.
 
@@ -135,6 +141,9 @@ def enhance(
     ------
     ValueError
         If a parameter has an impossible value; the message names it.
+
+    FileExistsError
+        If ``samples_file`` exists.
 
     TypeError
         If a parameter is of a class that cannot be used.
@@ -177,50 +186,52 @@ def enhance(
     memory = _choose_memory(memory_limit, device)
 
     sky = _sky(background, noisy)
-    data = noisy.data - sky
+    data = noisy.data if background is None else noisy.data - sky
     sigma = _noise(noisy, data)
     measures = _check_domain(noisy, data, sigma, depth, model.ranges)
     data, sigma = _fill(data, sigma, noisy.valid)
-    kept = keep_samples and model.kind != "raunet"
-    samples = np.empty((n_samples, *data.shape), data.dtype) if kept else None
+
+    def restore(plane, original):
+        """Put back what the input held in its invalid pixels, if that is wanted."""
+        plane = plane if mask_treatment == "fill" else np.where(noisy.valid, plane, original)
+        return plane.astype(noisy.data.dtype, copy=False)
 
     def finish(residual):
-        """Bring a result back to the unit of the image."""
-        plane = unwhiten(residual, sigma, data) + sky
-        return np.where(noisy.valid, plane, noisy.data) if mask_treatment == "propagate" else plane
+        """Bring a plane back to the unit of the image."""
+        return restore(unwhiten(residual, sigma, data) + sky, noisy.data)
 
-    def keep(i, draw):
-        if kept:
-            samples[i] = finish(draw)
+    with _store(keep_samples, samples_file, model, n_samples, noisy) as samples:
 
-    mean, std = sample_posterior(
-        model,
-        whiten(data, sigma),
-        noisy.valid,
-        n_samples=n_samples,
-        steps=steps,
-        seed=seed,
-        depth=depth,
-        memory=memory,
-        keep=keep,
-        tile_size=tile_size,
-        batch_size=batch_size,
-        device=device,
-        progress_bar=progress_bar,
-    )
-    std = sigma * np.maximum(std, MIN_STD)
-    if mask_treatment == "propagate":
-        std = np.where(noisy.valid, std, np.nan if noisy.sigma is None else noisy.sigma)
+        def keep(i, draw):
+            if samples is not None:
+                samples[i] = finish(draw)
+
+        mean, std = sample_posterior(
+            model,
+            whiten(data, sigma),
+            noisy.valid,
+            n_samples=n_samples,
+            steps=steps,
+            seed=seed,
+            depth=depth,
+            memory=memory,
+            keep=keep,
+            tile_size=tile_size,
+            batch_size=batch_size,
+            device=device,
+            progress_bar=progress_bar,
+        )
+    std = restore(sigma * np.maximum(std, MIN_STD), np.nan if noisy.sigma is None else noisy.sigma)
 
     meta = deepcopy(noisy.ccd.meta)
     if add_keyword:
-        drawn = model.kind != "raunet"
+        draws = model.kind != "raunet"
         record = {
             "model": model.name,
             "sha256": model.sha256,
             "seed": seed,
-            "n_samples": n_samples if drawn else 0,
-            "steps": steps if drawn else 0,
+            "n_samples": n_samples if draws else 0,
+            "steps": steps if draws else 0,
             "depth": depth,
             "device": str(device),
             "noise": "estimated" if noisy.sigma is None else "given",
@@ -229,8 +240,7 @@ def enhance(
             **measures,
         }
         provenance.write(meta, record)
-    dtype = noisy.data.dtype
-    return noisy.pack(finish(mean).astype(dtype, copy=False), std.astype(dtype, copy=False), samples, meta)
+    return noisy.pack(finish(mean), std, samples, meta)
 
 
 def _as_model(model: Any) -> "Model":
@@ -254,6 +264,24 @@ def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, bat
     if mask_treatment not in ("fill", "propagate"):
         msg = f"mask_treatment must be 'fill' or 'propagate', not {mask_treatment!r}"
         raise ValueError(msg)
+
+
+@contextmanager
+def _store(keep_samples, path, model, n_samples, noisy):
+    """Give an array for the samples, in memory or in a file, or None."""
+    if path is not None and not (keep_samples and model.kind != "raunet"):
+        msg = "samples_file needs a model that draws samples, and keep_samples=True"
+        raise ValueError(msg)
+    shape = (n_samples, *noisy.data.shape)
+    if not keep_samples or model.kind == "raunet":
+        yield None
+    elif path is None:
+        yield np.empty(shape, noisy.data.dtype)
+    else:
+        from .nddata import create_samples
+
+        with create_samples(path, shape, noisy.data.dtype, noisy.ccd.unit) as samples:
+            yield samples
 
 
 def _choose_depth(depth, model):

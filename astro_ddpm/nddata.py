@@ -4,9 +4,11 @@ Images as astropy knows them: any input unpacked, any result packed.
 """
 
 import os
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from zlib import crc32
 
@@ -19,7 +21,17 @@ from . import provenance
 from .noise import sigma_from_uncertainty
 from .utils import atomic_path, warn_user
 
-__all__ = ["EnhancedCCDData", "NoisyImage", "find_image", "largest_value", "read_image", "unpack"]
+__all__ = [
+    "EnhancedCCDData",
+    "NoisyImage",
+    "create_samples",
+    "find_image",
+    "largest_value",
+    "read_image",
+    "unpack",
+]
+
+FITS_BLOCK = 2880  # bytes
 
 
 class EnhancedCCDData(CCDData):
@@ -303,7 +315,68 @@ def _read_enhanced(filename, **kwargs):
 def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):
     """Write every plane; the file appears when it is complete."""
     with atomic_path(filename, overwrite=overwrite) as partial:
-        image.to_hdu(**kwargs).writeto(partial, output_verify=output_verify, checksum=checksum)
+        hdus = image.to_hdu(**kwargs)
+        _compute_planes(hdus)
+        hdus.writeto(partial, output_verify=output_verify, checksum=checksum)
+
+
+def _compute_planes(hdus):
+    """
+    Compute what are Dask arrays, together, in place.
+
+    astropy lets each write itself into the memory-mapped file; workers in other processes would write into
+    copies of it, and the file stay empty.
+    """
+    lazy = [hdu for hdu in hdus if hasattr(hdu.data, "dask")]
+    if lazy:
+        import dask
+
+        for hdu, plane in zip(lazy, dask.compute(*(hdu.data for hdu in lazy)), strict=True):
+            hdu.data = plane
+
+
+@contextmanager
+def create_samples(path, shape, dtype, unit):
+    """
+    Make a FITS file of samples that can be filled one by one.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it appears when all went well.
+
+    shape : tuple of int
+        The shape (n, ny, nx) of the samples.
+
+    dtype : dtype
+        Their dtype, a float.
+
+    unit : `~astropy.units.Unit`
+        Their unit.
+
+    Yields
+    ------
+    samples : `~numpy.memmap`, shape (n, ny, nx)
+        What the file holds, big-endian.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists.
+    """
+    dtype = np.dtype(dtype).newbyteorder(">")
+    header = fits.PrimaryHDU(np.broadcast_to(dtype.type(0), shape)).header
+    if unit != u.dimensionless_unscaled:
+        header["BUNIT"] = unit.to_string()
+    with atomic_path(path) as partial:
+        header.tofile(partial)
+        offset = partial.stat().st_size
+        size = -(-dtype.itemsize * prod(shape) // FITS_BLOCK) * FITS_BLOCK
+        with partial.open("r+b") as file:
+            file.truncate(offset + size)
+        samples = np.memmap(partial, dtype, "r+", offset, shape)
+        yield samples
+        samples.flush()
 
 
 def _attributes(ccd):
@@ -453,8 +526,8 @@ class NoisyImage:
         The image in native float32 or float64, a copy.
 
     sigma : ndarray, shape (ny, nx), or None
-        Its noise (1 sigma) in the same unit and dtype, None if nothing is known. Where ``valid`` is False
-        it has no meaning.
+        Its noise (1 sigma) in the same unit and dtype, None if nothing is known; it may be that of the
+        input itself. Where ``valid`` is False it has no meaning.
 
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that are masked, not finite or without information.
@@ -554,8 +627,9 @@ def _std_in_unit(uncertainty, unit, shape, dtype=np.float64):
         )
         raise u.UnitConversionError(msg) from None
     with np.errstate(over="ignore"):  # so much noise that it is infinite in float32: no information
-        sigma = array.astype(np.promote_types(array.dtype, dtype), copy=False) * factor
-        return np.broadcast_to(sigma.astype(dtype, copy=False), shape)
+        if factor != 1:
+            array = array.astype(np.promote_types(array.dtype, dtype), copy=False) * factor
+        return np.broadcast_to(array.astype(dtype, copy=False), shape)
 
 
 def _std_unit(uncertainty):

@@ -9,7 +9,7 @@ would return for the whole frame, at every step of the sampler.
 
 from functools import lru_cache
 from itertools import islice
-from math import isqrt, prod
+from math import ceil, isqrt, prod
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
 NOISE_BLOCK = 128
 FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at full resolution
+DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster
 
@@ -206,11 +207,12 @@ def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
     elif tile_size is None:
         tile_size = isqrt(pixels) - margin
         if tile_size < MIN_TILE:
-            least = (MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6
-            msg = f"memory_limit must be at least {least:.0f} MB for this model, not {memory / 1e6:.0f} MB"
+            least = ceil((MIN_TILE + margin) ** 2 * bytes_per_pixel / 1e6)
+            msg = f"memory_limit must be at least {least} MB for this model, not {memory / 1e6:.3g} MB"
             raise ValueError(msg)
-    at_once = prod(min(length, tile_size + margin) for length in shape)
-    return tile_size, batch_size or max(1, min(pixels, CACHED_PIXELS) // at_once)
+    tile_pixels = prod(min(length, tile_size + margin) for length in shape)
+    draws = int(memory / (4 * DRAW_PLANES * prod(shape)))
+    return tile_size, batch_size or max(1, min(pixels // tile_pixels, CACHED_PIXELS // tile_pixels, draws))
 
 
 def sample_posterior(

@@ -17,9 +17,9 @@ def zero_init(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _reusable(x: Tensor) -> Tensor | None:
-    """Return memory that may be overwritten where no gradient will need it: large new tensors are slow."""
-    return None if torch.is_grad_enabled() else x
+def _reusable(x: Tensor, other: Tensor) -> Tensor | None:
+    """Return ``x`` to be overwritten by a function of both if no gradient needs it: new memory is slow."""
+    return None if torch.is_grad_enabled() or x.dtype != other.dtype else x
 
 
 class ChannelNorm(nn.Module):
@@ -50,7 +50,7 @@ class ChannelNorm(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)  # sums of bfloat16 are too round
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
         y = x * torch.rsqrt(norm.square() / x.shape[1] + self.eps).to(x.dtype)
-        return torch.mul(y, self.gain.to(x.dtype)[:, None, None], out=_reusable(y))
+        return torch.mul(y, self.gain.to(x.dtype)[:, None, None], out=_reusable(y, x))
 
 
 class ResidualBlock(nn.Module):
@@ -111,9 +111,9 @@ class ResidualBlock(nn.Module):
         h = self.norm2(self.conv1(F.silu(self.norm1(x), inplace)))
         if self.film is not None:
             scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-            h = torch.addcmul(shift, h, 1 + scale, out=_reusable(h))
+            h = torch.addcmul(shift, h, 1 + scale, out=_reusable(h, scale))
         h = self.conv2(self.dropout(F.silu(h, inplace)))
-        return torch.add(self.skip(x), h, out=_reusable(h))
+        return torch.add(self.skip(x), h, out=_reusable(h, x))
 
 
 class AttentionGate(nn.Module):

@@ -228,6 +228,34 @@ class TestTiles:
         assert_array_equal(result.data, enhance(holed, **OPTIONS).data)
         assert_array_equal(result.uncertainty.array, enhance(holed, **OPTIONS).uncertainty.array)
 
+    def test_samples_in_a_file(self, tmp_path):
+        ccd, path = make_image(), tmp_path / "samples.fits"
+        expected, result = enhance(ccd, **OPTIONS), enhance(ccd, samples_file=path, **OPTIONS)
+        assert isinstance(result.samples, np.memmap)
+        for one, other in zip(planes(result), planes(expected), strict=True):
+            assert_array_equal(one, other)
+        with fits.open(path) as hdus:
+            hdus.verify("exception")
+            assert hdus[0].header["BUNIT"] == "adu"
+            assert_array_equal(hdus[0].data, expected.samples)
+        assert list(tmp_path.iterdir()) == [path]
+        result.write(tmp_path / "result.fits")
+        assert_array_equal(EnhancedCCDData.read(tmp_path / "result.fits").samples, expected.samples)
+        assert_array_equal(result.quantile(0.5), expected.quantile(0.5))
+        with pytest.raises(FileExistsError, match="exists"):
+            enhance(ccd, samples_file=path, **OPTIONS)
+
+    def test_failure_leaves_no_file(self, tmp_path, monkeypatch):
+        TestOutOfMemory.exhausted(monkeypatch, DDPM.network, 10, RuntimeError)
+        with pytest.raises(RuntimeError):
+            enhance(make_image(), samples_file=tmp_path / "samples.fits", **OPTIONS)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("options", [{"model": RAUNET}, {"keep_samples": False}])
+    def test_file_without_samples(self, tmp_path, options):
+        with pytest.raises(ValueError, match="samples_file needs a model that draws samples"):
+            enhance(make_image(), **(OPTIONS | options | {"samples_file": tmp_path / "samples.fits"}))
+
 
 class TestOutOfMemory:
     """Test that a GPU of little memory gets less to do at once."""

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.nn import AttentionUNet, GuidedUNet, RAUNet, WhitenedStem
-from astro_ddpm.nn.raunet import gram_filters
+from astro_ddpm.nn.raunet import arcsinh, gram_filters
 
 CHANNELS = (4, 6, 8)
 
@@ -98,6 +98,16 @@ class TestGramFilters:
                     response = float((plane * x**k * x[:, None] ** m).sum())
                     seen = (m, k) == (i, j)
                     assert (abs(response) > 0.1) if seen else (abs(response) < 1e-4)
+
+
+class TestArcsinh:
+    def test_without_gradient(self):
+        # where another formula is used
+        x = torch.cat([torch.linspace(-5, 5, 1001), 10.0 ** torch.arange(-30, 18), torch.tensor([-1e4])])
+        with torch.no_grad():
+            result = arcsinh(x)
+        assert_allclose(result, np.arcsinh(x.numpy().astype(float)), rtol=3e-7)
+        assert_allclose(result, arcsinh(x.requires_grad_()).detach(), rtol=3e-7)
 
 
 class TestWhitenedStem:
@@ -222,6 +232,20 @@ class TestLocality:
         assert xs.max() <= 28 + reach()
         assert ys.max() - ys.min() > reach()  # and the bound is not idle
 
+    def test_receptive_radius_is_reached(self, make):
+        network = perturbed(make())
+        declared = getattr(network, "network", network)
+        radius, stride = declared.receptive_radius, declared.stride
+        assert radius == reach()
+        size, farthest = 2 * radius + 2 * stride, 0
+        z, valid = image(size, 24)
+        for row in range(radius, radius + stride):  # any place within a coarse pixel
+            z = z.detach().requires_grad_()
+            sum(plane[0, 0, row, 12] for plane in network(z, valid)).backward()
+            ys = z.grad[0, 0].nonzero()[:, 0]
+            farthest = max(farthest, row - int(ys.min()), int(ys.max()) - row)
+        assert farthest == radius
+
     def test_translation_equivariance(self, make):
         network = perturbed(make())
         z, valid = image(80, 84)
@@ -293,6 +317,22 @@ class TestNumerics:
         sum((plane**2).sum() for plane in network(*image(16, 16))).backward()
         idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert not idle
+
+    @pytest.mark.parametrize("autocast", [False, True])
+    def test_same_without_gradient(self, make, autocast):
+        # where memory is used again
+        network = perturbed(make(), torch.float32)
+        z, valid = (plane.float() for plane in image(13, 18))
+        copies = z.clone(), valid.clone()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            expected = network(z, valid)
+            with torch.no_grad():
+                result = network(z, valid)
+        for a, b in zip(expected, result, strict=True):
+            assert a.dtype == b.dtype
+            assert_allclose(a.detach().float(), b.float(), rtol=1e-4, atol=0.01 if autocast else 1e-5)
+        assert_array_equal(z, copies[0])
+        assert_array_equal(valid, copies[1])
 
     def test_inputs_are_not_changed(self, make):
         z, valid = image(9, 9)

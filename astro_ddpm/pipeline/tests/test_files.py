@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import StdDevUncertainty
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -181,3 +182,14 @@ class TestOutput:
         _, after = files
         after.verify("exception")
         assert [hdu.name for hdu in after] == ["PRIMARY", "MASK", "UNCERT"]
+
+
+def test_planes_that_workers_compute_are_written(tmp_path, client):
+    da = pytest.importorskip("dask.array")
+    values = np.arange(24, dtype="f4").reshape(4, 6)
+    lazy = EnhancedCCDData(da.from_array(values, chunks=(2, 6)), unit="adu")
+    lazy.uncertainty = StdDevUncertainty(da.from_array(values + 1, chunks=(2, 6)))
+    lazy.write(tmp_path / "lazy.fits")
+    back = EnhancedCCDData.read(tmp_path / "lazy.fits")
+    assert_array_equal(back.data, values)
+    assert_array_equal(back.uncertainty.array, values + 1)
