@@ -27,7 +27,8 @@ def methods(table):
 
 def pick(table, **values):
     """The rows in which columns have given values."""
-    return table[np.all([table[name] == value for name, value in values.items()], axis=0)]
+    columns = {name: getattr(table[name], "value", table[name]) for name in values}
+    return table[np.all([columns[name] == value for name, value in values.items()], axis=0)]
 
 
 def metrics(images):

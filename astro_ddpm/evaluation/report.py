@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
@@ -83,13 +84,50 @@ _COLUMNS = {
     "ranks": "Rank histogram",
     "level": "Probability of the interval",
     "covered": "Fraction within the interval",
-    "radius": "Radius of the aperture in pixels",
+    "radius": "Radius of the aperture",
     "scatter": "Robust scatter of the difference in units of the noise of the flux in the input",
     "scatter_ratio": "Scatter over that of the input",
     "pull": "Difference over its error; its robust width in summaries",
     "pull_err": "Error of the width",
-    "seconds": "Median time per image in seconds",
-    "pixel_rate": "Median number of pixels per second",
+    "seconds": "Median time per image",
+    "pixel_rate": "Median number of pixels per time",
+    "x": "Column of the center; pixel centers are integers, from 0",
+    "y": "Row of the center; pixel centers are integers, from 0",
+    "magnitude": "Magnitude in the reference",
+    "snr": "Signal-to-noise ratio of the flux in the reference by the noise of the input",
+    "sources": "Number of sources in the image",
+    "invented": "Sources of the image that the reference does not show",
+    "references": "Number of sources in the reference",
+    "missed": "Sources of the reference that the image does not show",
+    "rate": "Sources per million pixels",
+    "rate_low": "Lower limit of its 95 % interval",
+    "rate_high": "Upper limit of its 95 % interval",
+    "ratio": "Median ratio of the power to that of the reference",
+    "correlation": "Median correlation with the reference",
+    "psnr": "Peak signal-to-noise ratio in decibel",
+    "ssim": "Structural similarity",
+    "mae": "Mean absolute error",
+    "mse": "Mean square error",
+    "spectral_mse": "Mean square difference of the logarithms of the power spectra",
+    "n_pixels": "Number of pixels compared",
+}
+_COLUMNS |= {
+    f"{name}_{kind}": f"{text} of the difference of {name.replace('_', ' ')} from the reference"
+    for name in measures.STRUCTURE
+    for kind, text in (("bias", "Median"), ("scatter", "Robust scatter"))
+}
+_UNITS = {
+    "magnitude": u.mag,
+    "half_light_radius_bias": u.pix,
+    "half_light_radius_scatter": u.pix,
+    "pixel_rate": u.pix / u.s,
+    "radius": u.pix,
+    "rate": u.pix**-1 / 1e6,
+    "rate_high": u.pix**-1 / 1e6,
+    "rate_low": u.pix**-1 / 1e6,
+    "seconds": u.s,
+    "x": u.pix,
+    "y": u.pix,
 }
 
 
@@ -177,8 +215,10 @@ def evaluate(
                 pairs, results, model, folder, n_injections=n_injections, zero_point=zero_point, **options
             )
     names = [model.name for model in models]
-    _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
+    for name, table in tables.items():
+        table.meta["caption"] = next(_CAPTIONS[key] for key in _CAPTIONS if name.startswith(key))
     sections = _sections(pairs, results, tables, names)
+    _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
     _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(models))
     return folder / "index.html"
 
@@ -479,15 +519,14 @@ def _same(meta, wanted):
 
 
 def _describe(tables, models, options):
-    """Add captions, versions and options to the metadata of tables."""
+    """Add units, descriptions, versions and options to tables."""
     shas = {model.name: model.sha256 for model in models}
-    for name, table in tables.items():
-        kind = next((key for key in _CAPTIONS if name.startswith(key)), name)
+    for table in tables.values():
         table.meta |= {"version": astro_ddpm.__version__, "models": shas, "options": options}
-        table.meta["caption"] = _CAPTIONS.get(kind, "")
-        for column in table.colnames:
-            text = table[column].info.description or _COLUMNS.get(column)
-            table[column].info.description = text
+        for name in table.colnames:
+            if name in _UNITS and table[name].unit is None:
+                table[name] = table[name] * _UNITS[name]
+            table[name].info.description = table[name].info.description or _COLUMNS.get(name)
 
 
 def _summary(pairs, names, n_samples, rejected):

@@ -86,6 +86,8 @@ class TestEvaluate:
             assert set(table.meta["models"]) == {"toy_ddpm", "toy_raunet"}
             assert table.meta["caption"]
             assert all(len(sha) == 64 for sha in table.meta["models"].values())
+            assert all(table[name].info.description for name in table.colnames)
+        assert QTable.read(done / "cost.ecsv")["seconds"].unit == "s"
         pixels = QTable.read(done / "pixels.ecsv")
         assert list(dict.fromkeys(pixels["method"])) == ["input", "toy_ddpm", "toy_raunet", "gaussian"]
         excess = pixels["excess"][(pixels["method"] == "input") & (pixels["bin"] == "sky")]
