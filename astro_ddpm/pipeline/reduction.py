@@ -145,6 +145,7 @@ def _prepare(ccd, gain, read_noise, saturation, options):
     gain = _number("gain", gain, ccd.meta, GAIN_UNIT)
     read_noise = _number("read_noise", read_noise, ccd.meta, u.electron)
     prepared, record = copy(ccd), {}
+    prepared.data = np.asarray(ccd.data)  # ccdproc 2.4 may leave a Quantity
     level = _saturation(saturation, ccd, gain)
     if level is not None:
         saturated = np.asarray(ccd.data) >= level
