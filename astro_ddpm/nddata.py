@@ -463,7 +463,7 @@ def _float_data(data):
     return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
 
 
-def _std_in_unit(uncertainty, unit, shape, dtype):
+def _std_in_unit(uncertainty, unit, shape, dtype=float):
     """Standard deviation of any form of ``uncertainty`` as an array in unit and dtype of the image."""
     if isinstance(uncertainty, NDUncertainty):
         array, its_unit = sigma_from_uncertainty(uncertainty), _std_unit(uncertainty)
