@@ -111,6 +111,22 @@ class TestSamplePosterior:
         variance = stack.var(dim=0, correction=0, keepdim=True)
         assert_allclose(std, DDPM.scene_std(variance, 3, estimate, 0.2)[0, 0], rtol=1e-4)
 
+    def test_tf32_is_off_meanwhile(self, monkeypatch):
+        flags = []
+        forward = DDPM.raunet.forward
+
+        def watched(*args):
+            flags.append(torch.backends.cudnn.allow_tf32)
+            return forward(*args)
+
+        monkeypatch.setattr(DDPM.raunet, "forward", watched)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+            z = np.zeros((8, 8), np.float32)
+            sample_posterior(replace(DDPM, network=None), z, z == 0, keep=None, **OPTIONS)
+            assert torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.benchmark
+        assert flags == [False, False]
+
 
 class TestChooseSizes:
     def test_stamp_in_one_piece_and_a_large_batch(self):
