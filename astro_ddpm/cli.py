@@ -91,6 +91,8 @@ def _add_enhance(commands):
     enhance.add_argument("--steps", type=int, help="evaluations of the denoiser per sample (10)")
     enhance.add_argument("--seed", type=int, help="same seed, same samples (drawn and recorded)")
     enhance.add_argument("--device", help="where to compute, such as cpu or cuda:0")
+    enhance.add_argument("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
+    enhance.add_argument("--no-samples", action="store_true", help="write mean and uncertainty only")
     _add_common(enhance)
     enhance.set_defaults(run=enhance_command)
 
@@ -177,6 +179,8 @@ def enhance_command(args):
         "background": _background(args.background),
         "mask_treatment": args.mask_treatment,
         "device": args.device,
+        "memory_limit": args.memory_limit,
+        "keep_samples": not args.no_samples,
         "progress_bar": not args.quiet,
     }
     if len(args.input) > 1 or Path(args.output).is_dir():

@@ -294,7 +294,11 @@ def _choose_memory(limit, device):
     from astropy import units as u
 
     if limit is not None:
-        memory = u.Quantity(limit, u.byte).value
+        try:
+            memory = u.Quantity(limit, u.byte).value
+        except TypeError:
+            msg = f"memory_limit must be a number of bytes or a quantity such as '500 MB', not {limit!r}"
+            raise ValueError(msg) from None
         if not memory > 0:
             msg = f"memory_limit must be positive, not {limit}"
             raise ValueError(msg)

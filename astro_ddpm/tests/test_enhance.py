@@ -540,6 +540,7 @@ class TestOptions:
             ({"batch_size": -1}, "batch_size must be"),
             ({"tile_size": 0}, "tile_size must be"),
             ({"memory_limit": 0}, "memory_limit must be positive"),
+            ({"memory_limit": "much"}, "memory_limit must be a number of bytes"),
             ({"memory_limit": 1e3}, "memory_limit must be at least"),
             ({"seed": -1}, "seed must be"),
             ({"seed": 2**63}, "seed must be"),
