@@ -321,6 +321,7 @@ def _kept(path, image, options):
     enhanced = EnhancedCCDData.read(path, format="fits")
     draws = options["model"].kind != "raunet"
     wanted = {
+        "DDPMVERS": astro_ddpm.__version__,
         "DDPMSHA": options["model"].sha256,
         "DDPMNSAM": options["n_samples"] if draws else 0,
         "DDPMSEED": options["seed"],
