@@ -322,11 +322,12 @@ def _flux_verdict(table):
     """One line on how well fluxes came out."""
     import numpy as np
 
-    error_in = np.median(np.abs(table["input"] - table["true"]))
-    error_out = np.median(np.abs(table["enhanced"] - table["true"]))
+    pulls = [(table[name] - table["true"]) / table["input_err"] for name in ("input", "enhanced")]
+    before, after = (float(np.sqrt(np.mean(pull**2))) for pull in pulls)
     inside = np.mean(np.abs(table["pull"]) < 1)
     return (
-        f"{len(table)} sources: median flux error {error_in:.1f} before, {error_out:.1f} after; "
+        f"{len(table)} sources: rms flux error {before:.2f} before and {after:.2f} after, in units of the "
+        "error of the input; "
         f"{inside:.0%} of the fluxes within one error of the truth"
     )
 

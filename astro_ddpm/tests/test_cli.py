@@ -194,7 +194,7 @@ class TestDemo:
         assert main(args) == 0
         out = capsys.readouterr().out
         assert "true" in out
-        assert "median flux error" in out
+        assert "rms flux error" in out
         enhanced = EnhancedCCDData.read(folder / "enhanced.fits")
         assert enhanced.samples.shape == (3, 96, 96)
         assert CCDData.read(folder / "input.fits").mask.any()
