@@ -50,7 +50,7 @@ def whiten(data, sigma, origin=0.0):
     --------
     unwhiten : The inverse.
     """
-    return (data - np.asarray(origin)) / sigma
+    return np.subtract(data, origin) / sigma
 
 
 def unwhiten(z, sigma, origin=0.0):
@@ -79,7 +79,7 @@ def unwhiten(z, sigma, origin=0.0):
     --------
     whiten : The inverse.
     """
-    return np.asarray(origin) + sigma * z
+    return np.add(origin, np.multiply(sigma, z))
 
 
 def sigma_from_uncertainty(uncertainty):

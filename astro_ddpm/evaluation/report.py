@@ -99,7 +99,7 @@ _COLUMNS = {
     "invented": "Sources of the image that the reference does not show",
     "references": "Number of sources in the reference",
     "missed": "Sources of the reference that the image does not show",
-    "rate": "Sources per million pixels",
+    "rate": "Density of the sources",
     "rate_low": "Lower limit of its 95 % interval",
     "rate_high": "Upper limit of its 95 % interval",
     "ratio": "Median ratio of the power to that of the reference",
@@ -122,9 +122,9 @@ _UNITS = {
     "half_light_radius_scatter": u.pix,
     "pixel_rate": u.pix / u.s,
     "radius": u.pix,
-    "rate": u.pix**-1 / 1e6,
-    "rate_high": u.pix**-1 / 1e6,
-    "rate_low": u.pix**-1 / 1e6,
+    "rate": u.Unit("1e-6 / pix"),
+    "rate_high": u.Unit("1e-6 / pix"),
+    "rate_low": u.Unit("1e-6 / pix"),
     "seconds": u.s,
     "x": u.pix,
     "y": u.pix,
@@ -216,7 +216,9 @@ def evaluate(
             )
     names = [model.name for model in models]
     for name, table in tables.items():
-        table.meta["caption"] = next(_CAPTIONS[key] for key in _CAPTIONS if name.startswith(key))
+        kind = next(key for key in _CAPTIONS if name.startswith(key))
+        suffix = name.removeprefix(kind).removeprefix("_")
+        table.meta["caption"] = f"{_CAPTIONS[kind]} {suffix and f'({suffix})'}".strip()
     sections = _sections(pairs, results, tables, names)
     _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
     _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(models))
@@ -415,7 +417,7 @@ def measure(pairs, results, noise, *, zero_point=0.0):
         "pixels": measures.pixel_rows(pairs, results),
         "calibration": measures.calibration_rows(pairs, results),
         "coverage": measures.coverage_rows(pairs, results),
-        "images": measures.image_rows(pairs, results),
+        "images": measures.image_rows(pairs, _with_one_sample(results, drawn)),
         "spectra": measures.spectrum_rows(pairs, results),
         "sources": sources,
         "fluxes": fluxes,
@@ -626,7 +628,8 @@ def _flux_section(tables, names):
             bias, error = float(row["bias"]), float(row["bias_err"])
             text = (
                 f"{name}, {row['n']} sources within {row['radius']:g} pixels: biased by {bias:+.2f} ± "
-                f"{error:.2f} of the error of the input; the scatter is {row['scatter_ratio']:.2f} of its."
+                f"{error:.2f} of the error of the input; their scatter is {row['scatter_ratio']:.2f} times "
+                "that of the input."
             )
             verdicts.append((abs(bias) < max(0.1, 2 * error), text))
     methods = ["input", *names]
