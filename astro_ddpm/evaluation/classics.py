@@ -173,6 +173,7 @@ def bm3d(data, sigma):
     return filter_blocks(data, sigma_psd=sigma)
 
 
+REQUIREMENTS = {"nlm": "skimage", "tv": "skimage", "wavelet": "pywt", "bm3d": "bm3d"}
 CLASSICS = {
     "gaussian": gaussian,
     "starlet": starlet,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -26,7 +27,7 @@ from astro_ddpm.nddata import EnhancedCCDData
 from astro_ddpm.utils import atomic_path, progress
 
 from . import figures, measures
-from .classics import CLASSICS
+from .classics import CLASSICS, REQUIREMENTS
 from .detection import detection_curve, noise_image
 from .honesty import calibration_tests
 from .page import Picture, Section, render_page
@@ -198,6 +199,9 @@ def evaluate(
     ValueError
         If there is no pair, or a name in ``models`` or ``classics`` is unknown.
 
+    ImportError
+        If a classical method needs a package that is not installed.
+
     OSError
         If the folder cannot be written.
     """
@@ -246,6 +250,12 @@ def _check(pairs, classics):
     if unknown:
         msg = f"classics must be names among {', '.join(CLASSICS)}, not {', '.join(unknown)}"
         raise ValueError(msg)
+    for name in classics:
+        package = REQUIREMENTS.get(name, "numpy")
+        if find_spec(package) is None:
+            extra = "bm3d" if name == "bm3d" else "astro_ddpm[evaluate]"
+            msg = f"{name!r} in classics needs {package}: pip install {extra!r}, or leave it out"
+            raise ImportError(msg)
 
 
 def run_methods(pairs, folder, models, classics, *, n_samples, seed, device=None, progress_bar=False):

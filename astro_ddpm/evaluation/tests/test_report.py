@@ -120,6 +120,11 @@ class TestEvaluate:
         with pytest.raises(ValueError, match=r"classics must be names among.*not median"):
             evaluate([None], tmp_path, classics=["median"])
 
+    def test_missing_package(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(report, "find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r"'wavelet' in classics needs pywt: pip install"):
+            evaluate([None], tmp_path, classics=["wavelet"])
+
 
 class TestCommand:
     """Test astro-ddpm evaluate."""
