@@ -206,7 +206,7 @@ def recovered_photometry(
     and Madau (2004), in the segment. None is corrected for the PSF.
 
     **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of
-    other sources are replaced by those on the opposite side of the centroid, as
+    other sources are replaced by those on the opposite side of the centroid (if that is possible), as
     `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
     are left out together with their opposites.
 
