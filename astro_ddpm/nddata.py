@@ -4,6 +4,7 @@ Images as astropy knows them: any input unpacked, any result packed.
 """
 
 import os
+import warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "NoisyImage",
     "create_samples",
     "find_image",
+    "is_complete",
     "largest_value",
     "read_image",
     "unpack",
@@ -387,6 +389,32 @@ def _attributes(ccd):
 registry.register_reader("fits", EnhancedCCDData, _read_enhanced)
 registry.register_writer("fits", EnhancedCCDData, _write_enhanced)
 registry.register_identifier("fits", EnhancedCCDData, fits.connect.is_fits)
+
+
+def is_complete(path):
+    """
+    Tell whether a FITS file ends where its last extension does.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    complete : bool
+        Whether nothing is missing at its end.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read as FITS.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "File may have been truncated")
+        with Path(path).open("rb") as stream, fits.open(stream) as hdus:
+            last = hdus[len(hdus) - 1].fileinfo()
+    return last["datLoc"] + last["datSpan"] == Path(path).stat().st_size
 
 
 def find_image(hdus, ext=None):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +15,13 @@ from zlib import crc32
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData
 from astropy.table import QTable
-from astropy.utils.exceptions import AstropyUserWarning
 
 import astro_ddpm
 from astro_ddpm import zoo
 from astro_ddpm.enhance import enhance
-from astro_ddpm.nddata import EnhancedCCDData
+from astro_ddpm.nddata import EnhancedCCDData, is_complete
 from astro_ddpm.utils import atomic_path, progress
 
 from . import figures, measures
@@ -197,7 +195,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is no pair, or a name in ``models`` or ``classics`` is unknown.
+        If there is no pair, or a name in ``models`` or ``classics`` is unknown or occurs twice.
 
     ImportError
         If a classical method needs a package that is not installed.
@@ -208,6 +206,7 @@ def evaluate(
     _check(pairs, classics)
     folder = Path(folder)
     models = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
+    _check_names(["input", *classics, *(model.name for model in models)])
     options = {"seed": seed, "device": device, "progress_bar": progress_bar}
     results, noise, cost = run_methods(
         pairs, folder / "enhanced", models, classics, n_samples=n_samples, **options
@@ -258,6 +257,14 @@ def _check(pairs, classics):
             raise ImportError(msg)
 
 
+def _check_names(names):
+    """Refuse methods that the tables could not tell apart."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        msg = f"models and classics must differ in name; rename the file of {', '.join(repeated)}"
+        raise ValueError(msg)
+
+
 def run_methods(pairs, folder, models, classics, *, n_samples, seed, device=None, progress_bar=False):
     """
     Apply models and classical methods to the images of pairs, and the models to pure noise.
@@ -292,6 +299,7 @@ def run_methods(pairs, folder, models, classics, *, n_samples, seed, device=None
     """
     results = {"input": [pair.image for pair in pairs]}
     noise, seconds = {}, {}
+    blank = noise_image(_NOISE_SHAPE, seed=seed)
     with progress(len(models) * (len(pairs) + 1), show=progress_bar) as advance:
         for model in models:
             options = {"model": model, "n_samples": n_samples, "device": device}
@@ -303,7 +311,7 @@ def run_methods(pairs, folder, models, classics, *, n_samples, seed, device=None
                 advance()
             depth = float(np.median([pair.depth for pair in pairs]))
             path = folder / "pure noise" / f"{model.name}.fits"
-            noise[model.name] = _enhance(_pure_noise(seed), path, options | {"seed": seed, "depth": depth})
+            noise[model.name] = _enhance(blank, path, options | {"seed": seed, "depth": depth})
             advance()
             results[model.name] = done
             seconds[model.name] = [image.meta["EVALTIME"] for image in done]
@@ -327,10 +335,7 @@ def _enhance(image, path, options):
 
 
 def _kept(path, image, options):
-    """Return the image in a file, or None if it is not intact or not what would be computed."""
-    if not _is_intact(path):
-        return None
-    enhanced = EnhancedCCDData.read(path, format="fits")
+    """Return the image in a file, or None if it is not complete or not what would be computed."""
     draws = options["model"].kind != "raunet"
     wanted = {
         "DDPMVERS": astro_ddpm.__version__,
@@ -340,35 +345,18 @@ def _kept(path, image, options):
         "DDPMDEP": options["depth"],
         "EVALCRC": _checksum(image),
     }
-    same = all(enhanced.meta.get(key) == value for key, value in wanted.items())
-    return enhanced if same and "EVALTIME" in enhanced.meta else None
-
-
-def _is_intact(path):
-    """Whether a FITS file can be read to its end."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("error", AstropyUserWarning)
-        try:
-            with fits.open(stream) as hdus:
-                hdus.verify("exception")
-        except (OSError, ValueError, AstropyUserWarning) as error:
-            log.info("%s is done again: %s", path, error)
-            return False
-    return True
+    try:
+        usable = path.is_file() and is_complete(path) and _same(fits.getheader(path), wanted)
+    except OSError as error:
+        log.info("%s is done again: %s", path, error)
+        return None
+    return EnhancedCCDData.read(path, format="fits") if usable else None
 
 
 def _checksum(image):
     mask = np.zeros(image.shape, bool) if image.mask is None else image.mask
     planes = (image.data, standard_deviation(image), mask)
     return crc32(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
-
-
-def _pure_noise(seed):
-    """Make an image of white noise of unit variance."""
-    data = np.random.default_rng([seed, 1]).standard_normal(_NOISE_SHAPE, np.float32)
-    return CCDData(data, unit="adu", uncertainty=StdDevUncertainty(np.ones_like(data)))
 
 
 def _denoise(pairs, method):
@@ -495,7 +483,8 @@ def find_sources(
     widths = [image.meta.get("DDPMPSF", np.nan) for image in results[model.name]]
     fwhm = float(np.nanmedian(widths)) if np.isfinite(widths).any() else 4.0
     depth = float(np.median([pair.depth for pair in pairs]))
-    wanted = {"model_sha256": model.sha256, "seed": seed, "n_injections": n_injections}
+    wanted = {"version": astro_ddpm.__version__, "model_sha256": model.sha256, "seed": seed}
+    wanted |= {"n_injections": n_injections}
     wanted |= {"sky_noise": sky, "psf_fwhm": fwhm, "depth": depth, "zero_point": zero_point}
     names = [f"{kind}_{model.name}" for kind in ("detection_curve", "detection_limits", "reliability")]
     kept = {name: _read_table(folder / f"{name}.ecsv") for name in names}

@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
 from astro_ddpm.enhance import enhance
-from astro_ddpm.nddata import find_image, read_image
+from astro_ddpm.nddata import find_image, is_complete, read_image
 
 from .reduction import enhance_ccd
 
@@ -299,13 +299,12 @@ def find_difference(output, record):
         What is wrong with the file; empty if it is complete and has these values.
     """
     try:
-        with fits.open(output) as hdus:
-            header, last = hdus[0].header, hdus[len(hdus) - 1].fileinfo()
+        header, complete = fits.getheader(output), is_complete(output)
     except OSError as error:
         return f"is not readable ({error})"
     if "DDPMFSHA" not in header:
         return "was not made by this function"
-    if last["datLoc"] + last["datSpan"] != Path(output).stat().st_size:
+    if not complete:
         return "is not complete"
     for keyword, meaning in COMPARED.items():
         if keyword in record and header.get(keyword) != record[keyword]:

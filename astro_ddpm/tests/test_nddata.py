@@ -12,7 +12,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData
-from astro_ddpm.nddata import read_image, unpack
+from astro_ddpm.nddata import is_complete, read_image, unpack
 
 from .helpers import SIGMA, make_image
 
@@ -339,3 +339,15 @@ class TestEnhancedCCDData:
         monkeypatch.undo()
         assert_array_equal(EnhancedCCDData.read(tmp_path / "image.fits").data, image.data)
         assert [path.name for path in tmp_path.iterdir()] == ["image.fits"]
+
+
+def test_is_complete(tmp_path):
+    path = tmp_path / "image.fits"
+    make_image().write(path)
+    assert is_complete(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2880])
+    assert not is_complete(path)
+    path.write_bytes(b"no FITS file")
+    with pytest.raises(OSError, match="No SIMPLE card"):
+        is_complete(path)

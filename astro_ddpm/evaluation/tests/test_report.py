@@ -120,6 +120,11 @@ class TestEvaluate:
         with pytest.raises(ValueError, match=r"classics must be names among.*not median"):
             evaluate([None], tmp_path, classics=["median"])
 
+    def test_two_models_of_one_name(self, tmp_path, deep_images, models):
+        with pytest.raises(ValueError, match="must differ in name; rename the file of toy_raunet"):
+            evaluate(degrade_images(deep_images), tmp_path, models=[models[1]] * 2)
+        assert not list(tmp_path.iterdir())
+
     def test_missing_package(self, tmp_path, monkeypatch):
         monkeypatch.setattr(report, "find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"'wavelet' in classics needs pywt: pip install"):
