@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from .calibration import _covered, coverage, ensemble_scores, gaussian_scores
 from .images import image_metrics, power_ratio
 from .photometry import aperture_photometry, standard_deviation
-from .sources import recovered_photometry
+from .sources import NoSourceError, recovered_photometry
 
 __all__ = [
     "BINS",
@@ -537,10 +537,8 @@ def _measure_sources(pair, image, n_pixels, zero_point):
     scene = getattr(image, "samples", None) is None
     try:
         return recovered_photometry(image, pair.reference, scene=scene, **options)
-    except ValueError as error:
-        if "no source" in str(error):
-            return None
-        raise
+    except NoSourceError:
+        return None
 
 
 def structure_summary(sources, quantities=STRUCTURE):

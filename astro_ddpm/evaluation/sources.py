@@ -80,6 +80,12 @@ _SUFFIXES = {
 }
 
 
+class NoSourceError(ValueError):
+    """
+    There is nothing to measure: no source in the reference.
+    """
+
+
 def recovered_photometry(
     image: CCDData,
     reference: CCDData,
@@ -400,7 +406,7 @@ def _detect(truth, valid, threshold, n_pixels):
         segmentation = detect_sources(data, threshold, n_pixels, mask=~valid)
     if segmentation is None:
         msg = "reference has no source above the threshold; lower threshold or n_pixels"
-        raise ValueError(msg)
+        raise NoSourceError(msg)
     return deblend_sources(data, segmentation, n_pixels, contrast=_CONTRAST, progress_bar=False)
 
 
@@ -412,13 +418,13 @@ def _sources(segmentation, data, valid):
         raise ValueError(msg)
     if not np.any(labels[valid] > 0):
         msg = "segmentation has no source on valid pixels"
-        raise ValueError(msg)
+        raise NoSourceError(msg)
     catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
     found = list(zip(catalog.labels, catalog.slices, catalog.kron_aperture, strict=True))
     lost = [int(label) for label, _, kron in found if kron is None]
     if len(lost) == len(found):
         msg = "reference has no source with a Kron aperture: is it sky-subtracted and on the same pixels?"
-        raise ValueError(msg)
+        raise NoSourceError(msg)
     if lost:
         warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
     return [_source(labels, valid, *source) for source in found if source[0] not in lost]
