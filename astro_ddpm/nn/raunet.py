@@ -73,19 +73,27 @@ class WhitenedStem(nn.Module):
     ``arcsinh`` then compresses image and filter outputs. The filters start as ``gram_filters`` and are
     trained.
 
+    The features may belong to square patches of pixels rather than to single ones. No pixel is lost: all
+    those of a patch are features of it, and the filters see them with their neighbours.
+
     Parameters
     ----------
-    size : int, optional
-        The width of the filters in pixels, odd.
+    patch : int, optional
+        The width of the patches in pixels.
+
+    margin : int, optional
+        How many pixels beyond a patch the filters reach.
     """
 
-    def __init__(self, size: int = 5):
+    def __init__(self, patch: int = 1, margin: int = 2):
         super().__init__()
+        size = patch + 2 * margin
         filters = gram_filters(size)
-        self.bank = nn.Conv2d(1, len(filters), size, padding=size // 2, bias=False)
+        self.patch = patch
+        self.bank = nn.Conv2d(1, len(filters), size, stride=patch, padding=margin, bias=False)
         self.bank.weight = nn.Parameter(filters)
-        self.channels = len(filters) + 2
-        self.receptive_radius = size // 2
+        self.channels = len(filters) + 2 * patch**2
+        self.receptive_radius = margin
 
     def forward(self, z: Tensor, valid: Tensor) -> Tensor:
         """
@@ -101,11 +109,13 @@ class WhitenedStem(nn.Module):
 
         Returns
         -------
-        features : Tensor, shape (batch, size**2 + 1, ny, nx)
-            ``arcsinh`` of image and filter outputs, and the validity.
+        features : Tensor, shape (batch, channels, ny / patch, nx / patch)
+            ``arcsinh`` of image and filter outputs, and the validity; the lengths are rounded up.
         """
+        z, valid = to_patches(z, self.patch), to_patches(valid, self.patch)
+        image = F.pixel_shuffle(z, self.patch)  # with whole patches
         with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
-            return torch.cat([arcsinh(z), arcsinh(self.bank(z)), valid], dim=1)
+            return torch.cat([arcsinh(z), arcsinh(self.bank(image)), valid], dim=1)
 
 
 class AttentionUNet(nn.Module):
@@ -220,25 +230,57 @@ class AttentionUNet(nn.Module):
 
 class Head(nn.Sequential):
     """
-    Norm, activation and a 3x3 convolution that starts at zero.
+    Norm, activation and a 3x3 convolution that starts at zero; patches become pixels.
 
     Parameters
     ----------
     in_channels, out_channels : int
         The number of channels before and after.
+
+    patch : int, optional
+        The width in pixels of the patches that the features belong to.
     """
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, patch: int = 1):
         super().__init__(
             ChannelNorm(in_channels),
             nn.SiLU(),
-            zero_init(nn.Conv2d(in_channels, out_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(in_channels, out_channels * patch**2, 3, padding=1)),
+            nn.PixelShuffle(patch),
         )
+
+
+def to_patches(planes: Tensor, width: int) -> Tensor:
+    """
+    Gather square patches of pixels in the channels.
+
+    Parameters
+    ----------
+    planes : Tensor, shape (batch, n, ny, nx)
+        The planes; zeros fill the last patches at the bottom and right edges.
+
+    width : int
+        The width of the patches in pixels.
+
+    Returns
+    -------
+    patches : Tensor, shape (batch, n width**2, ny / width, nx / width)
+        The patches; the lengths are rounded up.
+    """
+    missing = (0, -planes.shape[-1] % width, 0, -planes.shape[-2] % width)
+    if any(missing):  # a compiled network cannot pad
+        planes = F.pad(planes, missing)
+    return F.pixel_unshuffle(planes, width)
 
 
 def half_turn(planes: Tensor) -> Tensor:
     """Return planes, shape (..., ny, nx), turned by half a turn."""
     return planes.flip((-2, -1))
+
+
+def receptive_radius(stem: WhitenedStem, unet: AttentionUNet) -> int:
+    """Return how many pixels away, along an axis, a pixel can matter for stem, U-Net and head together."""
+    return stem.patch * (unet.receptive_radius + 1) + stem.patch - 1 + stem.receptive_radius
 
 
 class RAUNet(nn.Module):
@@ -256,25 +298,31 @@ class RAUNet(nn.Module):
 
     dropout : float, optional
         The dropout of the two coarsest resolutions.
+
+    patch : int, optional
+        The width in pixels of the patches that the finest features belong to. A PSF is wider than two
+        pixels, so with 2 hardly anything is lost, and most of the time of a network is saved.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0):
+    def __init__(
+        self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1
+    ):
         super().__init__()
-        self.config = {"channels": list(channels), "dropout": dropout}
-        self.stem = WhitenedStem()
+        self.config = {"channels": list(channels), "dropout": dropout, "patch": patch}
+        self.stem = WhitenedStem(patch)
         self.unet = AttentionUNet(self.stem.channels, tuple(channels), dropout=dropout)
-        self.mean_head = Head(channels[0], 1)
-        self.std_head = Head(channels[0], 1)
+        self.mean_head = Head(channels[0], 1, patch)
+        self.std_head = Head(channels[0], 1, patch)
 
     @property
     def stride(self) -> int:
         """The width of the coarsest pixels, in pixels of the image."""
-        return self.unet.stride
+        return self.stem.patch * self.unet.stride
 
     @property
     def receptive_radius(self) -> int:
         """How many pixels away, along an axis, a pixel of the image can matter."""
-        return self.stem.receptive_radius + self.unet.receptive_radius + 1
+        return receptive_radius(self.stem, self.unet)
 
     def forward(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -293,8 +341,10 @@ class RAUNet(nn.Module):
         mean, std : Tensor, shape (batch, 1, ny, nx)
             Mean and standard deviation of the residual, in units of the noise.
         """
+        ny, nx = z.shape[-2:]
         features = self.unet(self.stem(z, valid))
-        return self.mean_head(features), torch.exp(self.std_head(features) - 1)
+        mean, log_std = (head(features)[..., :ny, :nx] for head in (self.mean_head, self.std_head))
+        return mean, torch.exp(log_std - 1)
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -340,6 +390,9 @@ class GuidedUNet(nn.Module):
 
     dropout : float, optional
         The dropout of the two coarsest resolutions.
+
+    patch : int, optional
+        The width in pixels of the patches that the finest features belong to, as in `RAUNet`.
     """
 
     def __init__(
@@ -347,17 +400,20 @@ class GuidedUNet(nn.Module):
         channels: tuple[int, ...] = (32, 64, 96, 128),
         embedding_channels: int = 128,
         dropout: float = 0.0,
+        patch: int = 1,
     ):
         super().__init__()
         self.config = {
             "channels": list(channels),
             "embedding_channels": embedding_channels,
             "dropout": dropout,
+            "patch": patch,
         }
-        self.stem = WhitenedStem()
-        self.unet = AttentionUNet(self.stem.channels + 3, tuple(channels), embedding_channels, dropout)
-        self.starlet = Starlet(len(channels))
-        self.head = Head(channels[0], 2 + len(channels))
+        self.stem = WhitenedStem(patch)
+        in_channels = self.stem.channels + 3 * patch**2
+        self.unet = AttentionUNet(in_channels, tuple(channels), embedding_channels, dropout)
+        self.starlet = Starlet(self.stride.bit_length())
+        self.head = Head(channels[0], 2 + self.starlet.scales, patch)
         self.scalars = SinusoidalEmbedding(embedding_channels // 2)
         self.mlp = nn.Sequential(
             nn.Linear(2 * (embedding_channels // 2), embedding_channels),
@@ -369,12 +425,12 @@ class GuidedUNet(nn.Module):
     @property
     def stride(self) -> int:
         """The width of the coarsest pixels, in pixels of the image."""
-        return self.unet.stride
+        return self.stem.patch * self.unet.stride
 
     @property
     def receptive_radius(self) -> int:
         """How many pixels away, along an axis, a pixel of the image can matter."""
-        return self.stem.receptive_radius + self.unet.receptive_radius + 1
+        return receptive_radius(self.stem, self.unet)
 
     def encode(self, z: Tensor, valid: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """
@@ -390,10 +446,11 @@ class GuidedUNet(nn.Module):
 
         Returns
         -------
-        guide : Tensor, shape (batch, n, ny, nx)
+        guide : Tensor, shape (batch, n, ny / patch, nx / patch)
             The planes that guide the network.
         """
-        return torch.cat([self.stem(z, valid), mean, torch.log(std)], dim=1)
+        estimate = (to_patches(plane, self.stem.patch) for plane in (mean, torch.log(std)))
+        return torch.cat([self.stem(z, valid), *estimate], dim=1)
 
     def forward(self, x: Tensor, noise_level: Tensor, guide: Tensor, depth: Tensor) -> Tensor:
         """
@@ -407,7 +464,7 @@ class GuidedUNet(nn.Module):
         noise_level : Tensor, shape (batch,)
             The noise level as the denoiser encodes it, of order one.
 
-        guide : Tensor, shape (batch, n, ny, nx) or (1, n, ny, nx)
+        guide : Tensor, shape (batch or 1, n, ny / patch, nx / patch)
             The output of `encode`; that of one image serves a batch.
 
         depth : Tensor, shape (batch,)
@@ -419,9 +476,10 @@ class GuidedUNet(nn.Module):
             The output, of order one.
         """
         scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
-        stem = self.unet.stem
-        features = F.conv2d(guide, stem.weight[:, :-1], stem.bias, padding=1)  # once for a batch of one image
-        features = features + F.conv2d(x, stem.weight[:, -1:], padding=1)
-        output = self.head(self.unet.refine(features, self.mlp(scalars)))
+        stem, (ny, nx), planes = self.unet.stem, x.shape[-2:], guide.shape[1]
+        features = F.conv2d(guide, stem.weight[:, :planes], stem.bias, padding=1)  # once for all draws
+        noised = to_patches(x, self.stem.patch)
+        features = features + F.conv2d(noised, stem.weight[:, planes:], padding=1)
+        output = self.head(self.unet.refine(features, self.mlp(scalars)))[..., :ny, :nx]
         offset, gains = output[:, :1], output[:, 1:]
         return offset + (gains * self.starlet(x)).sum(dim=1, keepdim=True)

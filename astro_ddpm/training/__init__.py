@@ -34,6 +34,7 @@ from .pairs import (
     split_by_group,
 )
 from .ranges import measure_ranges
+from .simulated import prepare_simulated
 
 _HOME = {
     "CRPSModule": ".modules",
@@ -80,6 +81,7 @@ __all__ = [
     "moffat_kernel",
     "noise_gain",
     "prepare_deep",
+    "prepare_simulated",
     "prepare_pairs",
     "random_crop",
     "random_holes",

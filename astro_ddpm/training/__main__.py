@@ -26,6 +26,13 @@ def _parser():
     deep.add_argument("--size", type=int, help="cut the images into stamps of this width in pixels")
     deep.add_argument("--overwrite", action="store_true")
 
+    simulated = commands.add_parser("prepare-simulated", help="simulate deep images, as arrays")
+    simulated.add_argument("output", help=".npz file to write")
+    simulated.add_argument("--number", type=int, default=1500, help="how many images (1500)")
+    simulated.add_argument("--size", type=int, default=100, help="width of the images in pixels (100)")
+    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--overwrite", action="store_true")
+
     average = commands.add_parser("average", help="choose the average of the weights after training")
     average.add_argument("model", help=".safetensors file that the training wrote")
     average.add_argument("folder", help="folder of the snapshots, ema in that of the run")
@@ -34,7 +41,8 @@ def _parser():
     average.add_argument("--widths", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.15, 0.2])
     average.add_argument("--overwrite", action="store_true")
 
-    for command, run in ((prepare, prepare_command), (deep, deep_command), (average, average_command)):
+    runs = prepare_command, deep_command, simulated_command, average_command
+    for command, run in zip((prepare, deep, simulated, average), runs, strict=True):
         command.set_defaults(run=run)
     return parser
 
@@ -56,6 +64,15 @@ def deep_command(args):
 
     used = prepare_deep(args.images, args.output, size=args.size, overwrite=args.overwrite)
     sys.stdout.write(f"{used} stamps written to {args.output}\n")
+
+
+def simulated_command(args):
+    """Simulate deep images."""
+    from .simulated import prepare_simulated
+
+    options = {"size": args.size, "seed": args.seed, "overwrite": args.overwrite}
+    prepare_simulated(args.number, args.output, progress_bar=True, **options)
+    sys.stdout.write(f"{args.number} images written to {args.output}\n")
 
 
 def average_command(args):

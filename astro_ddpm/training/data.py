@@ -272,8 +272,8 @@ class PairDataModule(pl.LightningDataModule):
     kinds : tuple of float, optional
         The probabilities of the three kinds of `PairDataset`.
 
-    deep : str, optional
-        A file written by `prepare_deep`.
+    deep : str or list of str, optional
+        Files written by `prepare_deep` or `prepare_simulated`, which are seen equally often.
 
     deep_share : float, optional
         The share of examples made from single deep images, if there are any.
@@ -295,7 +295,7 @@ class PairDataModule(pl.LightningDataModule):
         repeat: int = 4,
         seed: int = 0,
         kinds: tuple[float, ...] = (0.5, 0.25, 0.25),
-        deep: str | None = None,
+        deep: str | list[str] | None = None,
         deep_share: float = 0.3,
         size: int | None = None,
     ):
@@ -306,7 +306,8 @@ class PairDataModule(pl.LightningDataModule):
         """Open the arrays."""
         options = self.hparams
         self.train, self.validation = open_arrays(options.train), open_arrays(options.validation)
-        self.deep = open_arrays(options.deep) if options.deep else None
+        files = [options.deep] if isinstance(options.deep, str) else options.deep or []
+        self.deep = [open_arrays(file) for file in files]
         if self.deep and not 0 <= options.deep_share < 1:
             msg = f"deep_share must be at least 0 and less than 1, not {options.deep_share}"
             raise ValueError(msg)
@@ -319,13 +320,14 @@ class PairDataModule(pl.LightningDataModule):
         options = self.hparams
         draws = {"seed": options.seed, "epoch": epoch, "size": options.size}
         pairs = PairDataset(self.train, repeat=options.repeat, kinds=options.kinds, **draws)
-        if not self.deep:
-            return [pairs]
-        visits = round(len(pairs) * options.deep_share / (1 - options.deep_share))
-        draws["size"] = options.size or min(self.train["shallow"].shape[1:])
-        deep = DeepDataset(self.deep, repeat=-(-visits // len(self.deep["deep"])), **draws)
-        chosen = np.random.default_rng([options.seed, epoch, 1]).permutation(len(deep))[:visits]
-        return [pairs, Subset(deep, chosen.tolist())]
+        datasets, draws["size"] = [pairs], options.size or min(self.train["shallow"].shape[1:])
+        visits = len(pairs) * options.deep_share / (1 - options.deep_share)
+        for number, arrays in enumerate(self.deep, 1):
+            share = round(visits / len(self.deep))
+            deep = DeepDataset(arrays, repeat=-(-share // len(arrays["deep"])), **draws)
+            chosen = np.random.default_rng([options.seed, epoch, number]).permutation(len(deep))[:share]
+            datasets.append(Subset(deep, chosen.tolist()))
+        return datasets
 
     def train_dataloader(self):
         """

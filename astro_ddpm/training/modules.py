@@ -101,6 +101,9 @@ class RAUNetModule(TrainingModule):
     start : str, optional
         The model whose RAUNet to start from, a name or a ``.safetensors`` file; random weights by default.
 
+    patch : int, optional
+        The width in pixels of the patches that the finest features belong to.
+
     Raises
     ------
     ValueError
@@ -109,22 +112,24 @@ class RAUNetModule(TrainingModule):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (32, 64, 96, 128),
+        channels: tuple[int, ...] = (64, 112, 160),
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
         weighting: float = 0.5,
         start: str | None = None,
+        patch: int = 2,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters()
         self.weighting = weighting
-        self.network = RAUNet(channels, dropout).to(memory_format=torch.channels_last)
+        self.network = RAUNet(channels, dropout, patch).to(memory_format=torch.channels_last)
         if start is not None:
             given = _load_raunet(start)
-            if given.config["channels"] != list(channels):
-                msg = f"start {start} has channels {given.config['channels']}, not {list(channels)}"
-                raise ValueError(msg)
+            for name in ("channels", "patch"):
+                if given.config[name] != self.network.config[name]:
+                    msg = f"start {start} has {name} {given.config[name]}, not {self.network.config[name]}"
+                    raise ValueError(msg)
             self.network.load_state_dict(given.state_dict())
 
     def parts(self) -> dict[str, torch.nn.Module]:
@@ -177,7 +182,8 @@ class DDPMModule(TrainingModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet.
+        The channels of the new network at each resolution; by default those of the RAUNet, which also
+        gives the patches.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -201,7 +207,8 @@ class DDPMModule(TrainingModule):
         self.save_hyperparameters(ignore="raunet")
         raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
-        self.network = GuidedUNet(tuple(channels or raunet.config["channels"]), dropout=dropout)
+        channels, patch = channels or raunet.config["channels"], raunet.config["patch"]
+        self.network = GuidedUNet(tuple(channels), dropout=dropout, patch=patch)
         copy_shared_weights(raunet, self.network)
         self.network.to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(self.network)
@@ -256,7 +263,8 @@ class CRPSModule(DDPMModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet.
+        The channels of the new network at each resolution; by default those of the RAUNet, which also
+        gives the patches.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -296,7 +304,8 @@ def restore_module(model: zoo.Model) -> TrainingModule:
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
         if model.network is None:
             weighting = model.training.get("weighting", 0.5)
-            module = RAUNetModule(tuple(model.raunet.config["channels"]), weighting=weighting)
+            channels, patch = model.raunet.config["channels"], model.raunet.config["patch"]
+            module = RAUNetModule(tuple(channels), weighting=weighting, patch=patch)
         else:
             kind = CRPSModule if model.one_step else DDPMModule
             module = kind(deepcopy(model.raunet), tuple(model.network.config["channels"]))

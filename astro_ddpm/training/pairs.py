@@ -12,7 +12,7 @@ import numpy as np
 
 from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
 
-from .arrays import write_arrays
+from .arrays import check_output, write_arrays
 
 __all__ = [
     "PSFMatch",
@@ -245,7 +245,7 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     ValueError
         If images differ in shape, or no pair can be used.
     """
-    _check_output(output, overwrite)
+    check_output(output, overwrite)
     rows = []
     for paths in pairs:
         shallow, deep = map(_read_fits, paths)
@@ -267,13 +267,6 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     arrays = {key: np.array([row[key] for row in rows], np.float32) for key in rows[0]}
     write_arrays(output, arrays, overwrite=overwrite)
     return len(rows), len(pairs) - len(rows)
-
-
-def _check_output(output, overwrite):
-    """Complain before the work rather than after it."""
-    if Path(output).exists() and not overwrite:
-        msg = f"output {output} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
 
 
 def cut_stamps(image, size):
@@ -347,7 +340,7 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
     ValueError
         If images differ in shape, hold pixels that are not finite, or have no noise that can be measured.
     """
-    _check_output(output, overwrite)
+    check_output(output, overwrite)
     stamps = []
     for number, image in enumerate(images):
         name = f"image {number}" if isinstance(image, np.ndarray) else image
