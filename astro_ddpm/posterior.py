@@ -21,7 +21,7 @@ from .utils import progress, warn_user
 __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
 NOISE_BLOCK = 128
-FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at full resolution
+FEATURE_PLANES = 7  # that a network holds at its widest, in units of those at its finest resolution
 DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster
@@ -199,7 +199,8 @@ def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
     ValueError
         If the memory is too small for any tile.
     """
-    bytes_per_pixel = 4 * FEATURE_PLANES * max(network.config["channels"][0] for network in model.networks)
+    features = max(network.config["channels"][0] / network.config["patch"] ** 2 for network in model.networks)
+    bytes_per_pixel = 4 * FEATURE_PLANES * features
     pixels = int(memory / bytes_per_pixel)
     margin = 2 * (model.receptive_radius + model.stride)
     if tile_size is None and prod(shape) <= pixels:

@@ -304,9 +304,7 @@ class RAUNet(nn.Module):
         pixels, so with 2 hardly anything is lost, and most of the time of a network is saved.
     """
 
-    def __init__(
-        self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1
-    ):
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1):
         super().__init__()
         self.config = {"channels": list(channels), "dropout": dropout, "patch": patch}
         self.stem = WhitenedStem(patch)

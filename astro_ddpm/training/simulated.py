@@ -14,9 +14,7 @@ from .arrays import check_output, write_arrays
 __all__ = ["prepare_simulated"]
 
 
-def prepare_simulated(
-    number, output, *, size=100, depth=0.1, seed=0, overwrite=False, progress_bar=False
-):
+def prepare_simulated(number, output, *, size=100, depth=0.1, seed=0, overwrite=False, progress_bar=False):
     """
     Simulate deep images of galaxies and stars, to be degraded in training like real ones.
 

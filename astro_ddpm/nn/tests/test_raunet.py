@@ -3,6 +3,8 @@
 Tests for the raunet module.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,15 +16,23 @@ from astro_ddpm.nn.raunet import arcsinh, gram_filters
 CHANNELS = (4, 6, 8)
 
 
-def reach(channels=CHANNELS):
+def reach(patch=1, channels=CHANNELS):
     """
     Return how many pixels away an input can matter to an output.
 
-    Stem 2, first convolution 1, head 1; two blocks of 2 pixels of each resolution going down and up,
-    one in the middle; and a pixel of the coarsest resolution spans its whole width.
+    In patches: first convolution 1, head 1; two blocks of 2 pixels of each resolution going down and up,
+    one in the middle; and a pixel of the coarsest resolution spans its whole width. In pixels: the filters
+    of the stem see 2 beyond a patch, in which a pixel may be at one side and the output at the other.
     """
     finer = len(channels) - 1
-    return 4 + sum(4 * 2**level for level in range(finer)) + 2 * 2**finer + 2**finer - 1
+    patches = 2 + sum(4 * 2**level for level in range(finer)) + 2 * 2**finer + 2**finer - 1
+    return 2 + patch * patches + patch - 1
+
+
+def geometry(network):
+    """Return reach and stride as they must be for the patches of a network."""
+    patch = getattr(network, "network", network).config["patch"]
+    return reach(patch), patch * 2 ** (len(CHANNELS) - 1)
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +86,15 @@ class Plain(RAUNet):
         super().__init__(CHANNELS, **options)
 
 
-NETWORKS = pytest.mark.parametrize("make", [Plain, Guided])
+NETWORKS = pytest.mark.parametrize(
+    "make",
+    [Plain, Guided, partial(Plain, patch=2), partial(Guided, patch=2)],
+    ids=["plain", "guided", "plain-patch2", "guided-patch2"],
+)
 
 
 class TestGramFilters:
-    @pytest.mark.parametrize("size", [3, 5, 7])
+    @pytest.mark.parametrize("size", [3, 5, 6, 7])
     def test_orthonormal_and_without_constant(self, size):
         filters = gram_filters(size).reshape(size**2 - 1, size**2)
         assert_allclose(filters @ filters.T, np.eye(size**2 - 1), atol=1e-6)
@@ -112,7 +126,7 @@ class TestArcsinh:
 
 class TestWhitenedStem:
     def test_unit_noise_gain(self):
-        stem = WhitenedStem(size=7)
+        stem = WhitenedStem(margin=3)
         weight = stem.bank.weight.detach()
         assert weight.shape == (48, 1, 7, 7)
         assert_allclose((weight**2).sum(dim=(1, 2, 3)), 1, rtol=1e-5)
@@ -127,13 +141,29 @@ class TestWhitenedStem:
         assert_allclose(features[:, 1:-1, 2:-2, 2:-2], 0, atol=2e-3)
 
     def test_features(self):
-        stem = WhitenedStem(size=3).double()
+        stem = WhitenedStem(margin=1).double()
         z, valid = image(9, 10)
         features = stem(z, valid).detach()
         assert features.shape[1] == stem.channels == 10
         assert_allclose(features[:, :1], np.arcsinh(z.numpy()))
         assert_allclose(features[:, 1:9], np.arcsinh(stem.bank(z).detach().numpy()))
         assert_array_equal(features[:, 9:], valid)
+
+    def test_patches(self):
+        # of 2 x 2 pixels, the last of them filled with zeros that were not measured
+        stem = WhitenedStem(patch=2).double()
+        z, valid = image(9, 11)
+        features = stem(z, valid).detach()
+        assert features.shape == (1, stem.channels, 5, 6)
+        assert stem.channels == 4 + 35 + 4
+        pixels = z[0, 0, 4:6, 6:8].numpy()
+        assert_allclose(features[0, :4, 2, 3], np.arcsinh(pixels.ravel()))
+        seen = z[0, 0, 2:8, 4:10].numpy()  # two pixels more on each side
+        weight = stem.bank.weight.detach().numpy()
+        assert_allclose(features[0, 4:39, 2, 3], np.arcsinh((weight[:, 0] * seen).sum((1, 2))))
+        assert_array_equal(features[0, 39:, 2, 3], valid[0, 0, 4:6, 6:8].ravel())
+        assert_array_equal(features[0, [1, 3, 40, 42]][..., -1], 0)
+        assert_array_equal(features[0, [2, 3, 41, 42], -1], 0)
 
     def test_bfloat16_of_the_rest_is_not_for_the_stem(self):
         # whose rounding of a core of 10000 sigma is 20 sigma
@@ -195,12 +225,14 @@ class TestAnySize:
     def test_padding_far_away_changes_nothing(self, make):
         # one more row or column may need padding to the next coarse pixel; away from it all is the same
         network = perturbed(make())
-        z, valid = image(48, 12)
+        radius, stride = geometry(network)
+        length = radius // stride * stride + 3 * stride
+        z, valid = image(length, 12)
         whole = network(z, valid)
-        for size in (45, 46, 47):
+        for size in (length - 3, length - 2, length - 1):
             cut = network(z[..., :size, :], valid[..., :size, :])
             for a, b in zip(whole, cut, strict=True):
-                inner = slice(0, size - reach())
+                inner = slice(0, size - radius)
                 assert_allclose(a[..., inner, :].detach(), b[..., inner, :].detach(), atol=1e-9)
 
 
@@ -215,28 +247,30 @@ class TestLocality:
             valid[..., 5, 10] = 0
             after = network(z, valid)
         for a, b in zip(before, after, strict=True):
-            far = slice(11 + reach(), None)
+            far = slice(11 + geometry(network)[0], None)
             assert_array_equal(a[..., far], b[..., far])
             assert (a[..., 8:13] != b[..., 8:13]).any()
 
     def test_gradient_has_bounded_support(self, make):
         # the other direction: one output pixel, all the inputs that it depends on
         network = perturbed(make())
-        z, valid = image(60, 60)
+        radius, _ = geometry(network)
+        y, x = radius + 4, radius + 1
+        z, valid = image(2 * radius + 8, 2 * radius + 8)
         z.requires_grad_()
-        sum(plane[0, 0, 31, 28] for plane in network(z, valid)).backward()
+        sum(plane[0, 0, y, x] for plane in network(z, valid)).backward()
         ys, xs = z.grad[0, 0].nonzero().T
-        assert ys.min() >= 31 - reach()
-        assert ys.max() <= 31 + reach()
-        assert xs.min() >= 28 - reach()
-        assert xs.max() <= 28 + reach()
-        assert ys.max() - ys.min() > reach()  # and the bound is not idle
+        assert ys.min() >= y - radius
+        assert ys.max() <= y + radius
+        assert xs.min() >= x - radius
+        assert xs.max() <= x + radius
+        assert ys.max() - ys.min() > radius  # and the bound is not idle
 
     def test_receptive_radius_is_reached(self, make):
         network = perturbed(make())
         declared = getattr(network, "network", network)
         radius, stride = declared.receptive_radius, declared.stride
-        assert radius == reach()
+        assert (radius, stride) == geometry(network)
         size, farthest = 2 * radius + 2 * stride, 0
         z, valid = image(size, 24)
         for row in range(radius, radius + stride):  # any place within a coarse pixel
@@ -248,10 +282,10 @@ class TestLocality:
 
     def test_translation_equivariance(self, make):
         network = perturbed(make())
-        z, valid = image(80, 84)
-        stride = 2 ** (len(CHANNELS) - 1)
+        radius, stride = geometry(network)
+        margin = radius + 2 * stride
+        z, valid = image(2 * margin + 4 * stride, 2 * margin + 4 * stride)
         moved = network(*(a.roll((stride, 2 * stride), (-2, -1)) for a in (z, valid)))
-        margin = reach() + 2 * stride
         inner = (..., slice(margin, -margin), slice(margin, -margin))
         for a, b in zip(network(z, valid), moved, strict=True):
             rolled = a.roll((stride, 2 * stride), (-2, -1))
@@ -260,12 +294,12 @@ class TestLocality:
 
     def test_tile_with_halo_equals_whole(self, make):
         network = perturbed(make())
-        stride = 2 ** (len(CHANNELS) - 1)
-        halo = -(-reach() // stride) * stride
+        radius, stride = geometry(network)
+        halo = -(-radius // stride) * stride
         z, valid = image(2 * halo + 20, 2 * halo + 32)
         whole = network(z, valid)
         # an inner tile: starts at a multiple of the stride, of a size that is none
-        top, left, height, width = halo, halo + 8, 13, 11
+        top, left, height, width = halo, halo + stride, 13, 11
         rows = slice(top - halo, top + height + halo)
         columns = slice(left - halo, left + width + halo)
         tile = network(z[..., rows, columns], valid[..., rows, columns])
@@ -345,9 +379,10 @@ class TestNumerics:
 class TestGuidedUNet:
     """The network must be able to use everything it is told."""
 
+    @pytest.mark.parametrize("patch", [1, 2])
     @pytest.mark.parametrize("which", ["x", "level", "depth", "z", "valid", "mean", "std"])
-    def test_depends_on(self, which):
-        network = perturbed(GuidedUNet(CHANNELS, embedding_channels=8))
+    def test_depends_on(self, which, patch):
+        network = perturbed(GuidedUNet(CHANNELS, embedding_channels=8, patch=patch))
         z, valid = image(12, 12)
         values = {
             "x": randn(1, 1, 12, 12, seed=5),
@@ -372,14 +407,17 @@ class TestGuidedUNet:
         assert_array_equal(guide[:, -2:-1], z)
         assert_allclose(guide[:, -1], np.log(2))
 
-    def test_gains_filter_what_is_noised(self):
+    @pytest.mark.parametrize("patch", [1, 2])
+    def test_gains_filter_what_is_noised(self, patch):
         # equal gains in every pixel: the network is the linear filter of the starlet planes
-        network = GuidedUNet(CHANNELS).double()
-        gains = randn(len(CHANNELS) + 1, seed=3)
+        network = GuidedUNet(CHANNELS, patch=patch).double()
+        assert 2**network.starlet.scales == 2 * network.stride
+        gains = randn(network.starlet.scales + 1, seed=3)
         with torch.no_grad():
-            network.head[2].bias[:] = torch.cat([torch.tensor([0.7], dtype=torch.float64), gains])
-        z, valid = image(20, 18)
-        x = randn(1, 1, 20, 18, seed=4)
+            outputs = torch.cat([torch.tensor([0.7], dtype=torch.float64), gains])
+            network.head[2].bias[:] = outputs.repeat_interleave(patch**2)
+        z, valid = image(20, 17)
+        x = randn(1, 1, 20, 17, seed=4)
         guide = network.encode(z, valid, z, torch.ones_like(z))
         result = network(x, torch.zeros(1, dtype=x.dtype), guide, torch.ones(1, dtype=x.dtype))
         expected = 0.7 + torch.einsum("j,bjyx->byx", gains, network.starlet(x))

@@ -253,6 +253,17 @@ class TestPairDataModule:
         with pytest.raises(ValueError, match="deep_share must be at least 0 and less than 1"):
             PairDataModule(**options | {"deep_share": 1.0}).setup()
 
+    def test_files_of_deep_images_are_seen_equally_often(self, module, tmp_path):
+        names = [str(tmp_path / f"deep{number}.npz") for number in range(2)]
+        for number, name in enumerate(names):
+            write_arrays(name, deep_arrays(5 + 3 * number))
+        mixed = PairDataModule(**dict(module.hparams) | {"deep": names, "size": 32, "deep_share": 0.4})
+        mixed.setup()
+        pairs, *deep = mixed._datasets(0)
+        assert len(pairs) == 24
+        assert [len(subset) for subset in deep] == [8, 8]
+        assert [len(subset.dataset.arrays["deep"]) for subset in deep] == [5, 8]
+
     def test_crops_of_pairs(self, module):
         options = dict(module.hparams) | {"size": 24}
         small = PairDataModule(**options)

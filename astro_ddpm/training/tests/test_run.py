@@ -197,6 +197,11 @@ class TestStart:
         with pytest.raises(ValueError, match=r"start .* has channels \[4, 6\], not \[4, 8\]"):
             fit(folder, "raunet", "never", runs="never", extra=extra)
 
+    def test_other_patches(self, folder, raunet):
+        extra = ("--model.patch", "1", "--model.start", str(folder / "raunet.safetensors"))
+        with pytest.raises(ValueError, match=r"start .* has patch 2, not 1"):
+            fit(folder, "raunet", "never", runs="never", extra=extra)
+
     def test_given_model_is_not_changed(self, folder, raunet):
         module = DDPMModule(str(folder / "raunet.safetensors"))
         assert module.raunet is not raunet.raunet
