@@ -93,7 +93,7 @@ def assert_equal_weights(one, two):
 class TestFit:
     def test_raunet(self, raunet):
         assert raunet.kind == "raunet"
-        assert raunet.raunet.config == {"channels": [4, 6], "dropout": 0.1}
+        assert raunet.raunet.config == {"channels": [4, 6], "dropout": 0.1, "patch": 2}
         assert raunet.raunet.mean_head[2].weight.any()  # zero at the start
         assert all(torch.isfinite(p).all() for p in raunet.raunet.parameters())
 
