@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 from pytest_astropy_header.display import PYTEST_HEADER_MODULES
 
-PROFILE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
-settings.register_profile("ci", **PROFILE, max_examples=100, derandomize=True)
-settings.register_profile("nightly", **PROFILE, max_examples=2000, print_blob=True)
+PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+settings.register_profile("ci", PROFILE, max_examples=100, derandomize=True)
+settings.register_profile("nightly", PROFILE, max_examples=2000, print_blob=True)
 settings.load_profile("ci")
 
 

@@ -237,8 +237,8 @@ def make_galaxy_field(
     adu adu
     """
     shape = _check_shape(shape)
-    numbers = {"n_galaxies": n_galaxies, "n_stars": n_stars, "n_companions": n_companions}
-    numbers = [_count(name, value) for name, value in numbers.items()]
+    wanted = {"n_galaxies": n_galaxies, "n_stars": n_stars, "n_companions": n_companions}
+    numbers = [_count(name, value) for name, value in wanted.items()]
     bad_columns = _count("bad_columns", bad_columns, maximum=shape[1] - 1)
     gain = _positive("gain", gain, u.electron / u.adu)
     read_noise = _positive("read_noise", read_noise, u.electron, zero=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import cycle
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import astropy
@@ -326,8 +327,8 @@ def detection_curve(
     frames = [_Frame(image, search) for image in images]
     zero_point = float(_in_magnitudes("zero_point", zero_point))
     response = search.response(source)
-    magnitudes = _magnitudes(magnitudes, frames[0], response, zero_point)
-    fluxes = 10 ** (-0.4 * (magnitudes - zero_point))
+    injected = _magnitudes(magnitudes, frames[0], response, zero_point)
+    fluxes = 10 ** (-0.4 * (injected - zero_point))
 
     todo = rng.permutation(np.repeat(np.arange(len(fluxes)), n_injections))
     trials, searched = [], []
@@ -351,7 +352,7 @@ def detection_curve(
     draws = [_solve(found, before, false, target, fluxes, rng)[-1] for _ in range(_N_BOOTSTRAP)]
     if not all(np.isfinite(limit) for limit in limits.values()):
         warn_user(
-            f"the magnitudes from {magnitudes.min():.2f} to {magnitudes.max():.2f} do not reach from less "
+            f"the magnitudes from {injected.min():.2f} to {injected.max():.2f} do not reach from less "
             f"to more than {COMPLETENESS:.0%} completeness with every method; give other magnitudes="
         )
 
@@ -370,7 +371,7 @@ def detection_curve(
         "blank": "noise" if blank is None else "given",
     }
     tables = (
-        _curve_table(magnitudes, snr, n, completeness, purity),
+        _curve_table(injected, snr, n, completeness, purity),
         _limit_table(thresholds, limits, draws, zero_point),
         _false_table(false),
         _reliability(trials, thresholds),
@@ -506,7 +507,7 @@ def reliability_diagram(
     if not np.all((probability >= 0) & (probability <= 1)):
         msg = "probability must lie between 0 and 1"
         raise ValueError(msg)
-    edges = np.linspace(0, 1, bins + 1) if np.ndim(bins) == 0 else np.asarray(bins, float)
+    edges = np.linspace(0, 1, int(bins) + 1) if isinstance(bins, Integral) else np.asarray(bins, float)
     n, _ = np.histogram(probability, edges)
     total, _ = np.histogram(probability, edges, weights=probability)
     true, _ = np.histogram(probability, edges, weights=outcome.astype(float))

@@ -146,7 +146,7 @@ def calibration_tests(
       energy_score 0.716    0.568 too narrow
               tarp  73.7        4 too narrow
     """
-    levels = np.atleast_1d(_levels(levels))
+    fractions = np.atleast_1d(_levels(levels))
     if not 0 < significance < 1:
         msg = f"significance must lie between 0 and 1, not {significance}"
         raise ValueError(msg)
@@ -158,10 +158,10 @@ def calibration_tests(
     joint = _together(features)
     rows = [
         {"feature": name, **row}
-        for name, values in features.items()
-        for row in _feature_rows(*values, levels, n_exchanges, rng)
+        for name, (drawn, true) in features.items()
+        for row in _feature_rows(drawn, true, fractions, n_exchanges, rng)
     ]
-    rows += [{"feature": "all", **row} for row in _joint_rows(*joint, n_exchanges, rng)]
+    rows += [{"feature": "all", **row} for row in _joint_rows(joint[0], joint[1], n_exchanges, rng)]
     meta = {
         "n_samples": len(joint[0]),
         "significance": significance,

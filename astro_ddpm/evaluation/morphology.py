@@ -194,7 +194,7 @@ def asymmetry_center(plane: np.ndarray, start: tuple[float, float], use: np.ndar
         method="Nelder-Mead",
         bounds=[(value - 3, value + 3) for value in start],
         options={
-            "initial_simplex": np.add(start, [[0, 0], [0.5, 0], [0, 0.5]]),
+            "initial_simplex": np.add(start, np.array([[0, 0], [0.5, 0], [0, 0.5]])),
             "xatol": 0.01,
             "fatol": 1e-4,
         },

@@ -170,16 +170,16 @@ def tarp(
     >>> print(p_value < 0.01)
     True
     """
-    levels = _levels(levels)
+    fractions = _levels(levels)
     rng = np.random.default_rng(seed)
     if references is not None:
         references = _floats("references", references, _common_unit(references=references, truth=truth))
     samples, truth, _ = _unpack_vectors(samples, truth, mask)
     ranks = tarp_ranks(samples, truth, references, seed=rng)
     if not ranks.size:
-        return np.full(levels.shape, np.nan), math.nan
-    fraction = ((ranks + rng.random(ranks.shape)) / (len(samples) + 1) < levels[..., None]).mean(axis=-1)
-    return fraction, float(rank_test(ranks, len(samples))[1])
+        return np.full(fractions.shape, np.nan), math.nan
+    below = (ranks + rng.random(ranks.shape)) / (len(samples) + 1) < fractions[..., None]
+    return below.mean(axis=-1), float(rank_test(ranks, len(samples))[1])
 
 
 def tarp_ranks(samples, truth, references=None, *, seed=0):

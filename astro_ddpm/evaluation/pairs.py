@@ -99,13 +99,14 @@ def read_pairs(
     if gain is not None and not gain > 0:
         msg = f"gain must be positive, not {gain}"
         raise ValueError(msg)
-    pairs, rejected = [], []
+    pairs: list[Pair] = []
+    rejected: list[str] = []
     rows = read_listing(listing)
     for name, paths in zip(_unique_names([shallow for shallow, _ in rows]), rows, strict=True):
         if limit is not None and len(pairs) >= limit:
             break
         try:
-            pair = _match(name, *map(read_image, paths), gain)
+            pair = _match(name, read_image(paths[0]), read_image(paths[1]), gain)
         except ValueError as error:
             msg = f"pair {paths[0]}, {paths[1]}: {error}"
             raise ValueError(msg) from error

@@ -122,6 +122,7 @@ def plot_comparison(
     ['Input', 'Enhanced', 'Reference', 'Enhanced − reference', 'Uncertainty']
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if n_samples < 0:
         msg = f"n_samples must not be negative, got {n_samples!r}"
@@ -136,8 +137,8 @@ def plot_comparison(
     n_rows = 1 if len(panels) <= 5 else 2
     n_columns = -(-len(panels) // n_rows)
     height = panel_size * mean.shape[0] / mean.shape[1] + 0.8
-    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout="compressed")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
+    layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
+    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
     without_bar = set(scales)
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(n_rows, n_columns, number)

@@ -205,26 +205,26 @@ def evaluate(
     """
     _check(pairs, classics)
     folder = Path(folder)
-    models = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
-    _check_names(["input", *classics, *(model.name for model in models)])
+    loaded = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
+    _check_names(["input", *classics, *(model.name for model in loaded)])
     options = {"seed": seed, "device": device, "progress_bar": progress_bar}
     results, noise, cost = run_methods(
-        pairs, folder / "enhanced", models, classics, n_samples=n_samples, **options
+        pairs, folder / "enhanced", loaded, classics, n_samples=n_samples, **options
     )
     tables = measure(pairs, results, noise, zero_point=zero_point) | {"cost": cost}
     if n_injections:
-        for model in models:
+        for model in loaded:
             tables |= find_sources(
                 pairs, results, model, folder, n_injections=n_injections, zero_point=zero_point, **options
             )
-    names = [model.name for model in models]
+    names = [model.name for model in loaded]
     for name, table in tables.items():
         kind = next(key for key in _CAPTIONS if name.startswith(key))
         suffix = name.removeprefix(kind).removeprefix("_")
         table.meta["caption"] = f"{_CAPTIONS[kind]} {suffix and f'({suffix})'}".strip()
     sections = _sections(pairs, results, tables, names)
-    _describe(tables, models, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
-    _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(models))
+    _describe(tables, loaded, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
+    _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(loaded))
     return folder / "index.html"
 
 

@@ -3,6 +3,8 @@
 The residual attention U-Net, alone and guided by a first estimate for the diffusion model.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -306,7 +308,7 @@ class RAUNet(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1):
         super().__init__()
-        self.config = {"channels": list(channels), "dropout": dropout, "patch": patch}
+        self.config: dict[str, Any] = {"channels": list(channels), "dropout": dropout, "patch": patch}
         self.stem = WhitenedStem(patch)
         self.unet = AttentionUNet(self.stem.channels, tuple(channels), dropout=dropout)
         self.mean_head = Head(channels[0], 1, patch)
@@ -401,7 +403,7 @@ class GuidedUNet(nn.Module):
         patch: int = 1,
     ):
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "channels": list(channels),
             "embedding_channels": embedding_channels,
             "dropout": dropout,

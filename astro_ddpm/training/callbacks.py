@@ -127,7 +127,8 @@ class EnsembleValidation(pl.Callback):
         self.n_samples, self.steps, self.n_images = n_samples, steps, n_images
         self.every_n_epochs, self.picture, self.seed = every_n_epochs, picture, seed
         self._last_epoch, self._is_due = -math.inf, False
-        self._model, self._images = None, []
+        self._model = None
+        self._images: list = []
 
     def setup(self, trainer, pl_module, stage):
         """Check the module."""

@@ -110,7 +110,8 @@ class EMASnapshots(pl.Callback):
             raise ValueError(msg)
         self.every_n_steps = every_n_steps
         self.exponents = {f"{width:g}": exponent(width) for width in widths}
-        self.last_step, self.averages = 0, {}
+        self.last_step = 0
+        self.averages: dict = {}
 
     def on_train_start(self, trainer, pl_module):
         """Remove the snapshots of another run, unless this one continues it."""

@@ -5,6 +5,7 @@ Lightning modules: what a training step is for each of the networks.
 
 import math
 from copy import deepcopy
+from typing import Self
 
 import pytorch_lightning as pl
 import torch
@@ -37,6 +38,8 @@ class TrainingModule(pl.LightningModule):
     warmup_steps : int
         The steps until it is reached.
     """
+
+    network: torch.nn.Module
 
     def __init__(self, learning_rate: float, warmup_steps: int):
         super().__init__()
@@ -123,7 +126,8 @@ class RAUNetModule(TrainingModule):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters()
         self.weighting = weighting
-        self.network = RAUNet(channels, dropout, patch).to(memory_format=torch.channels_last)
+        self.network = RAUNet(channels, dropout, patch)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             given = _load_raunet(start)
             for name in ("channels", "patch"):
@@ -195,6 +199,8 @@ class DDPMModule(TrainingModule):
         The steps until it is reached.
     """
 
+    network: GuidedUNet
+
     def __init__(
         self,
         raunet: str | RAUNet,
@@ -207,17 +213,19 @@ class DDPMModule(TrainingModule):
         self.save_hyperparameters(ignore="raunet")
         raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
-        channels, patch = channels or raunet.config["channels"], raunet.config["patch"]
-        self.network = GuidedUNet(tuple(channels), dropout=dropout, patch=patch)
+        config = raunet.config
+        self.network = GuidedUNet(
+            tuple(channels or config["channels"]), dropout=dropout, patch=config["patch"]
+        )
         copy_shared_weights(raunet, self.network)
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.denoiser = Denoiser(self.network)
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return both networks."""
         return {"raunet": self.raunet, "network": self.network}
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation; the RAUNet always evaluates."""
         super().train(mode)
         self.raunet.eval()
@@ -304,8 +312,10 @@ def restore_module(model: zoo.Model) -> TrainingModule:
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
         if model.network is None:
             weighting = model.training.get("weighting", 0.5)
-            channels, patch = model.raunet.config["channels"], model.raunet.config["patch"]
-            module = RAUNetModule(tuple(channels), weighting=weighting, patch=patch)
+            config = model.raunet.config
+            module: TrainingModule = RAUNetModule(
+                tuple(config["channels"]), weighting=weighting, patch=config["patch"]
+            )
         else:
             kind = CRPSModule if model.one_step else DDPMModule
             module = kind(deepcopy(model.raunet), tuple(model.network.config["channels"]))

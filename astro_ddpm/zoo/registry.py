@@ -140,6 +140,11 @@ def _make_networks(metadata: Mapping[str, str], device: str) -> dict[str, Any]:
         if not (1 <= len(channels) <= MAX_RESOLUTIONS and all(type(c) is int and c > 0 for c in channels)):
             msg = f"{part} must have 1 to {MAX_RESOLUTIONS} positive numbers of channels"
             raise ValueError(msg)
+        patch = config.get("patch", 1)
+        largest = 2 ** (MAX_RESOLUTIONS - len(channels))
+        if not (type(patch) is int and 1 <= patch <= largest):
+            msg = f"{part} must have patches of 1 to {largest} pixels, not {patch}"
+            raise ValueError(msg)
         with torch.device(device):
             networks[part] = makers[part](**config)
     return networks

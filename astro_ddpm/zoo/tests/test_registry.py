@@ -299,7 +299,9 @@ class TestDamage:
         assert max(made, default=0) <= 10**4
 
     @pytest.mark.parametrize(
-        "option", [{"embedding_channels": 2**40}, {"embedding_channels": 10**30}, {"dropout": 7}]
+        "option",
+        [{"embedding_channels": 2**40}, {"embedding_channels": 10**30}, {"dropout": 7}]
+        + [{"patch": value} for value in (0, -1, 2.0, "2", None, True, 65, 2**40, 10**30)],
     )
     def test_impossible_options(self, saved, tmp_path, option):
         tensors, metadata = read(saved)
