@@ -26,6 +26,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from torch import Tensor, nn
 
 from astro_ddpm import enhance, zoo
+from astro_ddpm.evaluation import classics
 from astro_ddpm.nn import RAUNet
 from astro_ddpm.training import DDPMModule, RAUNetModule
 from astro_ddpm.utils import atomic_path
@@ -210,7 +211,8 @@ def make_batch(n: int, size: int) -> dict[str, Tensor]:
 
 def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the RAUNet and of U-Nets of its size."""
-    module = RAUNetModule(dropout=0.0)
+    config = zoo.load("raunet").raunet.config | {"dropout": 0.0}
+    module = RAUNetModule(**config)
     module.log_dict = lambda _: None  # there is no trainer to log to
     step = training_step(module, lambda: module.training_step(batch, 0))
     n = count(module.network)
@@ -219,7 +221,7 @@ def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
 
 def train_denoiser(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the denoiser, alone and behind its RAUNet, and of U-Nets of its size."""
-    module = DDPMModule(RAUNet(), dropout=0.0)
+    module = DDPMModule(RAUNet(**zoo.load("raunet").raunet.config), dropout=0.0)
     network, denoiser = module.network, module.denoiser
     z, valid, residual, depth = (batch[key] for key in ("z", "valid", "residual", "depth"))
     with torch.no_grad():
@@ -250,7 +252,7 @@ def inference(function: Callable[[], object]) -> Callable[[], float]:
 
 
 def infer_raunet(size: int, threads: int) -> list[Contender]:
-    """Return ways to denoise one image: the RAUNet, U-Nets of its size, BM3D."""
+    """Return ways to denoise one image: the RAUNet, U-Nets of its size, non-local means, BM3D."""
     model, ccd = zoo.load("raunet"), make_ccd(size)
     z = torch.from_numpy(ccd.data)[None, None]
     valid, t, n = torch.ones_like(z), torch.zeros(1, dtype=torch.long), count(model.raunet)
@@ -262,6 +264,8 @@ def infer_raunet(size: int, threads: int) -> list[Contender]:
     for name, network in make_peers(n).items():
         measure = inference(partial(evaluate, network.eval(), z, t))
         contenders.append(Contender(name, measure, count(network)))
+    nlm = timed(lambda: classics.non_local_means(ccd.data, 1.0))
+    contenders.append(Contender("non-local means (scikit-image)", nlm))
     try:
         from bm3d import BM3DProfile, bm3d
     except ImportError as error:
@@ -356,13 +360,13 @@ def report(title: str, contenders: list[Contender], seconds: np.ndarray) -> dict
     result : dict
         What was printed, and all times.
     """
-    print(f"\n{title}\n{'':30}{'parameters':>11}{'seconds (quartiles)':>30}{'ratio (quartiles)':>27}")
+    print(f"\n{title}\n{'':31}{'parameters':>11}{'seconds (quartiles)':>30}{'ratio (quartiles)':>27}")
     rows = []
     for contender, times, ratios in zip(contenders, seconds, seconds / seconds[0], strict=True):
         low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
         ratio_low, ratio, ratio_high = np.quantile(ratios, [0.25, 0.5, 0.75])
         print(
-            f"{contender.name:30}{contender.parameters or '':>11}"
+            f"{contender.name:31}{contender.parameters or '':>11}"
             f"{f'{median:.4f} ({low:.4f} to {high:.4f})':>30}"
             f"{f'{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})':>27}",
             flush=True,

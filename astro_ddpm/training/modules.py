@@ -55,7 +55,7 @@ class TrainingModule(pl.LightningModule):
 
     def compile_networks(self) -> None:
         """Compile all networks for batches of few sizes; this needs a C++ compiler."""
-        for part in self.parts().values():
+        for part in (*self.parts().values(), getattr(self, "teacher", None)):
             if isinstance(part, torch.nn.Module):
                 part.compile(dynamic=False)
 
@@ -84,6 +84,11 @@ class RAUNetModule(TrainingModule):
     Estimation*).
     The width :math:`s` follows from :math:`\ln v + (r - m)^2 / v` with :math:`m` held fixed.
 
+    A trained network may teach, which saves a new architecture most of the time: its mean :math:`m'` has no
+    noise. The loss of the mean is then that of :math:`r` plus :math:`\lambda` times that of :math:`m'`, where
+    :math:`\lambda` falls from 1 to 0 with the steps, so that in the end the target alone counts (Hinton et
+    al. 2015, *Distilling the Knowledge in a Neural Network*, for regression).
+
     Parameters
     ----------
     channels : sequence of int, optional
@@ -107,6 +112,9 @@ class RAUNetModule(TrainingModule):
     patch : int, optional
         The width in pixels of the patches that the finest features belong to.
 
+    teacher : str, optional
+        The model whose RAUNet teaches, a name or a ``.safetensors`` file; none by default.
+
     Raises
     ------
     ValueError
@@ -122,6 +130,7 @@ class RAUNetModule(TrainingModule):
         weighting: float = 0.5,
         start: str | None = None,
         patch: int = 2,
+        teacher: str | None = None,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters()
@@ -135,6 +144,14 @@ class RAUNetModule(TrainingModule):
                     msg = f"start {start} has {name} {given.config[name]}, not {self.network.config[name]}"
                     raise ValueError(msg)
             self.network.load_state_dict(given.state_dict())
+        self.teacher = _load_raunet(teacher).eval().requires_grad_(False) if teacher else None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; a teacher always evaluates."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return the network."""
@@ -148,7 +165,13 @@ class RAUNetModule(TrainingModule):
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses of mean and width."""
         error, variance = self._errors(batch)
-        mean_loss = multiscale_square(error / variance.detach().pow(self.weighting / 2))
+        scale = variance.detach().pow(self.weighting / 2)
+        mean_loss = multiscale_square(error / scale)
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(batch["z"], batch["valid"])[0]
+            share = 1 - self.global_step / self.trainer.estimated_stepping_batches
+            mean_loss = mean_loss + share * multiscale_square((error + taught - batch["residual"]) / scale)
         return mean_loss, (variance.log() + error.detach().square() / variance).mean()
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:

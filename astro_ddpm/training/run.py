@@ -271,7 +271,7 @@ def pack(module, data, trainer):
         The networks, the ranges of their training, and its settings without names of files.
     """
     depth = data.train["depth"]
-    files = ("train", "validation", "deep", "start")
+    files = ("train", "validation", "deep", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     return zoo.Model(
         **module.parts(),
