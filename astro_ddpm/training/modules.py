@@ -168,8 +168,7 @@ class RAUNetModule(TrainingModule):
         scale = variance.detach().pow(self.weighting / 2)
         mean_loss = multiscale_square(error / scale)
         if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher(batch["z"], batch["valid"])[0]
+            taught = self.teacher(batch["z"], batch["valid"])[0]  # compiles as it is where gradients may flow
             share = 1 - self.global_step / self.trainer.estimated_stepping_batches
             mean_loss = mean_loss + share * multiscale_square((error + taught - batch["residual"]) / scale)
         return mean_loss, (variance.log() + error.detach().square() / variance).mean()
@@ -257,8 +256,7 @@ class DDPMModule(TrainingModule):
     def _condition(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return mean and width of the target, what guides the network, and the depth."""
         z, valid, depth = batch["z"], batch["valid"], batch["depth"]
-        with torch.no_grad():
-            mean, scene_std = self.raunet.estimate(z, valid)
+        mean, scene_std = self.raunet.estimate(z, valid)  # no gradient, for its weights need none
         std = torch.sqrt(scene_std.square() + depth.reshape(-1, 1, 1, 1).square())
         return mean, std, self.network.encode(z, valid, mean, scene_std), depth
 
