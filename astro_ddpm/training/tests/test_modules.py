@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
+from astro_ddpm import zoo
 from astro_ddpm.diffusion import multiscale_square
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.training import DDPMModule, RAUNetModule
@@ -125,6 +126,31 @@ class TestRAUNetModule:
         assert abs(slope(best)) < 1e-3
         assert slope(0.8 * best) < -0.1
         assert slope(1.2 * best) > 0.1
+
+    @pytest.mark.parametrize("done", [0, 3, 10])
+    def test_teacher(self, monkeypatch, tmp_path, done):
+        # beside the target the mean of the teacher counts, the less the more steps are done
+        teacher = zoo.Model(RAUNet((4, 6, 8)))
+        zoo.save(teacher, tmp_path / "teacher.safetensors")
+        module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors"))
+        module._trainer = SimpleNamespace(global_step=done, estimated_stepping_batches=10)
+        batch, logs = make_batch(), record_logs(module, monkeypatch)
+        mean, taught, std = torch.randn(2, 4, 1, 16, 16).unbind() + (torch.randn(4, 1, 16, 16).exp(),)
+        module.network, module.teacher = Fixed(mean, std), Fixed(taught, std)
+        module.training_step(batch, 0)
+        scale = (std**2 + 0.3**2) ** 0.25
+        expected = multiscale_square((batch["residual"] - mean) / scale)
+        expected += (1 - done / 10) * multiscale_square((taught - mean) / scale)
+        assert_allclose(logs["mean_loss"].detach(), expected.detach(), rtol=1e-5)
+
+    def test_teacher_stays_as_it_is(self, tmp_path):
+        zoo.save(zoo.Model(RAUNet((4, 6, 8), dropout=0.5)), tmp_path / "teacher.safetensors")
+        module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors")).train()
+        assert module.network.training
+        assert not module.teacher.training
+        trained = {id(p) for p in module.parameters() if p.requires_grad}
+        assert trained == {id(p) for p in module.network.parameters()}
+        assert set(module.parts()) == {"raunet"}
 
     def test_validation_tells_whether_width_is_right(self, monkeypatch):
         module, batch = RAUNetModule(CHANNELS), make_batch(n=64, size=32)
