@@ -198,7 +198,7 @@ class DDPMModule(TrainingModule):
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
-    quadrature; its network starts with the weights of the RAUNet where the shapes agree. The error of a
+    quadrature; its network starts with the weights of a RAUNet where the shapes agree. The error of a
     pixel is weighted by the square root of that width, halfway between what is best for the sky and for
     bright cores.
 
@@ -208,8 +208,7 @@ class DDPMModule(TrainingModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet, which also
-        gives the patches.
+        The channels of the new network at each resolution; by default those of the RAUNet it starts from.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -219,6 +218,13 @@ class DDPMModule(TrainingModule):
 
     warmup_steps : int, optional
         The steps until it is reached.
+
+    patch : int, optional
+        The width in pixels of the patches that the finest features belong to; by default that of the RAUNet
+        it starts from.
+
+    start : str or `~astro_ddpm.nn.RAUNet`, optional
+        The RAUNet that the new network starts from, or the model that holds it; by default the guide.
     """
 
     network: GuidedUNet
@@ -230,16 +236,17 @@ class DDPMModule(TrainingModule):
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
+        patch: int | None = None,
+        start: str | RAUNet | None = None,
     ):
         super().__init__(learning_rate, warmup_steps)
-        self.save_hyperparameters(ignore="raunet")
+        self.save_hyperparameters(ignore=["raunet", "start"])
         raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
-        config = raunet.config
-        self.network = GuidedUNet(
-            tuple(channels or config["channels"]), dropout=dropout, patch=config["patch"]
-        )
-        copy_shared_weights(raunet, self.network)
+        start = _load_raunet(start) if isinstance(start, str) else start or raunet
+        channels, patch = channels or start.config["channels"], patch or start.config["patch"]
+        self.network = GuidedUNet(tuple(channels), dropout=dropout, patch=patch)
+        copy_shared_weights(start, self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.denoiser = Denoiser(self.network)
 
@@ -292,8 +299,7 @@ class CRPSModule(DDPMModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet, which also
-        gives the patches.
+        The channels of the new network at each resolution; by default those of the RAUNet it starts from.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -303,6 +309,13 @@ class CRPSModule(DDPMModule):
 
     warmup_steps : int, optional
         The steps until it is reached.
+
+    patch : int, optional
+        The width in pixels of the patches that the finest features belong to; by default that of the RAUNet
+        it starts from.
+
+    start : str or `~astro_ddpm.nn.RAUNet`, optional
+        The RAUNet that the new network starts from, or the model that holds it; by default the guide.
     """
 
     def parts(self) -> dict:
@@ -339,7 +352,8 @@ def restore_module(model: zoo.Model) -> TrainingModule:
             )
         else:
             kind = CRPSModule if model.one_step else DDPMModule
-            module = kind(deepcopy(model.raunet), tuple(model.network.config["channels"]))
+            config = model.network.config
+            module = kind(deepcopy(model.raunet), tuple(config["channels"]), patch=config["patch"])
     module.network.load_state_dict((model.network or model.raunet).state_dict())
     return module
 

@@ -135,7 +135,8 @@ class TestRAUNetModule:
         module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors"))
         module._trainer = SimpleNamespace(global_step=done, estimated_stepping_batches=10)
         batch, logs = make_batch(), record_logs(module, monkeypatch)
-        mean, taught, std = torch.randn(2, 4, 1, 16, 16).unbind() + (torch.randn(4, 1, 16, 16).exp(),)
+        mean, taught = torch.randn(2, 4, 1, 16, 16)
+        std = torch.randn(4, 1, 16, 16).exp()
         module.network, module.teacher = Fixed(mean, std), Fixed(taught, std)
         module.training_step(batch, 0)
         scale = (std**2 + 0.3**2) ** 0.25
