@@ -123,13 +123,13 @@ class RAUNetModule(TrainingModule):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (64, 112, 160),
+        channels: tuple[int, ...] = (32, 64, 96, 128),
         dropout: float = 0.1,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
         weighting: float = 0.5,
         start: str | None = None,
-        patch: int = 2,
+        patch: int = 1,
         teacher: str | None = None,
     ):
         super().__init__(learning_rate, warmup_steps)

@@ -16,7 +16,7 @@ from astro_ddpm import zoo
 from astro_ddpm.diffusion import multiscale_square
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.training import DDPMModule, RAUNetModule
-from astro_ddpm.training.modules import copy_shared_weights
+from astro_ddpm.training.modules import copy_shared_weights, restore_module
 
 CHANNELS = (4, 6)
 
@@ -257,6 +257,26 @@ class TestDDPMModule:
         first = given["unet.stem.weight"]
         assert_array_equal(started["unet.stem.weight"][:, : first.shape[1]], first)
         assert not any(name.endswith("head.2.weight") and "mean" in name for name in shared)
+
+    def test_starts_from_another_raunet(self, raunet, tmp_path):
+        # whose architecture it has then, while the guide stays the guide
+        other = RAUNet((6, 8, 10), patch=2)
+        zoo.save(zoo.Model(other), tmp_path / "other.safetensors")
+        module = DDPMModule(raunet, start=str(tmp_path / "other.safetensors"))
+        assert module.network.config["channels"] == [6, 8, 10]
+        assert module.network.config["patch"] == 2
+        assert module.raunet is raunet
+        assert_array_equal(module.network.stem.bank.weight.detach(), other.stem.bank.weight)
+        assert torch.isfinite(module.loss(make_batch()))
+
+    def test_other_patches_than_the_guide(self, raunet):
+        module = DDPMModule(raunet, (6, 8), patch=2)
+        assert module.network.config["patch"] == 2
+        model = zoo.Model(**module.parts())
+        again = restore_module(model)
+        assert again.network.config == module.network.config
+        for name, weight in model.network.state_dict().items():
+            assert_array_equal(again.network.state_dict()[name], weight)
 
     def test_raunet_stays_as_it_is(self, raunet):
         module, batch = DDPMModule(raunet), make_batch()

@@ -93,7 +93,7 @@ def assert_equal_weights(one, two):
 class TestFit:
     def test_raunet(self, raunet):
         assert raunet.kind == "raunet"
-        assert raunet.raunet.config == {"channels": [4, 6], "dropout": 0.1, "patch": 2}
+        assert raunet.raunet.config == {"channels": [4, 6], "dropout": 0.1, "patch": 1}
         assert raunet.raunet.mean_head[2].weight.any()  # zero at the start
         assert all(torch.isfinite(p).all() for p in raunet.raunet.parameters())
 
@@ -198,8 +198,8 @@ class TestStart:
             fit(folder, "raunet", "never", runs="never", extra=extra)
 
     def test_other_patches(self, folder, raunet):
-        extra = ("--model.patch", "1", "--model.start", str(folder / "raunet.safetensors"))
-        with pytest.raises(ValueError, match=r"start .* has patch 2, not 1"):
+        extra = ("--model.patch", "2", "--model.start", str(folder / "raunet.safetensors"))
+        with pytest.raises(ValueError, match=r"start .* has patch 1, not 2"):
             fit(folder, "raunet", "never", runs="never", extra=extra)
 
     def test_given_model_is_not_changed(self, folder, raunet):
