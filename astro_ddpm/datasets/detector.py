@@ -12,6 +12,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.modeling.models import Polynomial2D
 from astropy.nddata import CCDData
+from photutils.datasets import apply_poisson_noise, make_noise_image
 
 from .simulate import GalaxyField, _count, _positive
 
@@ -309,8 +310,9 @@ class Detector:
         rng, rng_rays = np.random.default_rng(seed).spawn(2)
         rows = np.linspace(-1, 1, self.shape[0])
         drift = rng.normal() + rng.normal() * rows
-        values = self.bias + drift[:, np.newaxis] + rng.normal(0, self.read_noise / self.gain, self.shape)
-        electrons = rng.poisson(self.gain * self.response * sky)
+        noise = make_noise_image(self.shape, mean=0, stddev=self.read_noise / self.gain, seed=rng)
+        values = self.bias + drift[:, np.newaxis] + noise
+        electrons = apply_poisson_noise(self.gain * self.response * sky, seed=rng)
         values[self.light] += (electrons + _cosmic_rays(rng_rays, self.light_shape, cosmic_rays)) / self.gain
         values = np.rint(np.clip(values, 0, self.saturation)).astype(np.uint16)
         return CCDData(values, unit=u.adu, meta=self._header(kind, exposure))
