@@ -275,9 +275,15 @@ def to_patches(planes: Tensor, width: int) -> Tensor:
     return F.pixel_unshuffle(planes, width)
 
 
-def half_turn(planes: Tensor) -> Tensor:
-    """Return planes, shape (..., ny, nx), turned by half a turn."""
-    return planes.flip((-2, -1))
+def turn(planes: Tensor, code: int) -> Tensor:
+    """Return planes, shape (..., ny, nx), after ``code % 4`` quarter turns, and mirrored from code 4 on."""
+    turned = torch.rot90(planes, code % 4, (-2, -1))
+    return turned.flip(-1) if code >= 4 else turned
+
+
+def turn_back(planes: Tensor, code: int) -> Tensor:
+    """Undo `turn`."""
+    return torch.rot90(planes.flip(-1) if code >= 4 else planes, -(code % 4), (-2, -1))
 
 
 def receptive_radius(stem: WhitenedStem, unet: AttentionUNet) -> int:
@@ -346,9 +352,9 @@ class RAUNet(nn.Module):
         mean, log_std = (head(features)[..., :ny, :nx] for head in (self.mean_head, self.std_head))
         return mean, torch.exp(log_std - 1)
 
-    def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(self, z: Tensor, valid: Tensor, orientations: int = 2) -> tuple[Tensor, Tensor]:
         """
-        Average the estimates from the image as it is and turned by half a turn.
+        Average the estimates from the image in several orientations.
 
         This lowers the error that the network itself makes, and what results turns with the image.
 
@@ -357,14 +363,21 @@ class RAUNet(nn.Module):
         z, valid : Tensor, shape (batch, 1, ny, nx)
             As for `forward`.
 
+        orientations : {1, 2, 4, 8}, optional
+            The image as it is, also turned by half a turn, by quarter turns, and mirrored too.
+
         Returns
         -------
         mean, std : Tensor, shape (batch, 1, ny, nx)
             The mean of the means, and the root mean square of the standard deviations.
         """
-        mean, std = self(z, valid)
-        turned_mean, turned_std = (half_turn(t) for t in self(half_turn(z), half_turn(valid)))
-        return (mean + turned_mean) / 2, torch.sqrt((std.square() + turned_std.square()) / 2)
+        mean = variance = torch.zeros_like(z)
+        for code in range(0, max(orientations, 4), 4 // min(orientations, 4)):
+            estimate = self(turn(z, code), turn(valid, code))
+            turned_mean, turned_std = (turn_back(plane, code) for plane in estimate)
+            mean = mean + turned_mean / orientations
+            variance = variance + turned_std.square() / orientations
+        return mean, variance.sqrt()
 
 
 class GuidedUNet(nn.Module):

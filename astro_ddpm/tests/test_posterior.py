@@ -87,7 +87,7 @@ class TestTiledModel:
         finally:
             handle.remove()
         assert len(calls) == len(tiled.tiles) == 20
-        assert seen == 2 * 2 * 2  # orientations, rows and columns of tiles
+        assert seen == 8 * 2 * 2  # orientations, rows and columns of tiles
         reach = 20 + DDPM.receptive_radius
         assert_array_equal(mean[..., reach:], 0)
         assert_array_equal(std[..., reach:], 1)

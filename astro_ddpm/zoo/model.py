@@ -144,7 +144,8 @@ class Model:
         """
         Estimate mean and standard deviation of the whitened residual.
 
-        By `~astro_ddpm.nn.RAUNet.estimate`, from the image in two orientations.
+        By `~astro_ddpm.nn.RAUNet.estimate`, from the image in two orientations, or in all eight if the model
+        draws samples, beside which that takes no time.
 
         Parameters
         ----------
@@ -156,7 +157,7 @@ class Model:
         mean, std : Tensor, shape (batch, 1, ny, nx)
             In units of the noise of the image.
         """
-        return self.raunet.estimate(z, valid)
+        return self.raunet.estimate(z, valid, 2 if self.network is None else 8)
 
     def draw(
         self,

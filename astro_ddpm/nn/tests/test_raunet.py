@@ -376,6 +376,41 @@ class TestNumerics:
         assert_array_equal(valid, copies[1])
 
 
+class TestEstimate:
+    """Turned images give turned estimates, and those that are averaged are the ones of turned images."""
+
+    TURNS = (
+        lambda x: x,
+        lambda x: x.flip((-2, -1)),
+        lambda x: x.mT.flip(-1),
+        lambda x: x.mT.flip(-2),
+        lambda x: x.flip(-1),
+        lambda x: x.flip(-2),
+        lambda x: x.mT,
+        lambda x: x.mT.flip((-2, -1)),
+    )
+
+    @pytest.mark.parametrize("patch", [1, 2])
+    @pytest.mark.parametrize("orientations", [1, 2, 4, 8])
+    def test_average(self, orientations, patch):
+        network = perturbed(RAUNet(CHANNELS, patch=patch))
+        z, valid = image(16, 24)
+        turns = self.TURNS[:orientations]
+        undo = [self.TURNS[{2: 3, 3: 2}.get(i, i)] for i in range(orientations)]  # as quarter turns do
+        with torch.no_grad():
+            parts = [network(turn(z), turn(valid)) for turn in turns]
+            means, stds = (
+                torch.stack([back(part[k]) for back, part in zip(undo, parts, strict=True)]) for k in (0, 1)
+            )
+            mean, std = network.estimate(z, valid, orientations)
+            assert_allclose(mean, means.mean(0), atol=1e-10)
+            assert_allclose(std, stds.square().mean(0).sqrt(), rtol=1e-10)
+            for turn in turns:
+                turned = network.estimate(turn(z), turn(valid), orientations)
+                assert_allclose(turned[0], turn(mean), atol=1e-10)
+                assert_allclose(turned[1], turn(std), rtol=1e-10)
+
+
 class TestGuidedUNet:
     """The network must be able to use everything it is told."""
 
