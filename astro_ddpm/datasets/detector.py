@@ -12,7 +12,6 @@ import numpy as np
 from astropy.io import fits
 from astropy.modeling.models import Polynomial2D
 from astropy.nddata import CCDData
-from photutils.datasets import apply_poisson_noise, make_noise_image
 
 from .simulate import GalaxyField, _count, _positive
 
@@ -307,6 +306,8 @@ class Detector:
 
     def _read(self, sky, kind, exposure, seed, *, cosmic_rays=0):
         """Return the frame that a sky in adu leaves."""
+        from photutils.datasets import apply_poisson_noise, make_noise_image
+
         rng, rng_rays = np.random.default_rng(seed).spawn(2)
         rows = np.linspace(-1, 1, self.shape[0])
         drift = rng.normal() + rng.normal() * rows

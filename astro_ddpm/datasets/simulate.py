@@ -15,7 +15,6 @@ from astropy.modeling.models import Moffat2D, Sersic2D
 from astropy.nddata import CCDData, StdDevUncertainty, block_reduce, overlap_slices
 from astropy.table import QTable
 from astropy.wcs import WCS
-from photutils.datasets import apply_poisson_noise, make_noise_image
 from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.special import gammainc, gammaincinv, i0e
@@ -545,6 +544,8 @@ def _noise(truth, sky_level, gain, read_noise):
 
 def _expose(rng, truth, sky_level, gain, read_noise):
     """Return a noisy, sky-subtracted exposure and its noise in adu."""
+    from photutils.datasets import apply_poisson_noise, make_noise_image
+
     electrons = apply_poisson_noise((truth + sky_level) * gain, seed=rng)
     electrons += make_noise_image(truth.shape, mean=0, stddev=read_noise, seed=rng)
     return electrons / gain - sky_level, _noise(truth, sky_level, gain, read_noise)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 
+from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise, read_listing
 from astro_ddpm.nddata import read_image, unpack
 from astro_ddpm.noise import estimate_sky_sigma
-from astro_ddpm.training.pairs import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise, read_listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,6 +8,7 @@ import torch
 from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS
+from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.zoo import Model
@@ -44,3 +45,12 @@ def make_image(shape=(40, 36), seed=0, dtype="f4", amplitude=300, **kwargs):
         "uncertainty": StdDevUncertainty(np.full(shape, SIGMA, dtype)),
     }
     return CCDData(data, **(options | kwargs))
+
+
+def galaxies(rng, size=64, n=12):
+    """Return smooth sources on an empty sky."""
+    image = np.zeros((size, size))
+    for _ in range(n):
+        y, x = rng.integers(10, size - 10, 2)
+        image[y, x] += rng.uniform(200, 2000)
+    return gaussian_filter(image, 1.3) + gaussian_filter(image, 3) / 2

@@ -6,6 +6,7 @@ Two steps stand apart. Preparing pairs reads FITS files and needs astropy; fitti
 and Lightning only, and imports them when it is first asked for.
 """
 
+from astro_ddpm.exposures import PSFMatch, homogenize_psf, read_listing
 from astro_ddpm.utils import lazy_getattr
 
 from .degrade import (
@@ -24,15 +25,7 @@ from .degrade import (
     random_noise_kernel,
     split_exposure,
 )
-from .pairs import (
-    PSFMatch,
-    cut_stamps,
-    homogenize_psf,
-    prepare_deep,
-    prepare_pairs,
-    read_listing,
-    split_by_group,
-)
+from .pairs import cut_stamps, prepare_deep, prepare_pairs, split_by_group
 from .ranges import measure_ranges
 from .simulated import prepare_simulated
 
