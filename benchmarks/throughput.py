@@ -213,7 +213,7 @@ def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the RAUNet and of U-Nets of its size."""
     config = zoo.load("raunet").raunet.config | {"dropout": 0.0}
     module = RAUNetModule(**config)
-    module.log_dict = lambda _: None  # there is no trainer to log to
+    module.log_dict = lambda values, **options: None  # there is no trainer to log to
     step = training_step(module, lambda: module.training_step(batch, 0))
     n = count(module.network)
     return [Contender("RAUNet", step, n), *peer_steps(n, batch)]
@@ -221,7 +221,10 @@ def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
 
 def train_denoiser(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the denoiser, alone and behind its RAUNet, and of U-Nets of its size."""
-    module = DDPMModule(RAUNet(**zoo.load("raunet").raunet.config), dropout=0.0)
+    model = zoo.load("ddpm")
+    config = model.network.config
+    raunet = RAUNet(**model.raunet.config)
+    module = DDPMModule(raunet, tuple(config["channels"]), dropout=0.0, patch=config["patch"])
     network, denoiser = module.network, module.denoiser
     z, valid, residual, depth = (batch[key] for key in ("z", "valid", "residual", "depth"))
     with torch.no_grad():
