@@ -49,7 +49,9 @@ def _parser():
 
 def prepare_command(args):
     """Prepare the pairs of a list."""
-    from .pairs import prepare_pairs, read_listing
+    from astro_ddpm.exposures import read_listing
+
+    from .pairs import prepare_pairs
 
     variance = 1 / args.gain if args.gain else 0.0
     used, rejected = prepare_pairs(
