@@ -213,7 +213,7 @@ def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the RAUNet and of U-Nets of its size."""
     config = zoo.load("raunet").raunet.config | {"dropout": 0.0}
     module = RAUNetModule(**config)
-    module.log_dict = lambda values, **options: None  # there is no trainer to log to
+    module.log_dict = lambda *_, **__: None  # there is no trainer to log to
     step = training_step(module, lambda: module.training_step(batch, 0))
     n = count(module.network)
     return [Contender("RAUNet", step, n), *peer_steps(n, batch)]
