@@ -21,7 +21,7 @@ from .utils import progress, warn_user
 __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
 NOISE_BLOCK = 128
-FEATURE_PLANES = 7  # that a network holds at its widest, in units of those at its finest resolution
+FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at the finest resolution
 DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster

@@ -15,6 +15,9 @@ from .embedding import SinusoidalEmbedding
 __all__ = ["AttentionUNet", "GuidedUNet", "RAUNet", "WhitenedStem"]
 
 
+ORIENTATIONS = {1: (0,), 2: (0, 2), 4: range(4), 8: range(8)}  # the codes of `turn`
+
+
 def gram_filters(size: int) -> Tensor:
     r"""
     Products of the discrete orthonormal polynomials of two axes, apart from the constant.
@@ -370,9 +373,17 @@ class RAUNet(nn.Module):
         -------
         mean, std : Tensor, shape (batch, 1, ny, nx)
             The mean of the means, and the root mean square of the standard deviations.
+
+        Raises
+        ------
+        ValueError
+            If ``orientations`` is none of these numbers.
         """
+        if orientations not in ORIENTATIONS:
+            msg = f"orientations must be one of {', '.join(map(str, ORIENTATIONS))}, not {orientations}"
+            raise ValueError(msg)
         mean = variance = torch.zeros_like(z)
-        for code in range(0, max(orientations, 4), 4 // min(orientations, 4)):
+        for code in ORIENTATIONS[orientations]:
             estimate = self(turn(z, code), turn(valid, code))
             turned_mean, turned_std = (turn_back(plane, code) for plane in estimate)
             mean = mean + turned_mean / orientations

@@ -53,11 +53,19 @@ class TrainingModule(pl.LightningModule):
         """Return the loss of one batch; what it draws comes from ``generator``."""
         raise NotImplementedError
 
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; networks that are not trained always evaluate."""
+        super().train(mode)
+        for child in self.children():
+            if not any(p.requires_grad for p in child.parameters()):
+                child.eval()
+        return self
+
     def compile_networks(self) -> None:
         """Compile all networks for batches of few sizes; this needs a C++ compiler."""
-        for part in (*self.parts().values(), getattr(self, "teacher", None)):
-            if isinstance(part, torch.nn.Module):
-                part.compile(dynamic=False)
+        for child in self.children():
+            if isinstance(child, (RAUNet, GuidedUNet)):
+                child.compile(dynamic=False)
 
     def configure_optimizers(self):
         """Return optimiser and schedule for what is to be trained."""
@@ -145,13 +153,6 @@ class RAUNetModule(TrainingModule):
                     raise ValueError(msg)
             self.network.load_state_dict(given.state_dict())
         self.teacher = _load_raunet(teacher).eval().requires_grad_(False) if teacher else None
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation; a teacher always evaluates."""
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return the network."""
@@ -253,12 +254,6 @@ class DDPMModule(TrainingModule):
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return both networks."""
         return {"raunet": self.raunet, "network": self.network}
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation; the RAUNet always evaluates."""
-        super().train(mode)
-        self.raunet.eval()
-        return self
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return mean and width of the target, what guides the network, and the depth."""

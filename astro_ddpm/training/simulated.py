@@ -7,6 +7,7 @@ import operator
 
 import numpy as np
 
+from astro_ddpm.noise import sigma_from_gain
 from astro_ddpm.utils import progress
 
 from .arrays import check_output, write_arrays
@@ -88,7 +89,7 @@ def _simulate(rng, size, depth):
         psf_fwhm=float(np.exp(rng.uniform(np.log(2), np.log(6)))),
         bad_columns=0,
     )
-    sky_noise = np.sqrt(field.sky_level / field.gain + (field.read_noise / field.gain) ** 2)
+    sky_noise = sigma_from_gain(np.zeros((1, 1)), field.gain, field.read_noise, field.sky_level).item()
     light = np.exp(rng.uniform(np.log(0.3), np.log(20)))
     sigma = depth * sky_noise
     return light * field.truth + sigma * rng.standard_normal(field.truth.shape), sigma

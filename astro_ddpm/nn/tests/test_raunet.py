@@ -410,6 +410,11 @@ class TestEstimate:
                 assert_allclose(turned[0], turn(mean), atol=1e-10)
                 assert_allclose(turned[1], turn(std), rtol=1e-10)
 
+    @pytest.mark.parametrize("orientations", [0, 3, 16])
+    def test_other_numbers(self, orientations):
+        with pytest.raises(ValueError, match=f"orientations must be one of 1, 2, 4, 8, not {orientations}"):
+            RAUNet(CHANNELS).double().estimate(*image(8, 8), orientations)
+
 
 class TestGuidedUNet:
     """The network must be able to use everything it is told."""
