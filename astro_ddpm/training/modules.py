@@ -24,6 +24,13 @@ def _load_raunet(name: str) -> RAUNet:
         return deepcopy(zoo.load(name).raunet)
 
 
+def _load_start(name: str) -> RAUNet | GuidedUNet:
+    """Return the network of a model that draws, or the RAUNet of one that does not, to be changed at will."""
+    with torch.random.fork_rng(devices=[]):
+        model = zoo.load(name)
+    return deepcopy(model.network or model.raunet)
+
+
 class TrainingModule(pl.LightningModule):
     """
     Optimiser and learning rate shared by all: AdamW, linear warm-up, cosine decay to zero.
@@ -199,9 +206,9 @@ class DDPMModule(TrainingModule):
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
-    quadrature; its network starts with the weights of a RAUNet where the shapes agree. The error of a
-    pixel is weighted by the square root of that width, halfway between what is best for the sky and for
-    bright cores.
+    quadrature; its network starts with the weights of a RAUNet, or of another denoiser, where the shapes
+    agree. The error of a pixel is weighted by the square root of that width, halfway between what is best
+    for the sky and for bright cores.
 
     Parameters
     ----------
@@ -209,7 +216,7 @@ class DDPMModule(TrainingModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet it starts from.
+        The channels of the new network at each resolution; by default those of what it starts from.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -221,11 +228,12 @@ class DDPMModule(TrainingModule):
         The steps until it is reached.
 
     patch : int, optional
-        The width in pixels of the patches that the finest features belong to; by default that of the RAUNet
-        it starts from.
+        The width in pixels of the patches that the finest features belong to; by default that of
+        what it starts from.
 
-    start : str or `~astro_ddpm.nn.RAUNet`, optional
-        The RAUNet that the new network starts from, or the model that holds it; by default the guide.
+    start : str, `~astro_ddpm.nn.RAUNet` or `~astro_ddpm.nn.GuidedUNet`, optional
+        The network that the new one starts from, or the model that holds it, of which it is the network that
+        draws, if there is one; by default the guide.
     """
 
     network: GuidedUNet
@@ -238,13 +246,13 @@ class DDPMModule(TrainingModule):
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
         patch: int | None = None,
-        start: str | RAUNet | None = None,
+        start: str | RAUNet | GuidedUNet | None = None,
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters(ignore=["raunet", "start"])
         raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
-        start = _load_raunet(start) if isinstance(start, str) else start or raunet
+        start = _load_start(start) if isinstance(start, str) else start or raunet
         channels, patch = channels or start.config["channels"], patch or start.config["patch"]
         self.network = GuidedUNet(tuple(channels), dropout=dropout, patch=patch)
         copy_shared_weights(start, self.network)
@@ -294,7 +302,7 @@ class CRPSModule(DDPMModule):
         The trained network, or the model that holds it: a name or a ``.safetensors`` file.
 
     channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of the RAUNet it starts from.
+        The channels of the new network at each resolution; by default those of what it starts from.
 
     dropout : float, optional
         The dropout of its two coarsest resolutions.
@@ -306,11 +314,12 @@ class CRPSModule(DDPMModule):
         The steps until it is reached.
 
     patch : int, optional
-        The width in pixels of the patches that the finest features belong to; by default that of the RAUNet
-        it starts from.
+        The width in pixels of the patches that the finest features belong to; by default that of
+        what it starts from.
 
-    start : str or `~astro_ddpm.nn.RAUNet`, optional
-        The RAUNet that the new network starts from, or the model that holds it; by default the guide.
+    start : str, `~astro_ddpm.nn.RAUNet` or `~astro_ddpm.nn.GuidedUNet`, optional
+        The network that the new one starts from, or the model that holds it, of which it is the network that
+        draws, if there is one; by default the guide.
     """
 
     def parts(self) -> dict:

@@ -269,6 +269,18 @@ class TestDDPMModule:
         assert_array_equal(module.network.stem.bank.weight.detach(), other.stem.bank.weight)
         assert torch.isfinite(module.loss(make_batch()))
 
+    def test_starts_from_a_diffusion_model(self, raunet, tmp_path):
+        # whose denoiser it goes on with, not its guide
+        torch.manual_seed(0)
+        earlier = DDPMModule(RAUNet((6, 8)), (4, 6, 8), patch=2)
+        torch.nn.init.normal_(earlier.network.head[2].weight)
+        zoo.save(zoo.Model(**earlier.parts()), tmp_path / "earlier.safetensors")
+        module = DDPMModule(raunet, start=str(tmp_path / "earlier.safetensors"))
+        assert module.network.config == earlier.network.config
+        for name, weight in earlier.network.state_dict().items():
+            assert_array_equal(module.network.state_dict()[name], weight)
+        assert module.raunet is raunet
+
     def test_other_patches_than_the_guide(self, raunet):
         module = DDPMModule(raunet, (6, 8), patch=2)
         assert module.network.config["patch"] == 2
