@@ -366,7 +366,8 @@ def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> Non
     """
     Copy weights into parameters of the same name, in place.
 
-    Where the target's first convolution has more input channels, the source's fill the leading ones.
+    Where a convolution of the target, such as the first, has more input channels, the source's fill the
+    leading ones.
 
     Parameters
     ----------
@@ -381,5 +382,5 @@ def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> Non
             given = weights[name]
             if parameter.shape == given.shape:
                 parameter.copy_(given)
-            elif parameter.shape[:1] == given.shape[:1] and parameter.ndim == 4:
+            elif parameter.ndim == 4 and parameter[:, : given.shape[1]].shape == given.shape:
                 parameter[:, : given.shape[1]].copy_(given)

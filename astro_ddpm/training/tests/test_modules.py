@@ -334,8 +334,10 @@ class TestCopySharedWeights:
         assert_array_equal(target.weight[:, :2].detach(), source.weight.detach())
         assert_array_equal(target.weight[:, 2:].detach(), rest)
 
-    def test_what_does_not_fit_stays(self):
-        source, target = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 5, 3)
+    @pytest.mark.parametrize("source", [nn.Conv2d(2, 4, 3), nn.Conv2d(3, 5, 3), nn.Conv2d(2, 5, 1)])
+    def test_what_does_not_fit_stays(self, source):
+        # more output channels, fewer input channels, or another kernel
+        target = nn.Conv2d(2, 5, 3)
         before = target.weight.detach().clone()
         copy_shared_weights(source, target)
         assert_array_equal(target.weight.detach(), before)
