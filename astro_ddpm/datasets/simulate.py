@@ -547,7 +547,7 @@ def _expose(rng, truth, sky_level, gain, read_noise):
     from photutils.datasets import apply_poisson_noise, make_noise_image
 
     electrons = apply_poisson_noise((truth + sky_level) * gain, seed=rng)
-    electrons += make_noise_image(truth.shape, mean=0, stddev=read_noise, seed=rng)
+    electrons = electrons + make_noise_image(truth.shape, mean=0, stddev=read_noise, seed=rng)
     return electrons / gain - sky_level, _noise(truth, sky_level, gain, read_noise)
 
 
