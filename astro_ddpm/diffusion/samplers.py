@@ -46,8 +46,9 @@ def sample_ddpm(
     Ancestral sampling, the DDPM.
 
     .. math:: x_{i+1} = D_i + \frac{\sigma_{i+1}^2}{\sigma_i^2} (x_i - D_i)
-              + \sqrt{\frac{\sigma_{i+1}^2 (\sigma_i^2 - \sigma_{i+1}^2)}{\sigma_i^2}} \, \epsilon_i,
-              \qquad D_i = D(x_i, \sigma_i)
+              + \sqrt{\frac{\sigma_{i+1}^2 (\sigma_i^2 - \sigma_{i+1}^2)}{\sigma_i^2}} \, \epsilon_i
+
+    with :math:`D_i = D(x_i, \sigma_i)`.
 
     (Ho, Jain & Abbeel 2020, equations 6 and 7 with the smaller of the two variances, written for
     :math:`x_\sigma = x_0 + \sigma \epsilon`.)

@@ -72,8 +72,9 @@ def linear_levels(
     r"""
     Noise levels of the original DDPM, whose variances grow linearly.
 
-    .. math:: \beta_t = \beta_\mathrm{min} + \frac{t - 1}{n - 1} (\beta_\mathrm{max} - \beta_\mathrm{min}),
-              \qquad \bar\alpha_t = \prod_{s \le t} (1 - \beta_s), \qquad
+    .. math:: \beta_t = \beta_\mathrm{min} + \frac{t - 1}{n - 1} (\beta_\mathrm{max} - \beta_\mathrm{min})
+
+    .. math:: \bar\alpha_t = \prod_{s \le t} (1 - \beta_s), \qquad
               \sigma_t^2 = \frac{1 - \bar\alpha_t}{\bar\alpha_t}
 
     (Ho, Jain & Abbeel 2020, *Denoising Diffusion Probabilistic Models*, section 4.)
@@ -113,8 +114,9 @@ def cosine_levels(
     r"""
     Noise levels of the cosine schedule.
 
-    .. math:: f(t) = \cos^2\left(\frac{t / n + s}{1 + s} \frac{\pi}{2}\right), \qquad
-              \beta_t = \min\left(1 - \frac{f(t)}{f(t - 1)}, \beta_\mathrm{max}\right), \qquad
+    .. math:: f(t) = \cos^2\left(\frac{t / n + s}{1 + s} \frac{\pi}{2}\right)
+
+    .. math:: \beta_t = \min\left(1 - \frac{f(t)}{f(t - 1)}, \beta_\mathrm{max}\right), \qquad
               \bar\alpha_t = \prod_{u \le t} (1 - \beta_u)
 
     (Nichol & Dhariwal 2021, *Improved Denoising Diffusion Probabilistic Models*, equation 17.)

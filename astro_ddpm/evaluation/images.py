@@ -98,7 +98,8 @@ def image_metrics(
     .. math::
 
         \mathrm{MSE} = \frac{1}{N} \sum (x - y)^2, \qquad
-        \mathrm{MAE} = \frac{1}{N} \sum |x - y|, \qquad
+        \mathrm{MAE} = \frac{1}{N} \sum |x - y|
+
         \mathrm{PSNR} = 10 \log_{10} \frac{L^2}{\mathrm{MSE}}
 
     SSIM is that of Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural
