@@ -15,8 +15,9 @@ class SinusoidalEmbedding(nn.Module):
     r"""
     Sines and cosines of a scalar at geometrically spaced frequencies.
 
-    .. math:: e(u) = \sqrt{2} \, [\cos(2 \pi f_k u), \sin(2 \pi f_k u)], \quad
-              f_k = f_\mathrm{min} (f_\mathrm{max} / f_\mathrm{min})^{k / (K - 1)}
+    .. math:: e(u) = \sqrt{2} \, [\cos(2 \pi f_k u), \sin(2 \pi f_k u)]
+
+    .. math:: f_k = f_\mathrm{min} (f_\mathrm{max} / f_\mathrm{min})^{k / (K - 1)}
 
     (Vaswani et al. 2017, *Attention Is All You Need*, section 3.5; the frequencies are chosen for
     scalars of order one, such as a quarter of the logarithm of a noise level.)
