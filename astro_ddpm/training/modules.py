@@ -18,17 +18,16 @@ from astro_ddpm.nn import GuidedUNet, RAUNet
 __all__ = ["CRPSModule", "DDPMModule", "RAUNetModule", "TrainingModule"]
 
 
-def _load_raunet(name: str) -> RAUNet:
-    """Return a RAUNet of the zoo or of a file, to be changed at will."""
+def _load(name: str) -> zoo.Model:
+    """Return a model of the zoo or of a file, whose networks may be changed at will."""
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded, or not if cached
-        return deepcopy(zoo.load(name).raunet)
+        return deepcopy(zoo.load(name))
 
 
 def _load_start(name: str) -> RAUNet | GuidedUNet:
-    """Return the network of a model that draws, or the RAUNet of one that does not, to be changed at will."""
-    with torch.random.fork_rng(devices=[]):
-        model = zoo.load(name)
-    return deepcopy(model.network or model.raunet)
+    """Return the network of a model that draws, or the RAUNet of one that does not."""
+    model = _load(name)
+    return model.network or model.raunet
 
 
 class TrainingModule(pl.LightningModule):
@@ -153,13 +152,13 @@ class RAUNetModule(TrainingModule):
         self.network = RAUNet(channels, dropout, patch)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            given = _load_raunet(start)
+            given = _load(start).raunet
             for name in ("channels", "patch"):
                 if given.config[name] != self.network.config[name]:
                     msg = f"start {start} has {name} {given.config[name]}, not {self.network.config[name]}"
                     raise ValueError(msg)
             self.network.load_state_dict(given.state_dict())
-        self.teacher = _load_raunet(teacher).eval().requires_grad_(False) if teacher else None
+        self.teacher = _load(teacher).raunet.eval().requires_grad_(False) if teacher else None
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return the network."""
@@ -250,7 +249,7 @@ class DDPMModule(TrainingModule):
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters(ignore=["raunet", "start"])
-        raunet = _load_raunet(raunet) if isinstance(raunet, str) else raunet
+        raunet = _load(raunet).raunet if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
         start = _load_start(start) if isinstance(start, str) else start or raunet
         channels, patch = channels or start.config["channels"], patch or start.config["patch"]
