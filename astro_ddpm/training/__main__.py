@@ -38,7 +38,7 @@ def _parser():
     average.add_argument("folder", help="folder of the snapshots, ema in that of the run")
     average.add_argument("validation", help=".npz file of pairs to choose by")
     average.add_argument("output", help=".safetensors file to write")
-    average.add_argument("--widths", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.15, 0.2])
+    average.add_argument("--widths", type=float, nargs="+", default=[0.05, 0.075, 0.1, 0.15, 0.2])
     average.add_argument("--overwrite", action="store_true")
 
     runs = prepare_command, deep_command, simulated_command, average_command

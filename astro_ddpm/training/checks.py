@@ -73,7 +73,7 @@ def _mean_squares(network, arrays, batch_size):
         return sums[0] / sums[1]
 
 
-def choose_average(model, folder, validation, widths=(0.02, 0.05, 0.1, 0.15, 0.2), *, batch_size=16):
+def choose_average(model, folder, validation, widths=(0.05, 0.075, 0.1, 0.15, 0.2), *, batch_size=16):
     """
     Choose the width of the average of the weights after training: that with the least loss.
 

@@ -37,7 +37,7 @@ class _ExposureDataset(Dataset):
     Whitened inputs and residuals, drawn anew at each visit.
 
     A subclass says in ``_draw`` what image, noise, target and depth are. Crops, flips, quarter turns and
-    holes come on top. Every draw follows from seed, epoch and index alone, so a resumed training sees
+    holes come on top. Every draw follows from seed, epoch, stream and index alone, so a resumed training sees
     what an uninterrupted one would have seen.
 
     Parameters
@@ -53,11 +53,14 @@ class _ExposureDataset(Dataset):
 
     size : int or None
         The width of the crops; None for the whole images.
+
+    stream : int
+        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
-    def __init__(self, arrays, seed, epoch, repeat, size):
-        self.arrays = arrays
-        self.seed, self.epoch, self.repeat, self.size = seed, epoch, repeat, size
+    def __init__(self, arrays, seed, epoch, repeat, size, stream):
+        self.arrays = dict(arrays)
+        self.seed, self.epoch, self.repeat, self.size, self.stream = seed, epoch, repeat, size, stream
 
     def __len__(self):
         return self.repeat * len(next(iter(self.arrays.values())))
@@ -67,7 +70,7 @@ class _ExposureDataset(Dataset):
 
     def __getitem__(self, index):
         """Return ``z``, ``valid``, ``residual`` of shape (1, ny, nx) and the scalar ``depth``."""
-        rng = np.random.default_rng([self.seed, self.epoch, index])
+        rng = np.random.default_rng([self.seed, self.epoch, self.stream, index])
         *planes, depth = self._draw(self._row(index), rng)
         planes = random_crop(planes, self.size or min(planes[0].shape), rng)
         shape = planes[0].shape
@@ -131,7 +134,7 @@ class PairDataset(_ExposureDataset):
         max_extra_noise=10.0,
         split_range=(2.0, 60.0),
     ):
-        super().__init__(arrays, seed, epoch, repeat, size)
+        super().__init__(arrays, seed, epoch, repeat, size, stream=0)
         self.augment = augment
         self.kinds = np.cumsum(kinds) / np.sum(kinds)
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
@@ -168,8 +171,8 @@ class DeepDataset(_ExposureDataset):
     Examples made from single deep images, as other cameras would have seen them.
 
     Each visit blurs the image with a Moffat PSF, sums blocks of pixels, gives the detector a sky and a
-    gain, and adds the noise of a short exposure, white or correlated. What is left of the deep image's
-    own noise is split as `split_exposure` does.
+    gain, and adds the photon noise of a long exposure and all the noise of a short one, white or correlated.
+    Then `split_exposure` makes the noises of both independent, and their ratio, the depth, is one number.
 
     Parameters
     ----------
@@ -203,6 +206,9 @@ class DeepDataset(_ExposureDataset):
 
     max_block : int, optional
         The largest width of the blocks in pixels.
+
+    stream : int, optional
+        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     def __init__(
@@ -218,8 +224,9 @@ class DeepDataset(_ExposureDataset):
         blur_share=0.5,
         sky_range=(20.0, 2e4),
         max_block=3,
+        stream=1,
     ):
-        super().__init__(arrays, seed, epoch, repeat, size)
+        super().__init__(arrays, seed, epoch, repeat, size, stream)
         self.noise_range, self.fwhm_range, self.blur_share = noise_range, fwhm_range, blur_share
         self.sky_range, self.max_block = sky_range, max_block
 
@@ -241,11 +248,13 @@ class DeepDataset(_ExposureDataset):
         # sky_sigma is the root of the electrons of the sky, which gives the electrons of the source
         photons = sky_sigma / np.sqrt(_log_uniform(rng, *self.sky_range))
         sigma = np.sqrt(sky_sigma**2 + photons * np.maximum(image, 0))
-        factor = np.sqrt((sigma / image_sigma) ** 2 - 1)
+        factor = np.sqrt((sky_sigma / image_sigma) ** 2 - 1)
+        long_sigma = np.float32(sigma / np.sqrt(1 + factor**2))
+        missing = np.sqrt(np.maximum(long_sigma**2 - image_sigma**2, 0))
+        image = image + np.float32(missing) * rng.standard_normal(image.shape, dtype=np.float32)
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         noise = correlated_noise(image.shape, kernel, rng)
-        data, sigma, target = split_exposure(image, np.float32(image_sigma), factor, noise)
-        return data, sigma, target, 1 / np.sqrt((sky_sigma / image_sigma) ** 2 - 1)
+        return *split_exposure(image, long_sigma, factor, noise), 1 / factor
 
     def _largest_block(self, shape):
         return max(1, min(self.max_block, min(shape) // self.size)) if self.size else 1
@@ -324,7 +333,7 @@ class PairDataModule(pl.LightningDataModule):
         visits = len(pairs) * options.deep_share / (1 - options.deep_share)
         for number, arrays in enumerate(self.deep, 1):
             share = round(visits / len(self.deep))
-            deep = DeepDataset(arrays, repeat=-(-share // len(arrays["deep"])), **draws)
+            deep = DeepDataset(arrays, repeat=-(-share // len(arrays["deep"])), stream=number, **draws)
             chosen = np.random.default_rng([options.seed, epoch, number]).permutation(len(deep))[:share]
             datasets.append(Subset(deep, chosen.tolist()))
         return datasets

@@ -127,7 +127,7 @@ def random_noise_kernel(rng, widths=(0.3, 0.8)):
 
     widths : tuple of float, optional
         The range of the standard deviation along the major axis in pixels; neighbours of a round kernel
-        of 0.3, 0.5 and 0.8 pixels are correlated by 6, 37 and 68 %.
+        of 0.3, 0.5 and 0.8 pixels are correlated by 1, 26 and 67 %.
 
     Returns
     -------

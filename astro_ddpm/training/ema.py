@@ -11,6 +11,7 @@ which forgets the random start and fits runs of any length. Its width, the stand
 in units of t, is :math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ class EMASnapshots(pl.Callback):
     Parameters
     ----------
     every_n_steps : int, optional
-        How often a snapshot is written, beside that of the last step.
+        How often a snapshot is written, beside that of the last step; by default twelve times in all.
 
     widths : tuple of float, optional
         The widths of the averages.
@@ -104,8 +105,8 @@ class EMASnapshots(pl.Callback):
         If ``every_n_steps`` is less than 1, or there is no profile of such a width.
     """
 
-    def __init__(self, every_n_steps: int = 500, widths: tuple[float, ...] = (0.05, 0.1)):
-        if every_n_steps < 1:
+    def __init__(self, every_n_steps: int | None = None, widths: tuple[float, ...] = (0.05, 0.1)):
+        if every_n_steps is not None and every_n_steps < 1:
             msg = f"every_n_steps must be at least 1, not {every_n_steps}"
             raise ValueError(msg)
         self.every_n_steps = every_n_steps
@@ -114,7 +115,9 @@ class EMASnapshots(pl.Callback):
         self.averages: dict = {}
 
     def on_train_start(self, trainer, pl_module):
-        """Remove the snapshots of another run, unless this one continues it."""
+        """Find how often to write; remove the snapshots of another run, unless this one continues it."""
+        total = trainer.estimated_stepping_batches
+        self.interval = self.every_n_steps or (math.ceil(total / 12) if math.isfinite(total) else 500)
         if trainer.is_global_zero and not self.averages:
             for path in Path(trainer.default_root_dir, "ema").glob("step-*.safetensors"):
                 path.unlink()
@@ -135,17 +138,23 @@ class EMASnapshots(pl.Callback):
                     average[name].lerp_(parameter, 1 - power_decay(step, gamma))
                 else:
                     average[name] = parameter.clone()
-        if trainer.is_global_zero and (step % self.every_n_steps == 0 or step == trainer.max_steps):
-            self._write(Path(trainer.default_root_dir, "ema", f"step-{step:07d}.safetensors"), step)
+        if trainer.is_global_zero and step % self.interval == 0:
+            self._write(trainer)
 
-    def _write(self, path, step):
+    def on_train_end(self, trainer, pl_module):
+        """Write the last averages."""
+        if trainer.is_global_zero and self.averages and self.last_step % self.interval:
+            self._write(trainer)
+
+    def _write(self, trainer):
         from safetensors.torch import save
 
+        path = Path(trainer.default_root_dir, "ema", f"step-{self.last_step:07d}.safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"{width} {name}": t for width, kept in self.averages.items() for name, t in kept.items()}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_path(path, overwrite=True) as partial:
-            partial.write_bytes(save(tensors, {"step": str(step)}))
+            partial.write_bytes(save(tensors, {"step": str(self.last_step)}))
 
     def state_dict(self):
         """Return what goes into a checkpoint."""
@@ -172,12 +181,25 @@ def _profile_products(times, gammas, other_times, other_gammas):
     return (gamma + 1) * (delta + 1) / (gamma + delta + 1) * powers
 
 
+def _fit_profile(steps, gammas, gamma):
+    """Return shares of profiles that add up to one and make another, and the relative error they leave."""
+    products = _profile_products(steps, gammas, steps, gammas)
+    wanted = _profile_products(steps, gammas, [1.0], [gamma])[:, 0]
+    norm = _profile_products([1.0], [gamma], [1.0], [gamma])[0, 0]
+    ones = np.ones((len(steps), 1))
+    system = np.block([[products, ones], [ones.T, np.zeros((1, 1))]])  # with a Lagrange multiplier
+    shares = np.linalg.lstsq(system, np.append(wanted, 1), rcond=1e-12)[0][:-1]
+    misfit = (shares @ products @ shares - 2 * shares @ wanted + norm) / norm
+    return shares, float(np.sqrt(max(misfit, 0)))
+
+
 def average_snapshots(folder, width):
     r"""
     Make the average of another width out of the snapshots of a training.
 
-    The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots, and
-    the same sum of their weights is the average (Karras et al. 2024, section 3.2 and algorithm 3).
+    The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots, whose
+    shares add up to one, and the same sum of their weights is the average (Karras et al. 2024, section 3.2 and
+    algorithm 3).
 
     Parameters
     ----------
@@ -196,7 +218,7 @@ def average_snapshots(folder, width):
     Raises
     ------
     ValueError
-        If the folder holds no snapshot, or there is no profile of such a width.
+        If the folder holds no snapshot, too few for a profile of such a width, or there is no such profile.
     """
     from safetensors import safe_open
 
@@ -212,9 +234,13 @@ def average_snapshots(folder, width):
             profiles += [(path, name, int(file.metadata()["step"]), exponent(float(name))) for name in kept]
     steps, gammas = (np.array(column, float) for column in list(zip(*profiles, strict=True))[2:])
     steps /= steps.max()
-    products = _profile_products(steps, gammas, steps, gammas)
-    wanted = _profile_products(steps, gammas, [1.0], [gamma])
-    shares = np.linalg.lstsq(products, wanted, rcond=1e-12)[0][:, 0]
+    shares, misfit = _fit_profile(steps, gammas, gamma)
+    if misfit > 0.1:
+        msg = (
+            f"width {width:g} cannot be made of the {len(paths)} snapshots in {folder}: their profiles differ "
+            f"from it by {misfit:.0%}; write snapshots more often, or choose a width nearer to theirs"
+        )
+        raise ValueError(msg)
     weights = {}
     for (path, kept, *_), share in zip(profiles, shares, strict=True):
         with safe_open(path, framework="pt") as file:

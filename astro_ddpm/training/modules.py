@@ -80,7 +80,7 @@ class TrainingModule(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
 
         def factor(step):
-            return min((step + 1) / self.warmup_steps, 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
+            return min((step + 1) / max(self.warmup_steps, 1), 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -349,16 +349,18 @@ def restore_module(model: zoo.Model) -> TrainingModule:
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
         if model.network is None:
             weighting = model.training.get("weighting", 0.5)
-            config = model.raunet.config
-            module: TrainingModule = RAUNetModule(
-                tuple(config["channels"]), weighting=weighting, patch=config["patch"]
-            )
+            module: TrainingModule = RAUNetModule(**_shape(model.raunet), weighting=weighting)
         else:
             kind = CRPSModule if model.one_step else DDPMModule
-            config = model.network.config
-            module = kind(deepcopy(model.raunet), tuple(config["channels"]), patch=config["patch"])
+            module = kind(deepcopy(model.raunet), **_shape(model.network))
     module.network.load_state_dict((model.network or model.raunet).state_dict())
     return module
+
+
+def _shape(network):
+    """Return the settings of a module that its network has."""
+    config = network.config
+    return {"channels": tuple(config["channels"]), "patch": config["patch"], "dropout": config["dropout"]}
 
 
 def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:

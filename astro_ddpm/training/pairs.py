@@ -4,6 +4,7 @@ Pairs of a shallow and a deep exposure, and single deep images, as arrays ready 
 """
 
 import logging
+from functools import cache
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise
 from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
 
 from .arrays import check_output, write_arrays
+from .degrade import gaussian_kernel
 
 __all__ = ["cut_stamps", "prepare_deep", "prepare_pairs", "split_by_group"]
 
@@ -133,10 +135,19 @@ def cut_stamps(image, size):
     return stamps[np.isfinite(stamps).all(axis=(1, 2))]
 
 
+@cache
+def _noise_widths():
+    """Widths of Gaussian kernels in pixels, and the correlation of neighbours in white noise behind each."""
+    widths = np.linspace(0.2, 1.6, 141)
+    kernels = map(gaussian_kernel, widths)
+    return widths, [np.sum(kernel[:, 1:] * kernel[:, :-1]) / np.sum(kernel**2) for kernel in kernels]
+
+
 def _noise_width(stamp):
-    r"""Gaussian that correlates neighbours as the noise is, from :math:`\rho = e^{-1 / 4 w^2}`."""
+    """Width of the Gaussian that correlates neighbours as the noise is."""
     correlation = neighbour_correlation(stamp)
-    return 0.5 / np.sqrt(-np.log(min(correlation, 0.9))) if correlation > 0.05 else 0.0
+    widths, correlations = _noise_widths()
+    return float(np.interp(correlation, correlations, widths)) if correlation > 0.05 else 0.0
 
 
 def prepare_deep(images, output, *, size=None, overwrite=False):

@@ -35,7 +35,7 @@ class Repeatable(pl.Callback):
     """
     Make a run repeat itself, be it interrupted or not.
 
-    PyTorch is seeded at every step from seed, step and process, so that a resumed run draws what it would
+    PyTorch is seeded at every batch from seed, step, process and batch, so that a resumed run draws what it would
     have drawn. A checkpoint of a run with other settings is refused.
 
     Parameters
@@ -51,8 +51,9 @@ class Repeatable(pl.Callback):
         self.seed, self.settings = seed, settings
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        """Seed the step."""
-        sequence = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
+        """Seed the batch; a step takes several where gradients accumulate."""
+        numbers = [self.seed, trainer.global_step, trainer.global_rank, batch_idx]
+        sequence = np.random.SeedSequence(numbers)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def state_dict(self):
@@ -190,7 +191,7 @@ def train(config, options=()):
         return None
     output = Path(cli.config.output)
     zoo.save(pack(module.cpu(), cli.datamodule, trainer), output, overwrite=cli.config.overwrite)
-    last.unlink()  # a finished run is not to be continued by the next one
+    last.unlink(missing_ok=True)  # a finished run is not to be continued by the next one
     return output
 
 
