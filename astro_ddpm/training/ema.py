@@ -110,6 +110,7 @@ class EMASnapshots(pl.Callback):
             msg = f"every_n_steps must be at least 1, not {every_n_steps}"
             raise ValueError(msg)
         self.every_n_steps = every_n_steps
+        self.interval = every_n_steps or 500  # of a run whose length is unknown
         self.exponents = {f"{width:g}": exponent(width) for width in widths}
         self.last_step = 0
         self.averages: dict = {}
@@ -117,7 +118,8 @@ class EMASnapshots(pl.Callback):
     def on_train_start(self, trainer, pl_module):
         """Find how often to write; remove the snapshots of another run, unless this one continues it."""
         total = trainer.estimated_stepping_batches
-        self.interval = self.every_n_steps or (math.ceil(total / 12) if math.isfinite(total) else 500)
+        if self.every_n_steps is None and math.isfinite(total):
+            self.interval = math.ceil(total / 12)
         if trainer.is_global_zero and not self.averages:
             for path in Path(trainer.default_root_dir, "ema").glob("step-*.safetensors"):
                 path.unlink()
@@ -139,18 +141,18 @@ class EMASnapshots(pl.Callback):
                 else:
                     average[name] = parameter.clone()
         if trainer.is_global_zero and step % self.interval == 0:
-            self._write(trainer)
+            self._write(Path(trainer.default_root_dir, "ema"))
 
     def on_train_end(self, trainer, pl_module):
         """Write the last averages."""
         if trainer.is_global_zero and self.averages and self.last_step % self.interval:
-            self._write(trainer)
+            self._write(Path(trainer.default_root_dir, "ema"))
 
-    def _write(self, trainer):
+    def _write(self, folder):
         from safetensors.torch import save
 
-        path = Path(trainer.default_root_dir, "ema", f"step-{self.last_step:07d}.safetensors")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{self.last_step:07d}.safetensors"
         tensors = {f"{width} {name}": t for width, kept in self.averages.items() for name, t in kept.items()}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_path(path, overwrite=True) as partial:
@@ -197,9 +199,9 @@ def average_snapshots(folder, width):
     r"""
     Make the average of another width out of the snapshots of a training.
 
-    The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots, whose
-    shares add up to one, and the same sum of their weights is the average (Karras et al. 2024, section 3.2 and
-    algorithm 3).
+    The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots,
+    with shares that add up to one, and the same sum of their weights is the average (Karras et al. 2024,
+    section 3.2 and algorithm 3).
 
     Parameters
     ----------
@@ -237,8 +239,8 @@ def average_snapshots(folder, width):
     shares, misfit = _fit_profile(steps, gammas, gamma)
     if misfit > 0.1:
         msg = (
-            f"width {width:g} cannot be made of the {len(paths)} snapshots in {folder}: their profiles differ "
-            f"from it by {misfit:.0%}; write snapshots more often, or choose a width nearer to theirs"
+            f"width {width:g} cannot be made of the {len(paths)} snapshots in {folder}: their profiles "
+            f"differ from it by {misfit:.0%}; write snapshots more often, or choose a width nearer to theirs"
         )
         raise ValueError(msg)
     weights = {}

@@ -80,7 +80,8 @@ class TrainingModule(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
 
         def factor(step):
-            return min((step + 1) / max(self.warmup_steps, 1), 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
+            warmup = (step + 1) / max(self.warmup_steps, 1)
+            return min(warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -20,8 +20,10 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     * A stamp of a galaxy gives an upper limit of the FWHM of its PSF. If there are stamps with enough stars
       the upper end of ``psf_fwhm`` is the percentile of those, otherwise the median of the limits: at least
       half of the stamps have a PSF that narrow.
-    * Training adds white noise to images, so the lower end of ``noise_correlation`` is at most what images
-      of white noise of the same shape give. That of ``peak_snr`` is 0: there is sky in every image.
+    * Training adds noise to images, most of it white, so the lower end of ``noise_correlation`` is at most
+      what images of white noise of the same shape give. The upper end stays that of the pairs, although some
+      of the noise that is added is correlated more. The lower end of ``peak_snr`` is 0: there is sky in
+      every image.
     * ``depth`` includes that of the noisier images and of split deep images, from which its upper end may
       stem too.
 
@@ -75,10 +77,15 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
         white = np.percentile(_white_correlations(shallow.shape), percentiles[0])
         ranges["noise_correlation"][0] = min(ranges["noise_correlation"][0], white)
     ranges["peak_snr"][0] = 0
-    low, high = np.percentile(depth, percentiles)
-    ranges["depth"] = min(low / max_extra_noise, 1 / split_range[1]), max(high, 1 / split_range[0])
     ranges = {name: _round_outwards(*limits) for name, limits in ranges.items()}
-    return ranges | {"default_depth": round(float(np.median(depth)), 3)}
+    return ranges | depth_range(depth, percentiles, max_extra_noise, split_range)
+
+
+def depth_range(depth, percentiles=(0.5, 99.5), max_extra_noise=10.0, split_range=(2.0, 60.0)):
+    """Return ``depth`` and ``default_depth`` of `measure_ranges`."""
+    low, high = np.percentile(depth, percentiles)
+    limits = min(low / max_extra_noise, 1 / split_range[1]), max(high, 1 / split_range[0])
+    return {"depth": _round_outwards(*limits), "default_depth": round(float(np.median(depth)), 3)}
 
 
 def _round_outwards(low, high, scale=1e4):

@@ -18,6 +18,7 @@ from astro_ddpm import __version__, zoo
 from .data import PairDataModule
 from .ema import PowerEMA
 from .modules import TrainingModule
+from .ranges import depth_range
 
 __all__ = ["train"]
 
@@ -35,8 +36,8 @@ class Repeatable(pl.Callback):
     """
     Make a run repeat itself, be it interrupted or not.
 
-    PyTorch is seeded at every batch from seed, step, process and batch, so that a resumed run draws what it would
-    have drawn. A checkpoint of a run with other settings is refused.
+    PyTorch is seeded at every batch from seed, step, process and batch, so that a resumed run draws what it
+    would have drawn. A checkpoint of a run with other settings is refused.
 
     Parameters
     ----------
@@ -124,10 +125,10 @@ def train(config, options=()):
     """
     Train a model.
 
-    What the settings are called is told by ``astro-ddpm train CONFIG.yaml --help``. Checkpoints, logs and
-    the settings go into the folder ``trainer.default_root_dir``. When it holds the checkpoint of a run that
-    was interrupted, that run is continued, and ends with the weights that it would have had. Torch's global
-    generator is seeded.
+    What the settings are called is told by ``astro-ddpm train CONFIG.yaml --print_config``. Checkpoints, logs
+    and the settings go into the folder ``trainer.default_root_dir``. When it holds the checkpoint of a run
+    that was interrupted, that run is continued, and ends with the weights that it would have had. Torch's
+    global generator is seeded.
 
     Parameters
     ----------
@@ -271,15 +272,11 @@ def pack(module, data, trainer):
     model : `~astro_ddpm.zoo.Model`
         The networks, the ranges of their training, and its settings without names of files.
     """
-    depth = data.train["depth"]
     files = ("train", "validation", "deep", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     return zoo.Model(
         **module.parts(),
-        ranges={
-            "depth": [round(float(depth.min()) / 10, 4), round(max(float(depth.max()), 0.5), 4)],
-            "default_depth": round(float(np.median(depth)), 3),
-        },
+        ranges=depth_range(data.train["depth"]),
         training={
             "version": __version__,
             "steps": trainer.global_step,

@@ -199,6 +199,28 @@ class TestDeepDataset:
         assert {round(float(step)) for step in steps} == {1, 8, 27}
         assert {target.shape[0] for _, _, target, _ in rows} == {96, 48, 32}
 
+    def test_depth_holds_on_sources(self):
+        # photon noise of a bright source is in both exposures: the target is as deep there as on the sky
+        y, x = np.mgrid[:96, :96] - 47.5
+        scene = (300 * np.exp(-(x**2 + y**2) / 200)).astype("f4")
+        noise = np.random.default_rng(6).standard_normal((40, 96, 96), dtype="f4")
+        one = np.ones(40, "f4")
+        arrays = {"deep": scene + noise, "sky_sigma": one, "noise_width": 0 * one}
+        data = DeepDataset(arrays, blur_share=0, max_block=1, sky_range=(20, 200), noise_range=(2, 5))
+        bright, ratios = scene > 100, []
+        for index in range(len(data)):
+            _, sigma, target, depth = data._draw(data._row(index), np.random.default_rng(index))
+            ratios.append(np.std(((target - scene) / sigma)[bright]) / depth)
+        assert_allclose(np.mean(ratios), 1, rtol=0.03)
+
+    def test_streams_differ(self):
+        noises = []
+        for stream in (1, 2):
+            data = DeepDataset(deep_arrays(3, peak=0), size=96, noise_range=(50, 60), stream=stream)
+            example = data[1]
+            noises.append((example["z"] * example["valid"]).ravel())
+        assert abs(np.corrcoef(noises)[0, 1]) < 0.1
+
     def test_draws_repeat(self):
         one, two = (DeepDataset(deep_arrays(3), seed=2, epoch=1, size=32)[2] for _ in range(2))
         for name, values in one.items():
@@ -263,6 +285,7 @@ class TestPairDataModule:
         assert len(pairs) == 24
         assert [len(subset) for subset in deep] == [8, 8]
         assert [len(subset.dataset.arrays["deep"]) for subset in deep] == [5, 8]
+        assert len({subset.dataset.stream for subset in deep} | {pairs.stream}) == 3
 
     def test_crops_of_pairs(self, module):
         options = dict(module.hparams) | {"size": 24}

@@ -150,7 +150,7 @@ class TestSnapshots:
 
     def test_constant_weights_stay(self, tmp_path):
         snapshots([1.25] * 101, tmp_path, EMASnapshots(10))
-        assert_allclose(float(average_snapshots(tmp_path / "ema", 0.08)["place"]), 1.25, rtol=1e-3)
+        assert_allclose(float(average_snapshots(tmp_path / "ema", 0.08)["place"]), 1.25, rtol=1e-6)
 
     def test_files(self, tmp_path):
         snapshots(self.path[:36], tmp_path, EMASnapshots(10))
@@ -177,6 +177,27 @@ class TestSnapshots:
         snapshots(self.path[:41], tmp_path, EMASnapshots(20))
         snapshots(self.path[:11], tmp_path, EMASnapshots(20))
         assert [path.name for path in (tmp_path / "ema").iterdir()] == ["step-0000010.safetensors"]
+
+    def test_twelve_by_default(self, tmp_path):
+        snapshots(self.path[:61], tmp_path, EMASnapshots())
+        steps = [int(path.stem[5:]) for path in sorted((tmp_path / "ema").iterdir())]
+        assert steps == list(range(5, 61, 5))
+
+    def test_run_that_ends_early(self, tmp_path):
+        class Stopping(EMASnapshots):
+            def on_train_batch_end(self, trainer, *args):
+                super().on_train_batch_end(trainer, *args)
+                trainer.should_stop = trainer.global_step == 7
+
+        snapshots(self.path[:21], tmp_path, Stopping(5))
+        assert [int(path.stem[5:]) for path in sorted((tmp_path / "ema").iterdir())] == [5, 7]
+
+    @pytest.mark.parametrize("number", [2, 4])
+    def test_too_few_snapshots(self, tmp_path, number):
+        snapshots(self.path, tmp_path, EMASnapshots(400 // number))
+        average_snapshots(tmp_path / "ema", 0.1)
+        with pytest.raises(ValueError, match=f"width 0.2 cannot be made of the {number} snapshots"):
+            average_snapshots(tmp_path / "ema", 0.2)
 
     def test_no_snapshots(self, tmp_path):
         with pytest.raises(ValueError, match="holds no snapshots; train with the callback EMASnapshots"):

@@ -147,6 +147,21 @@ class TestFit:
         fresh = fit(folder, "raunet", "fresh", runs="fresh", extra=("--seed_everything", "1"))
         assert_equal_weights(other.raunet, fresh.raunet)
 
+    def test_accumulated_batches_draw_anew(self, folder, raunet, monkeypatch):
+        drawn = []
+        loss = DDPMModule.loss
+        monkeypatch.setattr(
+            DDPMModule, "loss", lambda *args: drawn.append(torch.get_rng_state().sum()) or loss(*args)
+        )
+        extra = ["--trainer.accumulate_grad_batches", "2", "--trainer.limit_val_batches", "0"]
+        main(options(folder, "ddpm", "gathered", runs="gathered", steps=2, extra=extra))
+        assert len(drawn) == len(set(map(int, drawn))) == 4
+
+    def test_trial_of_lightning(self, folder):
+        extra = ["--trainer.fast_dev_run", "true"]
+        assert main(options(folder, "raunet", "trial", runs="trial", extra=extra)) == 0
+        assert (folder / "trial.safetensors").exists()
+
     def test_weighting_is_recorded(self, folder, raunet):
         other = fit(folder, "raunet", "weighted", runs="weighted", extra=("--model.weighting", "0.1"))
         assert raunet.training["weighting"] == 0.5
