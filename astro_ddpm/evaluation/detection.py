@@ -50,6 +50,7 @@ _MIN_SPECTRUM = 0.01
 _OVERSAMPLE = 5
 _RADIUS = 5.0  # half-light radii out to which a source is drawn
 _N_BOOTSTRAP = 500
+_MIN_FALSE = 3  # false detections, below which their number says little of a threshold
 _INPUT, _MEAN, _JOINT, _EXISTENCE = "matched filter", "mean", "joint", "existence"
 _THRESHOLDS = (1, 2, 3, 4, 5)
 _KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
@@ -314,6 +315,7 @@ def detection_curve(
     """
     _check_options(n_injections, purity)
     images, rng = _as_list("image", image), np.random.default_rng(seed)
+    blanks = [] if blank is None else _as_list("blank", blank, images[0].unit)
     psf = _psf_image(psf, images[0])
     source = _profile("half_light_radius", psf, half_light_radius)
     profile = source if filter_radius is None else _profile("filter_radius", psf, filter_radius)
@@ -342,12 +344,16 @@ def detection_curve(
                 searched.append(_find_false(_Frame(frame.blank(rng), search), rng))
             for _ in numbers:
                 advance()
-    if blank is not None:
-        searched = [_find_false(_Frame(image, search), rng) for image in _as_list("blank", blank)]
+    searched += [_find_false(_Frame(image, search), rng) for image in blanks]
     false = _FalseDetections(searched, search)
 
     found, before, snr = _by_magnitude(trials, len(fluxes))
     target = false.area / search.separation**2 * COMPLETENESS * (1 - purity) / purity
+    if target < _MIN_FALSE:
+        warn_user(
+            f"{target:.1f} false detections are expected in the blank images, too few to set thresholds by: "
+            "the purity is uncertain; give more or larger blank images"
+        )
     thresholds, n, completeness, limits = _solve(found, before, false, target, fluxes)
     draws = [_solve(found, before, false, target, fluxes, rng)[-1] for _ in range(_N_BOOTSTRAP)]
     if not all(np.isfinite(limit) for limit in limits.values()):
@@ -791,10 +797,17 @@ def _limit_table(thresholds, limits, draws, zero_point):
     best, drawn = magnitude(limits), np.array([magnitude(draw) for draw in draws])
     table = QTable({"method": list(thresholds), "threshold": list(thresholds.values())})
     table["limiting_magnitude"] = best * u.mag
-    table["limiting_magnitude_err"] = drawn.std(axis=0) * u.mag
+    table["limiting_magnitude_err"] = _spread(drawn) * u.mag
     table["gain"] = (best - best[0]) * u.mag
-    table["gain_err"] = (drawn - drawn[:, :1]).std(axis=0) * u.mag
+    table["gain_err"] = _spread(drawn - drawn[:, :1]) * u.mag
     return _describe(table)
+
+
+def _spread(draws):
+    """Return the standard deviation of the columns; NaN if more than a tenth of the draws are."""
+    known = np.isfinite(draws)
+    spread = np.ma.array(draws, mask=~known).std(axis=0).filled(np.nan)
+    return np.where(known.mean(axis=0) < 0.9, np.nan, spread)
 
 
 def _false_table(false):
@@ -966,13 +979,14 @@ def _in_magnitudes(name, value):
     return np.asarray(getattr(value, "value", value), float)
 
 
-def _as_list(name, images):
-    """Return one or several images as a list."""
+def _as_list(name, images, unit=None):
+    """Return one or several images as a list, in one unit, by default that of the first."""
     images = [images] if isinstance(images, NDData) else list(images)
     if not images or not all(isinstance(image, CCDData) for image in images):
         msg = f"{name} must be a CCDData or a sequence of them"
         raise TypeError(msg)
-    return images
+    unit = images[0].unit if unit is None else unit
+    return [image if image.unit == unit else image.convert_unit_to(unit) for image in images]
 
 
 def _check_options(n_injections, purity):

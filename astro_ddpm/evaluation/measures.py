@@ -113,7 +113,14 @@ def pixel_rows(pairs, results):
         One row per method and bin of the reference: ``n`` pixels, ``rmse`` and ``bias`` in units of the
         noise of the image, ``excess``, the error :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}`
         without the noise of the reference, and ``std_over_rmse``, the error that the uncertainty
-        announces over the one that occurs, 1 for honest ones.
+        announces over the one that occurs.
+
+    Notes
+    -----
+    The bins are those of the reference, so that all methods share their pixels. But pixels that are chosen
+    by what the truth is are not those of which a posterior speaks: in a bin of bright pixels even the best
+    estimate is too faint on average, and ``std_over_rmse`` of an honest posterior is not exactly 1.
+    `calibration_rows` judges honesty, in bins of the estimate.
     """
     pixels = [Pixels.of(pair) for pair in pairs]
     floor, level = (np.concatenate([getattr(p, name) for p in pixels]) for name in ("floor", "level"))

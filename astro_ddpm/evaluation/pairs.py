@@ -6,6 +6,7 @@ Images whose deep counterpart is known: pairs of exposures, and deep images made
 from __future__ import annotations
 
 import logging
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +45,37 @@ class Pair:
 
     depth : float
         The noise of the reference in units of the noise of the image.
+
+    fitted : bool, optional
+        Whether the kernel that brought the reference to the PSF of the image was fitted to the image. The
+        reference then follows a part of the noise of the image, which is not in its uncertainty: in the
+        flux of the galaxy that dominates a stamp it is most of it.
+
+    Raises
+    ------
+    ValueError
+        If an image has no uncertainty, or the shapes or units do not fit.
+
+    Notes
+    -----
+    Pixels that are not finite join the masks; the images themselves are left as they are.
     """
 
     name: str
     image: CCDData
     reference: CCDData
     depth: float
+    fitted: bool = False
+
+    def __post_init__(self):
+        if self.image.shape != self.reference.shape or self.image.unit != self.reference.unit:
+            msg = (
+                f"image and reference of the pair {self.name} must have one shape and unit, not "
+                f"{self.image.shape} in {self.image.unit} and {self.reference.shape} in {self.reference.unit}"
+            )
+            raise ValueError(msg)
+        for name in ("image", "reference"):
+            object.__setattr__(self, name, _with_full_mask(getattr(self, name), f"{name} of {self.name}"))
 
     def __repr__(self):
         ny, nx = self.image.shape
@@ -193,6 +219,7 @@ def _match(name, shallow, deep, gain):
         _with_noise(shallow, image.data, sigma, ~image.valid),
         _with_noise(shallow, match.image, match.noise_gain * deep_sigma, ~usable),
         match.noise_gain * deep_sky / sky,
+        fitted=True,
     )
 
 
@@ -214,6 +241,16 @@ def _with_noise(like, data, sigma, mask):
         mask=mask,
         uncertainty=StdDevUncertainty(sigma.astype(np.float32)),
     )
+
+
+def _with_full_mask(ccd, name):
+    """Return a shallow copy whose mask is an array with all pixels that are not finite."""
+    if ccd.uncertainty is None:
+        msg = f"{name} must have an uncertainty"
+        raise ValueError(msg)
+    masked = copy(ccd)
+    masked.mask = ~np.isfinite(ccd.data) | (False if ccd.mask is None else np.asarray(ccd.mask, bool))
+    return masked
 
 
 def _border(shape, width):

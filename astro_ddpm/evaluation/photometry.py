@@ -18,7 +18,7 @@ from astropy.table import QTable
 from photutils.aperture import Aperture, SkyAperture
 
 import astro_ddpm
-from astro_ddpm.nddata import _std_in_unit
+from astro_ddpm.nddata import EnhancedCCDData, _std_in_unit, image_wcs
 
 __all__ = ["aperture_photometry"]
 
@@ -68,8 +68,10 @@ def aperture_photometry(
         Pixels to leave out, shape ``(ny, nx)``; `True` means left out.
         The mask of ``enhanced`` is **not** used by default: it marks the
         pixels that were masked in the input and that the posterior has
-        filled. To leave them out give ``mask=enhanced.mask``, which for
-        an image that was not enhanced is most often the right choice.
+        filled (unless it was made with ``mask_treatment="propagate"``;
+        then it is used). To leave them out give ``mask=enhanced.mask``, which
+        for an image that was not enhanced is most often the right choice.
+        Pixels that are not finite are left out anyway.
 
     scene : bool, optional
         Whether ``flux_err`` is the error of the noise-free scene, to be compared
@@ -90,7 +92,9 @@ def aperture_photometry(
         * ``flux_err``: its error, see Notes; missing if there are neither
           samples nor an uncertainty.
         * ``flux_q16``, ``flux_q50``, ``flux_q84``: quantiles of the sums
-          of the samples, if there are samples.
+          of the samples, if there are samples. Those of few samples lie
+          too close together: between the outer two of 16 samples are 61 %
+          of the posterior, not 68. For an interval take ``flux_err``.
 
         If ``apertures`` is a list, the names of flux columns end with
         ``_0``, ``_1`` and so on. The metadata name the versions of the
@@ -160,12 +164,13 @@ def aperture_photometry(
     data, sigma, samples = unpack(enhanced)
     samples = None if samples is None or len(samples) < 2 else samples
     check_scene(scene, sigma, samples)
-    valid = valid_pixels(mask, data.shape)
+    valid = valid_pixels(mask, data.shape) & usable_pixels(enhanced, data, sigma, samples)
     single = not isinstance(apertures, list | tuple)
     given = [apertures] if single else list(apertures)
-    pixel_apertures = _to_pixel(given, enhanced.wcs)
+    wcs = image_wcs(enhanced.wcs)
+    pixel_apertures = _to_pixel(given, wcs)
 
-    table = _position_table(pixel_apertures[0], enhanced.wcs)
+    table = _position_table(pixel_apertures[0], wcs)
     table.meta.update(provenance(enhanced, sigma, samples))
     table.meta["scene"] = bool(scene)
     table.meta["apertures"] = [_describe(aperture) for aperture in given]
@@ -244,6 +249,50 @@ def standard_deviation(image):
     if image.uncertainty is None:
         return None
     return _std_in_unit(image.uncertainty, image.unit, image.shape)
+
+
+def is_filled(image):
+    """
+    Tell whether masked pixels of an image hold an estimate.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.CCDData`
+        The image.
+
+    Returns
+    -------
+    filled : bool
+        True for an enhanced image, unless its masked pixels are those of the input.
+    """
+    return isinstance(image, EnhancedCCDData) and image.meta.get("DDPMMASK") != "propagate"
+
+
+def usable_pixels(image, data, sigma, samples):
+    """
+    Return the pixels of an image of which something is known.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.CCDData`
+        The image.
+
+    data, sigma, samples : `~numpy.ndarray` or `None`
+        What `unpack` made of it.
+
+    Returns
+    -------
+    valid : `~numpy.ndarray` of bool
+        False for what is not finite, and for masked pixels that an enhancement has left as they were.
+    """
+    valid = np.isfinite(data)
+    if sigma is not None:
+        valid &= np.isfinite(sigma)
+    if samples is not None:
+        valid &= np.isfinite(samples).all(axis=0)
+    if image.mask is not None and isinstance(image, EnhancedCCDData) and not is_filled(image):
+        valid &= ~np.asarray(image.mask, bool)
+    return valid
 
 
 def valid_pixels(mask, shape):

@@ -195,7 +195,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is no pair, or a name in ``models`` or ``classics`` is unknown or occurs twice.
+        If there is no pair, a name in ``models`` or ``classics`` is unknown or occurs twice, or
+        ``n_samples`` is less than 2 with a model that draws samples.
 
     ImportError
         If a classical method needs a package that is not installed.
@@ -206,6 +207,9 @@ def evaluate(
     _check(pairs, classics)
     folder = Path(folder)
     loaded = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
+    if n_samples < 2 and any(model.kind != "raunet" for model in loaded):
+        msg = f"n_samples must be at least 2 to judge the spread of samples, not {n_samples}"
+        raise ValueError(msg)
     _check_names(["input", *classics, *(model.name for model in loaded)])
     options = {"seed": seed, "device": device, "progress_bar": progress_bar}
     results, noise, cost = run_methods(
@@ -534,10 +538,17 @@ def _describe(tables, models, options):
 def _summary(pairs, names, n_samples, rejected):
     depth = np.median([pair.depth for pair in pairs])
     left_out = f" {len(rejected)} more differ by more than noise and were left out." if rejected else ""
+    fitted = any(pair.fitted for pair in pairs)
+    shared = (
+        " The kernels that bring the references to the PSF of the images were fitted to the images, whose "
+        "noise they follow in part. Where a bright source fills much of an image, even the exact scene would "
+        "differ from the reference by more than the reference's noise, and fluxes of the input by less than "
+        "theirs: compare methods with each other there."
+    )
     return (
         f"{len(pairs)} images, whose references have a noise of {depth:.2f} times theirs (median), enhanced "
         f"by {', '.join(names)} with {n_samples} samples where a model draws them.{left_out} Unless said "
-        "otherwise, numbers are in units of the noise of the input."
+        f"otherwise, numbers are in units of the noise of the input.{shared if fitted else ''}"
     )
 
 
@@ -641,12 +652,13 @@ def _error_section(tables, names):
     for name in names:
         rows = calibration[(calibration["method"] == name) & (calibration["n"] > 0)]
         for level, tolerance in ((68, 0.02), (95, 0.01)):
-            covered = np.asarray(rows[f"coverage_{level}"], float)
-            good = bool(np.all(np.abs(covered - level / 100) <= tolerance))
+            covered, p = np.asarray(rows[f"coverage_{level}"], float), level / 100
+            chance = 2 * np.sqrt(p * (1 - p) / np.asarray(rows["n"], float))
+            good = bool(np.all(np.abs(covered - p) <= np.maximum(tolerance, chance)))
             text = (
                 f"{name}: the {level} % intervals contain {100 * covered.min():.1f} to "
                 f"{100 * covered.max():.1f} % of the reference pixels, depending on brightness "
-                f"(yes if within {100 * tolerance:g} points)."
+                f"(yes if within {100 * tolerance:g} points, or twice the error of so few pixels)."
             )
             verdicts.append((good, text))
         if "flux_summary" in tables:

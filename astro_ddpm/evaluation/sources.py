@@ -20,12 +20,12 @@ from photutils.segmentation import SegmentationImage, SourceCatalog, deblend_sou
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
 
-from astro_ddpm.nddata import EnhancedCCDData
+from astro_ddpm.nddata import EnhancedCCDData, image_wcs
 from astro_ddpm.noise import estimate_sky_sigma
 from astro_ddpm.utils import warn_user
 
 from . import morphology
-from .photometry import check_scene, provenance, scene_variance, unpack, valid_pixels
+from .photometry import check_scene, provenance, scene_variance, unpack, usable_pixels, valid_pixels
 
 __all__ = ["recovered_photometry"]
 
@@ -120,7 +120,7 @@ def recovered_photometry(
     threshold : `~astropy.units.Quantity`, array_like or float, optional
         What a pixel of a source must exceed in the reference smoothed by a Gaussian of 3 pixels FWHM, in the
         unit of ``image``; a number or one for each pixel. By default 1.5 times the noise of the reference
-        before it is smoothed, from its uncertainty or else measured.
+        before it is smoothed, from its uncertainty or else measured. A truth without noise needs a threshold.
 
     n_pixels : int, optional
         The least number of connected pixels of a source.
@@ -128,7 +128,7 @@ def recovered_photometry(
     mask : array_like of bool, optional
         Pixels to leave out, shape ``(ny, nx)``; `True` means left out. The mask of ``reference``, that of an
         ``image`` that was not enhanced, and pixels that are not finite are left out anyway. The mask
-        of an enhanced image is not, since its pixels were filled.
+        of an enhanced image is not, unless its pixels were not filled (``mask_treatment="propagate"``).
 
     zero_point : float, optional
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
@@ -175,7 +175,8 @@ def recovered_photometry(
     Warns
     -----
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If a source is left out because it has no Kron aperture.
+        If a source is left out because it has no Kron aperture, or sources cover most of the image because
+        the reference has no noise to set the threshold by.
 
     Notes
     -----
@@ -238,12 +239,16 @@ def recovered_photometry(
     origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
     if segmentation is None:
         segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
+        covered = np.count_nonzero(segmentation.data[valid]) / valid.sum()
+        if threshold is None and covered > 0.5:
+            warn_user(f"sources cover {covered:.0%} of the image; give the threshold of their detection")
     sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
     rows = []
     for source in sources:
         cutouts = measured.cut(source), truth.cut(source)
         rows.append(_compare(_Measure(source, cutouts[1].data, zero_point), *cutouts, scene))
-    table = _table(sources, rows, image.wcs if reference.wcs is None else reference.wcs, image.unit)
+    wcs = image_wcs(image.wcs if reference.wcs is None else reference.wcs)
+    table = _table(sources, rows, wcs, image.unit)
     table.meta.update(provenance(image, measured.sigma, measured.samples))
     table.meta |= origin | {"scene": bool(scene), "zero_point": zero_point}
     return table
@@ -280,8 +285,7 @@ class _Image:
         """Unpack the image of some name, in another unit if one is given."""
         data, sigma, samples = unpack(image, name)
         samples = None if samples is None or len(samples) < 2 else samples
-        planes = [np.atleast_3d(plane.T).T for plane in (data, sigma, samples) if plane is not None]
-        valid = np.logical_and.reduce([np.isfinite(plane).all(axis=0) for plane in planes])
+        valid = usable_pixels(image, data, sigma, samples)
         enhanced = isinstance(image, EnhancedCCDData)
         if image.mask is not None and not enhanced:
             valid &= ~np.asarray(image.mask, bool)

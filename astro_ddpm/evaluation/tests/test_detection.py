@@ -156,6 +156,25 @@ class TestInvariance:
         assert_allclose(limits["gain_err"].value, 0, atol=1e-12)
         assert_allclose(limits["threshold"][1], 0.1 * limits["threshold"][0])
 
+    def test_images_in_several_units(self, noise):
+        images = [
+            CCDData(image.data, unit=u.uJy, uncertainty=StdDevUncertainty(image.uncertainty.array))
+            for image in noise[:2]
+        ]
+        mixed = [images[0], images[1].convert_unit_to(u.nJy)]
+        plain, converted = (
+            detection_curve(pair, model=smooth, blank=pair, n_injections=15, **FORCED)
+            for pair in (images, mixed)
+        )
+        assert_allclose(converted.curve["snr"], plain.curve["snr"])
+        assert_allclose(converted.limits["threshold"], plain.limits["threshold"])
+
+    def test_too_small_a_blank_image(self, noise):
+        with pytest.warns(
+            AstropyUserWarning, match="false detections are expected in the blank images, too few"
+        ):
+            detection_curve(noise[0], model=smooth, blank=noise[0][:48, :48], **OPTIONS)
+
     def test_seed(self, frame, result):
         options = OPTIONS | {"model": partial(spread, factor=2)}
         same, other = (detection_curve(frame, seed=seed, **options) for seed in (0, 1))

@@ -10,7 +10,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.evaluation import degrade_images, read_pairs
+from astro_ddpm.evaluation import Pair, degrade_images, read_pairs
 
 BRIGHT = 20
 
@@ -37,6 +37,28 @@ def listing(tmp_path, scene):
     return path
 
 
+class TestPair:
+    def test_masks_become_arrays(self, scene):
+        image, reference = scene.image.copy(), scene.deep_exposure(0.1)
+        image.mask, image.data[3, 4] = None, np.nan
+        pair = Pair("pair", image, reference, 0.1)
+        assert pair.image.mask.sum() == 1
+        assert pair.image.mask[3, 4]
+        assert pair.reference.mask.shape == reference.shape
+        assert image.mask is None
+        assert not pair.fitted
+
+    def test_errors(self, scene):
+        image, reference = scene.image, scene.deep_exposure(0.1)
+        with pytest.raises(
+            ValueError, match="image and reference of the pair p must have one shape and unit"
+        ):
+            Pair("p", image, reference[:32], 0.1)
+        reference.uncertainty = None
+        with pytest.raises(ValueError, match="reference of p must have an uncertainty"):
+            Pair("p", image, reference, 0.1)
+
+
 class TestReadPairs:
     """Test read_pairs."""
 
@@ -45,6 +67,7 @@ class TestReadPairs:
         (pair,), rejected = read_pairs(listing)
         assert rejected == ["bad"]
         assert pair.name == "good"
+        assert pair.fitted
         usable = ~pair.reference.mask
         np.testing.assert_array_equal(usable, np.pad(np.ones((56, 56), bool), 4))
         sky = float(np.median(scene.image.uncertainty.array))

@@ -47,6 +47,43 @@ class TestFlux:
         inside = 1 - np.exp(-(radius**2) / (2 * sigma**2))
         assert_allclose(table["flux"][0].to_value("adu"), 1000 * inside, rtol=0.003)
 
+    def test_pixels_that_are_not_finite_are_left_out(self, rng):
+        aperture, data = CircularAperture(POSITIONS[0], 5), rng.normal(size=SHAPE)
+        mask = np.zeros(SHAPE, bool)
+        mask[30, 39:42] = True
+        expected = aperture_photometry(enhance(data, sigma=1.0), aperture, mask=mask)
+        bad, sigma = data.copy(), np.ones(SHAPE)
+        bad[30, 39], bad[30, 40], sigma[30, 41] = np.nan, np.inf, np.inf
+        table = aperture_photometry(enhance(bad, sigma=sigma), aperture)
+        assert_allclose(table["flux"], expected["flux"])
+        assert_allclose(table["flux_err"], expected["flux_err"])
+
+    def test_masked_pixels_that_were_not_filled_are_left_out(self, rng):
+        aperture, data, mask = (
+            CircularAperture(POSITIONS[0], 5),
+            rng.normal(size=SHAPE),
+            np.zeros(SHAPE, bool),
+        )
+        mask[:, 40] = True
+        data[mask] = 3e4
+        fluxes = {
+            treatment: aperture_photometry(enhance(data, mask=mask, meta={"DDPMMASK": treatment}), aperture)[
+                "flux"
+            ][0]
+            for treatment in ("fill", "propagate")
+        }
+        assert fluxes["fill"] > 3e4 * u.adu
+        assert abs(fluxes["propagate"]) < 100 * u.adu
+
+    def test_slice_of_a_cube(self):
+        wcs = WCS(naxis=3)
+        wcs.wcs.ctype = "RA---TAN", "DEC--TAN", "FREQ"
+        wcs.wcs.crval, wcs.wcs.cdelt = (20.0, 10.0, 1.4e9), (-1e-3, 1e-3, 1e6)
+        image, aperture = enhance(gaussian(), wcs=wcs), CircularAperture(POSITIONS[0], 5)
+        table = aperture_photometry(image, aperture)
+        on_sky = SkyCircularAperture(table["sky_center"], 18 * u.arcsec)
+        assert_allclose(aperture_photometry(image, on_sky)["flux"], table["flux"], rtol=1e-3)
+
     @pytest.mark.parametrize("kind", ["circle", "annulus", "ellipse", "rectangle"])
     def test_as_photutils(self, rng, kind):
         aperture = {

@@ -120,6 +120,10 @@ class TestEvaluate:
         with pytest.raises(ValueError, match=r"classics must be names among.*not median"):
             evaluate([None], tmp_path, classics=["median"])
 
+    def test_one_sample(self, tmp_path, deep_images, models):
+        with pytest.raises(ValueError, match="n_samples must be at least 2"):
+            evaluate(degrade_images(deep_images), tmp_path, models=models, n_samples=1)
+
     def test_two_models_of_one_name(self, tmp_path, deep_images, models):
         with pytest.raises(ValueError, match="must differ in name; rename the file of toy_raunet"):
             evaluate(degrade_images(deep_images), tmp_path, models=[models[1]] * 2)
