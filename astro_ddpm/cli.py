@@ -7,6 +7,7 @@ when interrupted.
 """
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -102,7 +103,7 @@ def _add_train(commands):
         "train",
         help="train a model",
         description="Train a model on prepared pairs. The file holds the settings. Options replace them, as "
-        "--trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --help' lists them.",
+        "--trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --print_config' lists them.",
     )
     train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
     train.add_argument(
@@ -183,7 +184,7 @@ def enhance_command(args):
         "keep_samples": not args.no_samples,
         "progress_bar": not args.quiet,
     }
-    if len(args.input) > 1 or Path(args.output).is_dir():
+    if len(args.input) > 1 or Path(args.output).is_dir() or args.output.endswith(("/", os.sep)):
         return _enhance_several(args, options)
     return _enhance_one(args, options)
 

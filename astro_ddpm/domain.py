@@ -13,6 +13,7 @@ import numpy as np
 from astropy.utils.exceptions import AstropyUserWarning
 
 from .noise import detect_pedestal, neighbour_correlation, whiten
+from .tiling import make_tiles
 
 __all__ = ["Measure", "compare", "describe", "measure_image", "psf_fwhm"]
 
@@ -165,6 +166,24 @@ def _measure_correlation(z, valid):
         return None
 
 
+def _valid_part(data, sigma, mask):
+    """Return data, noise and validity of the centre of an image, or of another part if that is a hole."""
+
+    def usable(part):
+        valid = np.isfinite(data[part]) & np.isfinite(sigma[part]) & (sigma[part] > 0)
+        return valid if mask is None else valid & ~np.asarray(mask, bool)[part]
+
+    part = _centre(data.shape, MAX_WIDTH)
+    if not usable(part).any():
+        parts = [tile.core for tile in make_tiles(data.shape, MAX_WIDTH)]
+        part = max(parts, key=lambda part: usable(part).sum())
+    valid = usable(part)
+    if not valid.any():
+        msg = "data has no valid pixel: every one is masked or not finite"
+        raise ValueError(msg)
+    return data[part].astype(float), sigma[part], valid
+
+
 def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_correlation", "peak_snr")):
     r"""
     Measure what decides whether a model knows images of this kind.
@@ -179,7 +198,8 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
     Parameters
     ----------
     data : array_like, shape (ny, nx)
-        The sky-subtracted image :math:`y`. Of a larger one the central 1024 x 1024 pixels are measured.
+        The sky-subtracted image :math:`y`. Of a larger one the central 1024 x 1024 pixels are measured, or
+        where no pixel is valid there, those of another part.
 
     sigma : array_like, shape (ny, nx) or float
         Its noise (1 sigma).
@@ -203,15 +223,7 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
     ValueError
         If no pixel is valid.
     """
-    centre = _centre(np.shape(data), MAX_WIDTH)
-    sigma = np.broadcast_to(sigma, np.shape(data))[centre]
-    data = np.asarray(np.asarray(data)[centre], float)
-    valid = np.isfinite(data) & np.isfinite(sigma) & (sigma > 0)
-    if mask is not None:
-        valid &= ~np.asarray(mask, bool)[centre]
-    if not valid.any():
-        msg = "data has no valid pixel: every one is masked or not finite"
-        raise ValueError(msg)
+    data, sigma, valid = _valid_part(np.asarray(data), np.broadcast_to(sigma, np.shape(data)), mask)
     data, sigma = np.where(valid, data, 0.0), np.where(valid, sigma, 1.0)
     z = whiten(data, sigma)
     measures = {}

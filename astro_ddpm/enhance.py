@@ -8,6 +8,7 @@ import os
 import secrets
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import product
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,7 +93,7 @@ def enhance(
         The noise of an image that does not carry it: arrays, shape (ny, nx), and numbers are standard
         deviations. If there is none at all, the noise of the sky is measured, with a warning.
 
-    background : None, "photutils", float, Quantity or array_like, optional
+    background : None, "photutils", float, Quantity, array_like or NDData, optional
         The sky to subtract before, and to add again after: None if it has been subtracted (warns if it
         has not), ``"photutils"`` for `photutils.background.Background2D`, or its value or image.
 
@@ -185,6 +186,7 @@ def enhance(
     device = _choose_device(device)
     memory = _choose_memory(memory_limit, device)
 
+    background = _without_nddata(background)
     sky = _sky(background, noisy)
     data = noisy.data if background is None else noisy.data - sky
     sigma = _noise(noisy, data)
@@ -337,6 +339,15 @@ def _choose_device(device):
     return nothing.device
 
 
+def _without_nddata(background):
+    """Turn an NDData into an array or a quantity."""
+    from astropy.nddata import NDData
+
+    if not isinstance(background, NDData):
+        return background
+    return background.data if background.unit is None else background.data << background.unit
+
+
 def _sky(background, noisy):
     """Image or value of the sky, in the unit of the image."""
     from .nddata import largest_value
@@ -388,7 +399,7 @@ def _noise(noisy, data):
     for tile in make_tiles(data.shape, PART):
         use = noisy.valid[tile.core]
         _check_noise(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
-    thin, _ = _thinned(data.shape)
+    thin, _ = _thinned(noisy.valid)
     level = detect_pedestal(data[thin], sigma[thin], mask[thin])
     if level:
         warn_user(
@@ -436,19 +447,21 @@ def _fill(data, sigma, valid):
             parts = fill_holes(data[tile.outer], sigma[tile.outer], valid[tile.outer], MIN_MEASURED)
             parts = [part[tile.inner] for part in parts]
         else:
-            thin, step = _thinned(data.shape)
+            thin, step = _thinned(valid)
             coarse = coarse or fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
-            index = np.ix_(*(np.arange(part.start, part.stop) // step for part in tile.core))
-            parts = [plane[index] for plane in coarse]
+            rows, columns = (np.arange(part.start, part.stop) // step for part in tile.core)
+            parts = [plane.take(rows, 0, mode="clip").take(columns, 1, mode="clip") for plane in coarse]
         for plane, part in zip(planes, parts, strict=True):
             plane[tile.core][hole] = part[hole]
     return planes
 
 
-def _thinned(shape):
-    """Slices that leave at most ``PART`` pixels of each axis, evenly spaced, and their step."""
-    step = -(-max(shape) // PART)
-    return (slice(None, None, step),) * 2, step
+def _thinned(valid):
+    """Slices that leave at most ``PART`` evenly spaced pixels of each axis, mostly valid, and their step."""
+    step = -(-max(valid.shape) // PART)
+    starts = [range(min(step, n)) for n in valid.shape]
+    grids = [(slice(y, None, step), slice(x, None, step)) for y, x in product(*starts)]
+    return max(grids, key=lambda grid: valid[grid].sum()), step
 
 
 def _with_unit(value, noisy):

@@ -4,8 +4,9 @@ Images as astropy knows them: any input unpacked, any result packed.
 """
 
 import os
+import re
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +28,7 @@ __all__ = [
     "NoisyImage",
     "create_samples",
     "find_image",
+    "image_wcs",
     "is_complete",
     "largest_value",
     "read_image",
@@ -34,6 +36,12 @@ __all__ = [
 ]
 
 FITS_BLOCK = 2880  # bytes
+COUNTS = re.compile(r"(adu|dn|electrons?|counts?) *(/ *s(?:ec)?)?", re.IGNORECASE)
+WCS_CARDS = (
+    r"(?:WCSAXES|WCSNAME|RADESYS|RADECSYS|EQUINOX|LONPOLE|LATPOLE|SPECSYS"
+    r"|(?:CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CNAME|CRDER|CSYER|CPDIS|CQDIS)\d+"
+    r"|(?:CD|PC|PV|PS)\d+_\d+|D[PQ]\d+(?:\..*)?|(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+))"
+)
 
 
 class EnhancedCCDData(CCDData):
@@ -131,6 +139,7 @@ class EnhancedCCDData(CCDData):
             kwargs["samples"] = self.samples[(slice(None), *items)]
         if isinstance(self.flags, np.ndarray):
             kwargs["flags"] = self.flags[item]
+        kwargs["psf"] = self.psf
         return kwargs
 
     def _arithmetic(self, operation, operand, *args, **kwargs):
@@ -248,7 +257,8 @@ class EnhancedCCDData(CCDData):
             raise ValueError(msg)
         y, x = (index.ravel() for index in np.indices(self.shape))
         table = QTable({"x": x * u.pix, "y": y * u.pix}, meta=provenance.read(self.meta))
-        sky = None if self.wcs is None else self.wcs.pixel_to_world(x, y)
+        wcs = image_wcs(self.wcs)
+        sky = None if wcs is None else wcs.pixel_to_world(x, y)
         if isinstance(sky, SkyCoord):
             table["sky_center"] = sky
         table["data"] = self.data.ravel() << self.unit
@@ -270,6 +280,25 @@ def _checksum(data):
 
 def _unit(image):
     return u.dimensionless_unscaled if image.unit is None else image.unit
+
+
+def image_wcs(wcs):
+    """
+    Return the WCS of the two axes of an image, where others belong to it (a frequency, a polarisation).
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        A WCS of any number of axes.
+
+    Returns
+    -------
+    wcs : WCS or None
+        The same if it has two axes, its celestial part if it has more, None if there is none.
+    """
+    if wcs is None or wcs.pixel_n_dim == 2:
+        return wcs
+    return wcs.celestial if getattr(wcs, "has_celestial", False) else None
 
 
 def _put_wcsaxes_first(header):
@@ -298,8 +327,7 @@ def _reusable(file):
 def _read_enhanced(filename, **kwargs):
     """Read what `_write_enhanced` wrote, in the byte order of the machine."""
     source = _reusable(filename)
-    if "unit" not in kwargs and "BUNIT" not in fits.getheader(source(), kwargs.get("hdu", 0)):
-        kwargs["unit"] = u.dimensionless_unscaled
+    kwargs = _unit_option(fits.getheader(source(), kwargs.get("hdu", 0))) | kwargs
     ccd = CCDData.read(source(), format="fits", **kwargs)
     image = EnhancedCCDData(_native(ccd.data), **_attributes(ccd))
     if ccd.psf is not None:
@@ -315,11 +343,12 @@ def _read_enhanced(filename, **kwargs):
 
 
 def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):
-    """Write every plane; the file appears when it is complete."""
-    with atomic_path(filename, overwrite=overwrite) as partial:
+    """Write every plane; a file on disk appears when it is complete."""
+    is_stream = hasattr(filename, "write")
+    with nullcontext(filename) if is_stream else atomic_path(filename, overwrite=overwrite) as target:
         hdus = image.to_hdu(**kwargs)
         _compute_planes(hdus)
-        hdus.writeto(partial, output_verify=output_verify, checksum=checksum)
+        hdus.writeto(target, output_verify=output_verify, checksum=checksum)
 
 
 def _compute_planes(hdus):
@@ -460,18 +489,64 @@ def find_image(hdus, ext=None):
 
 def _parse_unit(text):
     """Turn a BUNIT into a unit, or None with a warning if nobody knows it."""
-    for spelling in (str(text).strip(), str(text).strip().lower()):
-        try:
-            return u.Unit(spelling)
-        except ValueError:
-            continue
+    text = str(text).strip()
+    if text in CCDData.known_invalid_fits_unit_strings:
+        return CCDData.known_invalid_fits_unit_strings[text]
+    try:
+        return u.Unit(text)
+    except ValueError:
+        match = COUNTS.fullmatch(text)
+    if match:
+        unit = u.Unit(match[1].lower().rstrip("s"))
+        return unit / u.s if match[2] else unit
     warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
     return None
 
 
-def read_image(path, ext=None):
+def _unit_option(header):
+    """What the FITS reader of CCDData must be told of the unit of an image, if anything."""
+    unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
+    if unit is None:
+        return {"unit": u.dimensionless_unscaled}
+    is_plain = u.Unit(str(header["BUNIT"]), parse_strict="silent") == unit
+    return {} if is_plain else {"unit": unit}
+
+
+def _own_mask(hdus, index, warn):
+    """Return the mask that CCDData wrote beside an image, or None."""
+    key = ("MASK", hdus[index].ver)
+    if key not in hdus or hdus[key].shape != hdus[index].shape:
+        return None
+    plane = hdus[key].data
+    if plane.dtype.kind in "iu" and plane.min() >= 0 and plane.max() <= 1:
+        return plane.astype(bool)
+    if warn:
+        warn_user(
+            "the extension MASK is not used: it holds more than 0 and 1. If its bits mark bad pixels, "
+            "enhance_file and the command line take it as mask='[MASK]', with ignore_bits"
+        )
+    return None
+
+
+def _remove_wcs(header, suffix=""):
+    """Remove what describes a WCS from a header, in place."""
+    for keyword in {*header}:
+        if re.fullmatch(f"{WCS_CARDS}{suffix}", keyword):
+            header.remove(keyword, remove_all=True)
+
+
+def _remove_file_cards(header):
+    """Remove what says how an image lay in its file from a header, in place."""
+    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
+        header.remove(keyword, ignore_missing=True, remove_all=True)
+
+
+def read_image(path, ext=None, *, warn=True):
     """
     Read an image from a FITS file, with mask and uncertainty if it has them as CCDData writes them.
+
+    These are the extensions ``MASK``, of zeros and ones, and ``UNCERT``, of the same version (EXTVER) as the
+    image.
 
     Parameters
     ----------
@@ -482,11 +557,15 @@ def read_image(path, ext=None):
         The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
         default. Blanks and case do not matter.
 
+    warn : bool, optional
+        Whether to warn of an extension ``MASK`` that is not used because it holds other numbers.
+
     Returns
     -------
     ccd : `~astropy.nddata.CCDData`
-        The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header
-        are added to those of an extension, and what says how the image lay in its file is left out.
+        The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header,
+        apart from those of a WCS, are added to those of an extension, and what says how the image lay
+        in its file is left out.
 
     Raises
     ------
@@ -499,17 +578,15 @@ def read_image(path, ext=None):
     with fits.open(path) as hdus:
         index = find_image(hdus, ext)
         header, primary = hdus[index].header, hdus[0].header.copy()
-        unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
-    if unit is None:
-        ccd = CCDData.read(path, hdu=index, unit=u.dimensionless_unscaled)
-    elif u.Unit(str(header["BUNIT"]), parse_strict="silent") == unit:
-        ccd = CCDData.read(path, hdu=index)
-    else:
-        ccd = CCDData.read(path, hdu=index, unit=unit)
+        mask, noise = _own_mask(hdus, index, warn), ("UNCERT", hdus[index].ver)
+    option = _unit_option(header)
+    ccd = CCDData.read(path, hdu=index, hdu_mask=None, hdu_uncertainty=noise, **option)
+    ccd.mask = mask
     if index:
+        if ccd.wcs is not None:
+            _remove_wcs(primary, "[A-Z]?")
         ccd.meta.extend(primary, strip=True, unique=True)
-    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
-        ccd.meta.remove(keyword, ignore_missing=True, remove_all=True)
+    _remove_file_cards(ccd.meta)
     return ccd
 
 
@@ -520,9 +597,17 @@ def _from_hdu(hdu):
     if hdu.data is None:
         msg = "image is an HDU without data"
         raise ValueError(msg)
-    wcs = WCS(hdu.header) if "CTYPE1" in hdu.header else None
-    unit = _parse_unit(hdu.header["BUNIT"]) if hdu.header.get("BUNIT") else None
-    return CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=hdu.header.copy())
+    header, wcs = hdu.header.copy(), None
+    unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
+    if "CTYPE1" in header:
+        try:
+            wcs = WCS(header)
+        except (KeyError, TypeError, ValueError) as error:
+            warn_user(f"the WCS in the header of the image is not used: {error}")
+        else:
+            _remove_wcs(header)
+    _remove_file_cards(header)
+    return CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=header)
 
 
 def _as_ccddata(image):

@@ -22,7 +22,7 @@ KEYWORDS = {
     "DDPMGAIN": ("gain", "[electron/adu] gain used for the noise"),
     "DDPMRDN": ("read_noise", "[electron] read noise used for the noise"),
     "DDPMSAT": ("saturation", "level from which on pixels were masked"),
-    "DDPMBKG": ("background", "the sky that was subtracted meanwhile"),
+    "DDPMBKG": ("background", "the sky that was subtracted and added back"),
     "DDPMMASK": ("mask_treatment", "what was done to masked pixels"),
     "DDPMPSF": ("psf_fwhm", "[pix] FWHM of the PSF of the input"),
     "DDPMCORR": ("noise_correlation", "noise correlation of neighbouring pixels"),
@@ -141,4 +141,4 @@ def _describe(background):
     if background is None or isinstance(background, str):
         return background or "none"
     value = getattr(background, "value", background)
-    return float(value) if getattr(value, "ndim", 0) == 0 else "image"
+    return float(value) if np.ndim(value) == 0 else "image"

@@ -42,7 +42,8 @@ def enhance_blocks(
         The frame, shape (ny, nx), with its uncertainty. Data and uncertainty may be Dask arrays.
 
     model : str, path-like or `~astro_ddpm.zoo.Model`, optional
-        A model as for `astro_ddpm.enhance`. Workers read one that is given by its name or path.
+        A model as for `astro_ddpm.enhance`, one that draws no samples. Workers read one that is given by its
+        name or path.
 
     rows : int, optional
         The greatest height of a block, without its halo of about 120 rows on either side (default model).

@@ -272,6 +272,9 @@ def _check_options(options, client):
     if not options.get("add_keyword", True):
         msg = "add_keyword must be True: the keywords tell a later call what has been done"
         raise ValueError(msg)
+    if options.get("samples_file") is not None:
+        msg = "samples_file is for one image; the samples of each frame are in its output"
+        raise TypeError(msg)
     if client is not None and is_loaded(options["model"]):
         msg = "model must be a name or a path if there is a client: each worker loads it"
         raise TypeError(msg)

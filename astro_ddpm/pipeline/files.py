@@ -12,11 +12,12 @@ from numbers import Number
 from pathlib import Path
 
 import numpy as np
+from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
 from astro_ddpm.enhance import enhance
-from astro_ddpm.nddata import find_image, is_complete, read_image
+from astro_ddpm.nddata import _std_unit, find_image, is_complete, read_image
 
 from .reduction import enhance_ccd
 
@@ -90,7 +91,8 @@ def enhance_file(
         ``"[EXT]"`` for one in the file of the image.
 
     mask : str or path-like, optional
-        An image that differs from zero at bad pixels, such as a data quality plane, given as above.
+        An image that differs from zero at bad pixels, such as a data quality plane, given as above. These
+        pixels join those of a mask that the image has already, as CCDData writes it.
 
     ignore_bits : int, str or list, optional
         Bits of ``mask`` that do not make a pixel bad, as
@@ -141,12 +143,11 @@ def enhance_file(
         msg = "ignore_bits needs a mask that holds the bits"
         raise ValueError(msg)
     record = make_record(path, ext=ext, mask=mask, **planes, ignore_bits=ignore_bits, **options)
-    ccd = read_image(path, ext)
+    ccd = read_image(path, ext, warn=mask is None)
     for name in given:
-        plane = _read_plane(planes[name], path, ext, ccd.shape, name)
-        ccd.uncertainty = NOISE_PLANES[name](plane)
+        ccd.uncertainty = _noise_plane(name, *_read_plane(planes[name], path, ext, ccd.shape, name), ccd.unit)
     if mask is not None:
-        bad = _bad_pixels(_read_plane(mask, path, ext, ccd.shape, "mask"), ignore_bits)
+        bad = _bad_pixels(_read_plane(mask, path, ext, ccd.shape, "mask")[0], ignore_bits)
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     enhanced = enhance_ccd(ccd, **options)
     if options.get("add_keyword", True):
@@ -157,7 +158,7 @@ def enhance_file(
 
 
 def _read_plane(plane, path, ext, shape, name):
-    """Read an image that belongs to another one, from the same extension if it has it."""
+    """Read an image that belongs to another one, from the same extension if it has it, and its BUNIT."""
     file, own_ext = split_extension(plane, path)
     with fits.open(file) as hdus:
         try:
@@ -166,11 +167,24 @@ def _read_plane(plane, path, ext, shape, name):
             if own_ext:
                 raise
             index = find_image(hdus)
-        values = np.array(hdus[index].data)
+        values, unit = np.array(hdus[index].data), hdus[index].header.get("BUNIT")
     if values.shape != shape:
         msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
         raise ValueError(msg)
-    return values
+    return values, unit
+
+
+def _noise_plane(name, values, bunit, image_unit):
+    """Make an uncertainty, in the unit that its file gives, unless that is sloppy."""
+    unit = u.Unit(str(bunit), parse_strict="silent") if bunit else None
+    is_sloppy = unit == image_unit and name != "stddev"  # and should be its square
+    if isinstance(unit, u.UnrecognizedUnit) or is_sloppy or image_unit == u.dimensionless_unscaled:
+        unit = None
+    noise = NOISE_PLANES[name](values, unit=unit)
+    if unit is not None and not _std_unit(noise).is_equivalent(image_unit):
+        msg = f"{name} is in {unit}, which does not fit an image in {image_unit}; correct one BUNIT"
+        raise u.UnitConversionError(msg)
+    return noise
 
 
 def _bad_pixels(plane, ignore_bits):
@@ -274,6 +288,8 @@ def _describe(value):
         return repr(str(value))
     if isinstance(value, Number):
         return repr(float(value))
+    if hasattr(value, "value_from"):  # a keyword of ccdproc
+        return f"keyword {value.name} {value.unit} {value.value}"
     kind = getattr(value, "uncertainty_type", "")
     array = np.asarray(getattr(value, "array", getattr(value, "value", value)))
     content = hashlib.sha256(array.tobytes()).hexdigest()

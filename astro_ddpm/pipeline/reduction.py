@@ -54,7 +54,7 @@ def enhance_ccd(
 
     gain : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
         The gain in electron/adu or the header keyword that holds it; by default the first of EGAIN, GAIN
-        and CCDGAIN in the header.
+        and CCDGAIN in the header that is a positive number.
 
     read_noise : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
         The read noise in electron or the header keyword that holds it; by default the first of RDNOISE,
@@ -166,25 +166,46 @@ def _prepare(ccd, gain, read_noise, saturation, options):
 
 
 def _number(name, value, header, unit):
-    """Return a non-negative number in ``unit``, looked up in the header if need be, or None."""
+    """Return a positive number in ``unit``, looked up in the header if need be, or None."""
     if value is None:
-        value = next((keyword for keyword in KEYWORDS[name] if keyword in header), None)
-        if value is None:
-            return None
+        return _find_number(name, header, unit)
     if hasattr(value, "value_from"):
         value = value.value_from(header)
     if isinstance(value, str):
         if value not in header:
             msg = f"{name} {value!r} is not a keyword of the header"
             raise ValueError(msg)
-        name, value = f"{name}, {value} in the header,", header[value]
+        label, value = f"{name}, {value} in the header,", header[value]
+    else:
+        label = name
+    number = _positive(name, value, unit)
+    if number is None:
+        msg = f"{label} must be a positive number in {unit}, not {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def _find_number(name, header, unit):
+    """Return the first usable number of the usual keywords in ``unit``, or None."""
+    for keyword in KEYWORDS[name]:
+        if keyword not in header:
+            continue
+        number = _positive(name, header[keyword], unit)
+        if number is not None:
+            return number
+        report = warn_user if name == "saturation" else log.info
+        report(f"{keyword} in the header is {header[keyword]!r}, no positive number, and is not used")
+    return None
+
+
+def _positive(name, value, unit):
+    """Return a positive number in ``unit``, of a read noise also zero, or None."""
     try:
         number = u.Quantity(value, unit).value
     except TypeError:
-        number = np.nan
-    if np.ndim(number) or not (np.isfinite(number) and number >= 0) or (unit == GAIN_UNIT and number == 0):
-        msg = f"{name} must be a positive number in {unit}, not {value!r}"
-        raise ValueError(msg)
+        return None
+    if np.ndim(number) or not np.isfinite(number) or number < 0 or (number == 0 and name != "read_noise"):
+        return None
     return float(number)
 
 
@@ -200,7 +221,7 @@ def _saturation(saturation, ccd, gain):
             return None
         level = level * unit
     else:
-        level = saturation
+        level = _number("saturation", saturation, ccd.meta, saturation.unit) * saturation.unit
     adu_to_electron = [] if gain is None else [(u.adu, u.electron, lambda x: gain * x, lambda x: x / gain)]
     if level.unit.is_equivalent(ccd.unit, adu_to_electron):
         return level.to_value(ccd.unit, adu_to_electron)

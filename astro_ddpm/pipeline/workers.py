@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from astro_ddpm import zoo
+from astro_ddpm import conf, zoo
 
 __all__ = ["is_loaded", "locate_model", "process_alone"]
 
@@ -22,15 +22,15 @@ def is_loaded(model):
 
     Parameters
     ----------
-    model : str, path-like or `~astro_ddpm.zoo.Model`
+    model : str, path-like, `~astro_ddpm.zoo.Model` or None
         A model as for `astro_ddpm.enhance`.
 
     Returns
     -------
     loaded : bool
-        False for a name or a path.
+        False for a name, a path, and None, which stands for the default model.
     """
-    return not isinstance(model, (str, os.PathLike))
+    return not (model is None or isinstance(model, (str, os.PathLike)))
 
 
 def locate_model(model):
@@ -39,14 +39,15 @@ def locate_model(model):
 
     Parameters
     ----------
-    model : str or path-like
-        The name or path.
+    model : str, path-like or None
+        The name or path; ``astro_ddpm.conf.default_model`` if None.
 
     Returns
     -------
     model : str
         The name or absolute path.
     """
+    model = conf.default_model if model is None else model
     return str(model) if str(model) in zoo.list_models() else str(Path(model).absolute())
 
 

@@ -13,7 +13,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, enhance, zoo
+from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, conf, enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import enhance_file
 
@@ -55,6 +55,16 @@ def exposure(tmp_path):
 
 class TestEnhance:
     """Test ``astro-ddpm enhance``."""
+
+    def test_default_model_of_several_images(self, tmp_path, image, model):
+        with conf.set_temp("default_model", model):
+            assert (
+                main(["enhance", image, image.replace("image", "other"), "-o", str(tmp_path / "deep")]) == 1
+            )
+            assert main(["enhance", image, "-o", f"{tmp_path / 'folder'}/", "--samples", "1", "--quiet"]) == 0
+        header = fits.getheader(tmp_path / "deep" / "image.fits")
+        assert header["DDPMSHA"] == zoo.load(model).sha256
+        assert (tmp_path / "folder" / "image.fits").exists()
 
     def test_same_as_the_function(self, tmp_path, image, model, capsys):
         out = tmp_path / "out.fits"

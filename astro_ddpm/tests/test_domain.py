@@ -72,6 +72,13 @@ class TestMeasureImage:
         assert_allclose(measure.value, 2.5 * GAUSSIAN_FWHM, rtol=0.05)
         assert not measure.is_limit
 
+    def test_hole_in_the_centre(self):
+        data = np.random.default_rng(0).normal(size=(60, 1700))
+        data[:, 200:] = np.nan
+        measures = measure_image(data, 1.0)
+        edge = measure_image(data[:, :200], 1.0)
+        assert measures["peak_snr"] == edge["peak_snr"]
+
     def test_galaxy_gives_a_limit(self):
         y, x = np.mgrid[-32:32, -32:32]
         scene = 300 * np.exp(-np.hypot(x, 2 * y) / 5)

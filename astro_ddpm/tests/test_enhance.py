@@ -213,6 +213,14 @@ class TestTiles:
             assert np.isfinite(one).all()
             assert_allclose(one[same], other[same], atol=0.3 * SIGMA)
 
+    def test_mask_like_a_grid(self, monkeypatch):
+        # every other row and column is valid: any regular choice of pixels may miss them all
+        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
+        ccd = make_image((80, 80))
+        ccd.mask = np.ones(ccd.shape, bool)
+        ccd.mask[1::2, ::2] = False
+        assert np.isfinite(enhance(ccd, **(OPTIONS | {"model": RAUNET})).data).all()
+
     def test_noise_is_measured_in_parts(self, monkeypatch):
         monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
         ccd = make_image(ODD, uncertainty=None)
@@ -454,6 +462,15 @@ class TestNoiseAndBackground:
         tolerance = 0.5 * SIGMA if isinstance(background, str) else 1e-3
         assert_allclose(np.median(result.data - expected.data), 500, atol=tolerance)
         assert_allclose(np.median(result.samples - expected.samples), 500, atol=tolerance)
+
+    @pytest.mark.parametrize("kind", ["list", "CCDData", "NDData"])
+    def test_other_forms_of_a_background(self, kind):
+        ccd, sky = make_image(), np.full((40, 36), 500.0)
+        ccd.data = ccd.data + 500
+        forms = {"list": sky.tolist(), "CCDData": CCDData(sky, unit="adu"), "NDData": NDData(sky)}
+        result = enhance(ccd, background=forms[kind], **OPTIONS)
+        assert_array_equal(result.data, enhance(ccd, background=sky, **OPTIONS).data)
+        assert result.meta["DDPMBKG"] == "image"
 
     def test_background_errors(self):
         with pytest.raises(ValueError, match="background must be None, 'photutils'"):

@@ -3,12 +3,15 @@
 Tests of unpacking any input and of `EnhancedCCDData`.
 """
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData
@@ -28,6 +31,22 @@ def make_enhanced(n=5, shape=(12, 10), seed=0, **kwargs):
     image = make_image(shape, uncertainty=std, **kwargs)
     options = {name: getattr(image, name) for name in ("unit", "wcs", "mask", "meta", "psf", "flags")}
     return EnhancedCCDData(samples.mean(axis=0), uncertainty=std, samples=samples, **options)
+
+
+def cube_wcs():
+    """Return a WCS of right ascension, declination and frequency, as radio images have."""
+    wcs = WCS(naxis=3)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN", "FREQ"
+    wcs.wcs.crval, wcs.wcs.cdelt = (20.0, 10.0, 1.4e9), (-1e-3, 1e-3, 1e6)
+    return wcs
+
+
+def plain_wcs():
+    """Return a tangential WCS."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = (20.0, 10.0), (16.0, 16.0), (-1e-3, 1e-3)
+    return wcs
 
 
 class TestUnpack:
@@ -202,7 +221,20 @@ class TestReadImage:
         with pytest.raises(ValueError, match="0 to 2 named"):
             read_image(path, ext)
 
-    @pytest.mark.parametrize(("bunit", "unit"), [("adu", "adu"), ("ADU", "adu"), ("nanomaggy", "nmgy")])
+    @pytest.mark.parametrize(
+        ("bunit", "unit"),
+        [
+            ("adu", "adu"),
+            ("ADU", "adu"),
+            ("nanomaggy", "nmgy"),
+            ("ELECTRONS/S", "electron / s"),
+            ("Electrons/sec", "electron / s"),
+            ("counts", "count"),
+            ("Counts / s", "count / s"),
+            ("DN", "DN"),
+            ("mJy", "mJy"),
+        ],
+    )
     def test_units(self, tmp_path, bunit, unit):
         hdu = fits.PrimaryHDU(np.ones((3, 3)))
         hdu.header["BUNIT"] = bunit
@@ -214,6 +246,81 @@ class TestReadImage:
         fits.PrimaryHDU(np.ones((3, 3)), fits.Header([("BUNIT", "furlongs?")])).writeto(tmp_path / "a.fits")
         with pytest.warns(AstropyUserWarning, match="not a unit that astropy knows"):
             assert read_image(tmp_path / "a.fits").unit == u.dimensionless_unscaled
+
+    def test_upper_case_is_not_guessed(self, tmp_path):
+        # in lower case this would be per year
+        header = fits.Header([("BUNIT", "ERG/S/CM2/A")])
+        fits.PrimaryHDU(np.ones((3, 3)), header).writeto(tmp_path / "a.fits")
+        with pytest.warns(AstropyUserWarning, match="not a unit that astropy knows"):
+            assert read_image(tmp_path / "a.fits").unit == u.dimensionless_unscaled
+
+    @pytest.fixture
+    def planes(self, tmp_path):
+        """Two chips, each with mask and uncertainty of its own, and a third with neither."""
+        hdus = [fits.PrimaryHDU()]
+        for version in (1, 2):
+            mask = np.zeros((8, 9), np.uint8)
+            mask[version] = 1
+            for name, data in (
+                ("SCI", np.ones((8, 9))),
+                ("MASK", mask),
+                ("UNCERT", version * np.ones((8, 9))),
+            ):
+                hdus.append(fits.ImageHDU(data, name=name, ver=version))
+        hdus.append(fits.ImageHDU(np.ones((8, 9)), name="SCI", ver=3))
+        fits.HDUList(hdus).writeto(tmp_path / "planes.fits")
+        return tmp_path / "planes.fits"
+
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_planes_of_the_same_version(self, planes, version):
+        ccd = read_image(planes, f"SCI,{version}")
+        assert_array_equal(np.flatnonzero(ccd.mask.any(axis=1)), version)
+        assert_array_equal(ccd.uncertainty.array, version)
+
+    def test_planes_of_another_version(self, planes):
+        ccd = read_image(planes, "SCI,3")
+        assert ccd.mask is None
+        assert ccd.uncertainty is None
+
+    def test_bits_are_no_mask(self, tmp_path):
+        # as in LSST and HSC exposures, where a bit marks every pixel of a source
+        bits = np.zeros((8, 9), np.int32)
+        bits[2:6, 2:6] = 32
+        hdus = [
+            fits.PrimaryHDU(),
+            fits.ImageHDU(np.ones((8, 9)), name="IMAGE"),
+            fits.ImageHDU(bits, name="MASK"),
+        ]
+        fits.HDUList(hdus).writeto(tmp_path / "exposure.fits")
+        with pytest.warns(AstropyUserWarning, match="MASK is not used: it holds more than 0 and 1"):
+            assert read_image(tmp_path / "exposure.fits").mask is None
+
+    def test_wcs_of_the_primary_header_is_another(self, tmp_path):
+        primary = fits.PrimaryHDU()
+        for keyword, value in {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CD1_1": 1e-4}.items():
+            primary.header[keyword] = value
+        primary.header.update({"CD2_2": 1e-4, "A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-4, "B_0_2": 1e-4})
+        image = fits.ImageHDU(np.ones((40, 40)), plain_wcs().to_header(), name="SCI")
+        image.header.update({"CD1_1": -1e-3, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3})
+        for keyword in ("CDELT1", "CDELT2"):
+            image.header.remove(keyword)
+        fits.HDUList([primary, image]).writeto(tmp_path / "mef.fits")
+        ccd = read_image(tmp_path / "mef.fits")
+        EnhancedCCDData(ccd.data, unit="adu", wcs=ccd.wcs, meta=ccd.meta).write(tmp_path / "out.fits")
+        header = fits.getheader(tmp_path / "out.fits")
+        assert not {"CD1_1", "A_ORDER", "B_2_0"} & {*header}
+        assert_allclose(WCS(header).wcs_pix2world(30, 5, 0), plain_wcs().wcs_pix2world(30, 5, 0))
+
+    def test_hdu(self):
+        hdu = fits.ImageHDU(np.ones((40, 40)), plain_wcs().to_header(), name="SCI")
+        hdu.header.update({"CD1_1": -1e-3, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3, "GAIN": 2.0})
+        for keyword in ("CDELT1", "CDELT2"):
+            hdu.header.remove(keyword)
+        hdu.add_checksum()
+        ccd = unpack(hdu).ccd
+        assert_allclose(ccd.wcs.wcs_pix2world(30, 5, 0), plain_wcs().wcs_pix2world(30, 5, 0))
+        assert {*ccd.meta} & {"CD1_1", "CTYPE1", "CHECKSUM", "EXTNAME", "GAIN"} == {"GAIN"}
+        assert hdu.header["CD1_1"] == -1e-3
 
     def test_no_image(self, tmp_path):
         fits.PrimaryHDU().writeto(tmp_path / "empty.fits")
@@ -250,6 +357,10 @@ class TestEnhancedCCDData:
         assert isinstance(part, EnhancedCCDData)
         assert_array_equal(part.data, image.data[item])
         assert_array_equal(part.samples, np.stack([sample[item] for sample in image.samples]))
+
+    def test_slices_keep_the_psf(self):
+        image = make_enhanced(psf=np.ones((3, 3)))
+        assert_array_equal(image[2:7, 3:].psf, image.psf)
 
     def test_arithmetic_with_numbers_and_quantities(self):
         image = make_enhanced()
@@ -315,6 +426,23 @@ class TestEnhancedCCDData:
         image = make_enhanced(flags=np.eye(12, 10, dtype=bool))
         image.write(tmp_path / "flags.fits")
         assert_array_equal(EnhancedCCDData.read(tmp_path / "flags.fits").flags, np.eye(12, 10))
+
+    def test_file_objects(self):
+        image, stream = make_enhanced(), BytesIO()
+        image.write(stream, format="fits")
+        assert_array_equal(EnhancedCCDData.read(BytesIO(stream.getvalue()), format="fits").data, image.data)
+
+    def test_unit_that_nobody_knows(self, tmp_path):
+        hdus = make_enhanced(unit=u.dimensionless_unscaled).to_hdu()
+        hdus[0].header["BUNIT"] = "nanomaggies"
+        hdus.writeto(tmp_path / "image.fits")
+        with pytest.warns(AstropyUserWarning, match="BUNIT 'nanomaggies' is not a unit"):
+            assert EnhancedCCDData.read(tmp_path / "image.fits").unit == u.dimensionless_unscaled
+
+    def test_table_of_a_slice_of_a_cube(self):
+        image = make_enhanced(wcs=cube_wcs())
+        sky = image.to_table()["sky_center"]
+        assert_allclose(sky[13].ra.deg, cube_wcs().celestial.pixel_to_world(3, 1).ra.deg)
 
     def test_no_silent_overwriting(self, tmp_path):
         image = make_enhanced()

@@ -177,9 +177,12 @@ def _check_layout(file: Any, metadata: Mapping[str, str]) -> None:
 
 def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> "Model":
     """Make the networks and give them their weights."""
+    import torch
+
     from .model import Model
 
-    networks = _make_networks(metadata, "cpu")
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+        networks = _make_networks(metadata, "cpu")
     for part, network in networks.items():
         prefix = f"{part}."
         network.load_state_dict(

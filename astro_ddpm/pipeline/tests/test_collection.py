@@ -20,7 +20,7 @@ from astropy.table import QTable
 from ccdproc import ImageFileCollection
 from numpy.testing import assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, enhance, nddata, zoo
+from astro_ddpm import EnhancedCCDData, conf, enhance, nddata, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import collection, enhance_collection, enhance_file
 from astro_ddpm.pipeline.workers import process_alone
@@ -80,6 +80,13 @@ class TestOneAfterTheOther:
             assert result.meta["DDPMSEED"] == row["seed"]
             assert result.meta["DDPMSHA"] == row["model_sha256"] == zoo.load(model).sha256
             assert result.meta["DDPMFILE"] == path.name
+
+    def test_default_model(self, tmp_path, frames, model):
+        with conf.set_temp("default_model", str(model)):
+            manifest = enhance_collection(frames[:1], tmp_path / "default")
+        assert list(manifest["model_sha256"]) == [zoo.load(model).sha256]
+        result = EnhancedCCDData.read(tmp_path / "default" / manifest["output"][0])
+        assert result.meta["DDPMSHA"] == zoo.load(model).sha256
 
     def test_manifest_is_written(self, tmp_path, run):
         manifest = run(seed=5)
@@ -307,6 +314,7 @@ class TestInputs:
             ({"colour": 1, "taste": 2}, TypeError, "unknown options: colour, taste"),
             ({"model": "none"}, ValueError, "unknown model 'none'"),
             ({"add_keyword": False}, ValueError, "add_keyword must be True"),
+            ({"samples_file": "samples.fits"}, TypeError, "samples_file is for one image"),
         ],
     )
     def test_errors(self, tmp_path, run, change, error, match):

@@ -6,6 +6,8 @@ Tests of files with several extensions.
 import gzip
 import shutil
 
+import astropy.units as u
+import ccdproc
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -16,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from astro_ddpm import EnhancedCCDData, enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import enhance_file
+from astro_ddpm.pipeline.files import make_record
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
 MODEL = toy_model(samples=False)
@@ -116,6 +119,54 @@ class TestPlanes:
         with pytest.raises(ValueError, match=match):
             run(folder, **options)
         assert not (folder / "out.fits").exists()
+
+
+class TestUnitsOfPlanes:
+    @pytest.fixture
+    def write(self, folder):
+        def write(values, bunit):
+            fits.PrimaryHDU(np.full(SHAPE, values), fits.Header([("BUNIT", bunit)])).writeto(
+                folder / "noise.fits"
+            )
+            return folder / "noise.fits"
+
+        return write
+
+    def test_standard_deviation(self, folder, write):
+        result = run(folder, ext="SCI,1", stddev=write(SIGMA / 1000, "1000 adu"))
+        assert_allclose(result.data, expected().data, rtol=1e-5)
+
+    @pytest.mark.parametrize("bunit", ["adu2", "adu", "furlongs?"])
+    def test_variance(self, folder, write, bunit):
+        # many files give the unit of the image where it should be its square
+        result = run(folder, ext="SCI,1", variance=write(SIGMA**2, bunit))
+        assert_allclose(result.data, expected().data, rtol=1e-5)
+
+    @pytest.mark.parametrize(("kind", "bunit"), [("stddev", "electron"), ("variance", "electron2")])
+    def test_unit_of_something_else(self, folder, write, kind, bunit):
+        with pytest.raises(
+            u.UnitConversionError, match=f"{kind} is in {bunit}, which does not fit an image in adu"
+        ):
+            run(folder, ext="SCI,1", **{kind: write(SIGMA, bunit)})
+
+
+def test_bits_that_look_like_a_mask(tmp_path):
+    # the extension MASK of an exposure of LSST or HSC
+    ccd, bits = make_image(), np.zeros(SHAPE, np.int32)
+    bits[5:9, 5:9], bits[20, 20] = 32, 1
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(ccd.data, name="IMAGE"), fits.ImageHDU(bits, name="MASK")]
+    fits.HDUList(hdus).writeto(tmp_path / "exposure.fits")
+    options = {"model": MODEL, "mask": "[MASK]", "ignore_bits": 32, "uncertainty": SIGMA}
+    result = enhance_file(tmp_path / "exposure.fits", tmp_path / "deep.fits", **options)
+    assert_array_equal(np.argwhere(result.mask), [[20, 20]])
+
+
+def test_record_of_a_keyword():
+    records = [
+        make_record(__file__, gain=ccdproc.Keyword(name, unit=u.electron / u.adu))["DDPMOPTS"]
+        for name in ("GAIN", "GAIN", "GAIN2")
+    ]
+    assert records[0] == records[1] != records[2]
 
 
 class TestBits:

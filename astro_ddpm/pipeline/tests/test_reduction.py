@@ -243,6 +243,15 @@ def prepare_silently(ccd):
         return prepare(ccd)[0]
 
 
+@pytest.mark.parametrize("card", [("GAIN", "HIGH"), ("GAIN", 0), ("RDNOISE", -1), ("RDNOISE", "")])
+def test_useless_cards_that_nobody_needs(card):
+    ccd = make_image()
+    for keyword in ("GAIN", "RDNOISE"):
+        ccd.meta[keyword] = 2.0
+    ccd.meta[card[0]] = card[1]
+    assert prepare(ccd)[0].uncertainty is ccd.uncertainty
+
+
 class TestSaturation:
     @pytest.fixture
     def ccd(self):
@@ -267,6 +276,19 @@ class TestSaturation:
     def test_forms(self, ccd, saturation):
         ccd.meta["FULL"] = 150
         assert prepare(ccd, saturation=saturation)[1]["saturation"] == 150
+
+    @pytest.mark.parametrize("value", [0.0, -1, "", "none"])
+    def test_useless_card(self, ccd, value):
+        ccd.meta["SATURATE"] = value
+        with pytest.warns(AstropyUserWarning, match="SATURATE in the header is .* and is not used"):
+            prepared, record = prepare(ccd)
+        assert prepared.mask is None
+        assert "saturation" not in record
+
+    @pytest.mark.parametrize("saturation", [0, -5 * u.adu, np.nan * u.adu, np.inf])
+    def test_impossible(self, ccd, saturation):
+        with pytest.raises(ValueError, match="saturation must be a positive number"):
+            prepare(ccd, saturation=saturation)
 
     def test_of_an_image_in_electron(self, ccd):
         ccd = ccdproc.gain_correct(ccd, GAIN)

@@ -56,6 +56,13 @@ class TensorSizes(TorchDispatchMode):
         return result
 
 
+def test_loading_leaves_the_global_generator_alone(tmp_path):
+    zoo.save(make_model(), tmp_path / "new.safetensors")
+    state = torch.get_rng_state()
+    zoo.load(tmp_path / "new.safetensors")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "saved.safetensors"
