@@ -272,19 +272,19 @@ class Model:
         start = mean + self.temperature * levels[0] * noise
         return sample_dpmpp_2m(denoise, start, levels, callback=callback)
 
-    @staticmethod
-    def scene_std(variance: Tensor, n: int, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
+    def scene_std(self, variance: Tensor, n: int, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
         r"""
         Standard deviation of the noise-free scene.
 
         The variance of the draws contains the noise of the exposure, which is taken out,
 
-        .. math:: s^2 = q \, (s_0^2 + \mathrm{depth}^2) - \mathrm{depth}^2
+        .. math:: s^2 = q \, (s_0^2 + \mathrm{depth}^2) - T^2 \, \mathrm{depth}^2
 
-        where :math:`s_0` is the estimate of the RAUNet and :math:`q` the ratio of the variance of the
-        draws to :math:`s_0^2 + \mathrm{depth}^2`. One pixel of a few draws tells that ratio badly, so it
-        is averaged over 5x5 pixels, and together with one pseudo-draw of ratio 1 per image, which
-        makes a single draw fall back on :math:`s_0`. At least a quarter of :math:`s_0^2` is left.
+        where :math:`s_0` is the estimate of the RAUNet, :math:`q` the ratio of the variance of the draws to
+        :math:`s_0^2 + \mathrm{depth}^2`, and :math:`T` the temperature, which multiplies the noise of the
+        exposure as well. One pixel of a few draws tells :math:`q` badly, so it is averaged over 5x5 pixels,
+        and together with one pseudo-draw of ratio :math:`T^2` per image, which makes a single draw fall back
+        on :math:`T s_0`. At least a quarter of :math:`s_0^2` is left.
 
         Parameters
         ----------
@@ -307,5 +307,6 @@ class Model:
         """
         scene = estimate[1].square()
         total = scene + depth**2
-        ratio = F.avg_pool2d(variance / total, 5, stride=1, padding=2, count_include_pad=False) + 1 / n
-        return torch.sqrt(torch.maximum(ratio * total - depth**2, scene / 4))
+        ratio = F.avg_pool2d(variance / total, 5, stride=1, padding=2, count_include_pad=False)
+        heat = self.temperature**2
+        return torch.sqrt(torch.maximum((ratio + heat / n) * total - heat * depth**2, scene / 4))

@@ -10,9 +10,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.tests.helpers import toy_model
 from astro_ddpm.zoo import Model
 
 SHAPE = (11, 14)
+MODEL = toy_model()
 
 
 def perturb(network, scale=0.1):
@@ -96,7 +98,7 @@ class TestSceneStd:
 
     def scene_std(self, draws, estimate):
         variance = draws.var(dim=0, correction=0, keepdim=True)
-        return Model.scene_std(variance, len(draws), estimate, self.depth)
+        return MODEL.scene_std(variance, len(draws), estimate, self.depth)
 
     def draws(self, estimate, n, ratio):
         """Draw Gaussians whose variance differs from the estimated one by a factor."""
@@ -121,6 +123,16 @@ class TestSceneStd:
     def test_single_draw_falls_back_on_the_estimate(self, estimate):
         scene = self.scene_std(self.draws(estimate, 1, 2.0), estimate)
         assert_allclose(scene, estimate[1], rtol=1e-5)
+
+    @pytest.mark.parametrize("temperature", [0.8, 1.2])
+    def test_temperature_is_in_the_noise_of_the_exposure(self, estimate, temperature):
+        model = dataclasses.replace(MODEL, temperature=temperature)
+        draws = self.draws(estimate, 400, temperature**2)
+        variance = draws.var(dim=0, correction=0, keepdim=True)
+        scene = model.scene_std(variance, len(draws), estimate, self.depth)
+        assert_allclose((scene / estimate[1]).median(), temperature, rtol=0.01)
+        single = model.scene_std(torch.zeros_like(variance), 1, estimate, self.depth)
+        assert_allclose(single, temperature * estimate[1], rtol=1e-4)
 
     def test_something_is_left(self, estimate):
         # of draws that do not differ, or differ by less than the noise of the exposure
