@@ -8,6 +8,7 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py temperature train.npz --number 67 --model ddpm
     python benchmarks/quality.py posterior val.npz --model ddpm
     python benchmarks/quality.py flux-pulls val.npz --number 36 --model ddpm
+    python benchmarks/quality.py scene-pulls --number 24 --model ddpm
 """
 
 import argparse
@@ -20,6 +21,7 @@ from scipy.ndimage import label
 from scipy.stats import norm
 
 from astro_ddpm import enhance, zoo
+from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import coverage, crps
 from astro_ddpm.training import homogenize_psf
 from astro_ddpm.training.arrays import open_arrays
@@ -163,18 +165,35 @@ def flux_pulls(args):
         print(f"within {radius} pixels: rms of {len(found)} pulls {np.sqrt(np.mean(np.square(found))):.2f}")
 
 
+def scene_pulls(args):
+    """Errors of pixels of simulated fields in units of the uncertainty, by the estimated brightness."""
+    model, pulls, levels = zoo.load(args.model), [], []
+    for seed in range(args.number):
+        field = make_galaxy_field((128, 128), seed=[seed, 3], n_galaxies=9, n_stars=3)
+        result = enhance(field.image, model=model, n_samples=args.samples, seed=seed)
+        use = ~field.image.mask
+        pulls.append(((result.data - field.truth) / result.uncertainty.array)[use])
+        levels.append((result.data / np.median(field.image.uncertainty.array))[use])
+    pulls, levels = np.concatenate(pulls), np.concatenate(levels)
+    for name, (low, high) in {"all": (-np.inf, np.inf), **BINS}.items():
+        inside = pulls[(levels >= low) & (levels < high)]
+        line = f"{name}: rms pull {np.sqrt(np.mean(inside**2)):.2f}, mean {inside.mean():.2f}"
+        print(f"{line}, within one {np.mean(np.abs(inside) < 1):.3f}, two {np.mean(np.abs(inside) < 2):.3f}")
+
+
 def main():
     """Run one of the measures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    for measure in (added_noise, pure_noise, shared_noise, temperature, posterior, flux_pulls):
+    measures = added_noise, pure_noise, shared_noise, temperature, posterior, flux_pulls, scene_pulls
+    for measure in measures:
         command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
-        if measure is not pure_noise:
+        if measure not in (pure_noise, scene_pulls):
             command.add_argument("arrays", help="prepared arrays")
         command.add_argument(
-            "--model", default="ddpm" if measure in (temperature, posterior, flux_pulls) else "raunet"
+            "--model", default="raunet" if measure in (added_noise, pure_noise, shared_noise) else "ddpm"
         )
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")

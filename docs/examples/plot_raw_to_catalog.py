@@ -12,6 +12,8 @@ Observatory, so that the truth is known. Give the path of a raw frame of your
 own to use that instead::
 
     python plot_raw_to_catalog.py RAW.fits
+
+It needs photutils 3 or newer, whose names it uses.
 """
 
 import argparse
@@ -195,6 +197,11 @@ print(repr(deep.meta["DDPM*"]))
 # that the image had. The error of any quantity is its scatter on the samples.
 # On the image before enhancement, photutils adds up the errors of the pixels,
 # which are independent there.
+#
+# These fluxes are sums over the segments, which shows best what each step does.
+# For those to publish take `~astro_ddpm.evaluation.aperture_photometry` or Kron
+# apertures: isophotal fluxes of faint galaxies come out too low
+# (:doc:`/photometry`).
 
 segments = SourceFinder(n_pixels=12, progress_bar=False)(
     deep.data, 3 * deep.meta["DDPMDEP"] * noise
