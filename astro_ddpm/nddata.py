@@ -116,7 +116,8 @@ class EnhancedCCDData(CCDData):
         -------
         quantile : ndarray, shape (ny, nx), or (len(q), ny, nx) for several probabilities
             The quantiles, in the unit of the data. They are those of an exposure of the depth asked
-            for, and so include its noise.
+            for, and so include its noise. Those of few samples lie too close together: between the
+            quantiles 0.16 and 0.84 of 16 samples are 61 % of the posterior, not 68.
 
         Raises
         ------
