@@ -86,7 +86,9 @@ def _add_enhance(commands):
     noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
     enhance.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
     enhance.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
-    enhance.add_argument("--background", help="sky to subtract meanwhile: 'photutils' or a number (none)")
+    enhance.add_argument(
+        "--background", help="sky to subtract before and to add back after: 'photutils' or a number (none)"
+    )
     enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
     enhance.add_argument("--depth", type=float, help="noise of the samples / noise of the image")
     enhance.add_argument("--steps", type=int, help="evaluations of the denoiser per sample (10)")

@@ -174,8 +174,8 @@ def _valid_part(data, sigma, mask):
         return valid if mask is None else valid & ~np.asarray(mask, bool)[part]
 
     part = _centre(data.shape, MAX_WIDTH)
-    if not usable(part).any():
-        parts = [tile.core for tile in make_tiles(data.shape, MAX_WIDTH)]
+    if usable(part).sum() < MIN_NOISE_PIXELS:
+        parts = [part, *(tile.core for tile in make_tiles(data.shape, MAX_WIDTH))]
         part = max(parts, key=lambda part: usable(part).sum())
     valid = usable(part)
     if not valid.any():
@@ -199,7 +199,7 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
     ----------
     data : array_like, shape (ny, nx)
         The sky-subtracted image :math:`y`. Of a larger one the central 1024 x 1024 pixels are measured, or
-        where no pixel is valid there, those of another part.
+        where hardly a pixel is valid there, those of another part.
 
     sigma : array_like, shape (ny, nx) or float
         Its noise (1 sigma).

@@ -186,7 +186,7 @@ def enhance(
     device = _choose_device(device)
     memory = _choose_memory(memory_limit, device)
 
-    background = _without_nddata(background)
+    background = without_nddata(background)
     sky = _sky(background, noisy)
     data = noisy.data if background is None else noisy.data - sky
     sigma = _noise(noisy, data)
@@ -339,13 +339,25 @@ def _choose_device(device):
     return nothing.device
 
 
-def _without_nddata(background):
-    """Turn an NDData into an array or a quantity."""
+def without_nddata(value):
+    """
+    Turn an NDData into an array or a quantity.
+
+    Parameters
+    ----------
+    value : NDData or anything else
+        What a user gave.
+
+    Returns
+    -------
+    value : ndarray, Quantity or anything else
+        The data in their unit; anything else as it is.
+    """
     from astropy.nddata import NDData
 
-    if not isinstance(background, NDData):
-        return background
-    return background.data if background.unit is None else background.data << background.unit
+    if not isinstance(value, NDData):
+        return value
+    return value.data if value.unit is None else value.data << value.unit
 
 
 def _sky(background, noisy):

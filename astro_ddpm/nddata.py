@@ -31,6 +31,7 @@ __all__ = [
     "image_wcs",
     "is_complete",
     "largest_value",
+    "parse_unit",
     "read_image",
     "unpack",
 ]
@@ -328,7 +329,8 @@ def _reusable(file):
 def _read_enhanced(filename, **kwargs):
     """Read what `_write_enhanced` wrote, in the byte order of the machine."""
     source = _reusable(filename)
-    kwargs = _unit_option(fits.getheader(source(), kwargs.get("hdu", 0))) | kwargs
+    if "unit" not in kwargs:
+        kwargs |= _unit_option(fits.getheader(source(), kwargs.get("hdu", 0)))
     ccd = CCDData.read(source(), format="fits", **kwargs)
     image = EnhancedCCDData(_native(ccd.data), **_attributes(ccd))
     if ccd.psf is not None:
@@ -488,8 +490,20 @@ def find_image(hdus, ext=None):
     raise ValueError(msg)
 
 
-def _parse_unit(text):
-    """Turn a BUNIT into a unit, or None with a warning if nobody knows it."""
+def parse_unit(text):
+    """
+    Turn a BUNIT into a unit.
+
+    Parameters
+    ----------
+    text : str
+        The value of the keyword, in the spelling of FITS or another that is common.
+
+    Returns
+    -------
+    unit : `~astropy.units.Unit` or None
+        The unit, None if nobody knows it.
+    """
     text = str(text).strip()
     if text in CCDData.known_invalid_fits_unit_strings:
         return CCDData.known_invalid_fits_unit_strings[text]
@@ -500,32 +514,39 @@ def _parse_unit(text):
     if match:
         unit = u.Unit(match[1].lower().rstrip("s"))
         return unit / u.s if match[2] else unit
-    warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
     return None
+
+
+def _image_unit(header):
+    """Return the unit of an image, None if there is none, and with a warning if nobody knows it."""
+    text = header.get("BUNIT")
+    unit = parse_unit(text) if text else None
+    if text and unit is None:
+        warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
+    return unit
 
 
 def _unit_option(header):
     """What the FITS reader of CCDData must be told of the unit of an image, if anything."""
-    unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
+    unit = _image_unit(header)
     if unit is None:
         return {"unit": u.dimensionless_unscaled}
     is_plain = u.Unit(str(header["BUNIT"]), parse_strict="silent") == unit
     return {} if is_plain else {"unit": unit}
 
 
-def _own_mask(hdus, index, warn):
+def _own_mask(hdus, index):
     """Return the mask that CCDData wrote beside an image, or None."""
     key = ("MASK", hdus[index].ver)
-    if key not in hdus or hdus[key].shape != hdus[index].shape:
+    if key not in hdus or not hdus[key].is_image or hdus[key].shape != hdus[index].shape:
         return None
     plane = hdus[key].data
-    if plane.dtype.kind in "iu" and plane.min() >= 0 and plane.max() <= 1:
+    if np.isin(plane, (0, 1)).all():
         return plane.astype(bool)
-    if warn:
-        warn_user(
-            "the extension MASK is not used: it holds more than 0 and 1. If its bits mark bad pixels, "
-            "enhance_file and the command line take it as mask='[MASK]', with ignore_bits"
-        )
+    warn_user(
+        "the extension MASK is not used: it holds more than 0 and 1. If its bits mark bad pixels, "
+        f"enhance_file and the command line take it as mask='[MASK,{key[1]}]', with ignore_bits"
+    )
     return None
 
 
@@ -542,12 +563,12 @@ def _remove_file_cards(header):
         header.remove(keyword, ignore_missing=True, remove_all=True)
 
 
-def read_image(path, ext=None, *, warn=True):
+def read_image(path, ext=None, *, use_mask=True):
     """
     Read an image from a FITS file, with mask and uncertainty if it has them as CCDData writes them.
 
     These are the extensions ``MASK``, of zeros and ones, and ``UNCERT``, of the same version (EXTVER) as the
-    image.
+    image. The program warns of a ``MASK`` that holds other numbers.
 
     Parameters
     ----------
@@ -558,8 +579,8 @@ def read_image(path, ext=None, *, warn=True):
         The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
         default. Blanks and case do not matter.
 
-    warn : bool, optional
-        Whether to warn of an extension ``MASK`` that is not used because it holds other numbers.
+    use_mask : bool, optional
+        False to leave the extension ``MASK`` alone.
 
     Returns
     -------
@@ -579,9 +600,9 @@ def read_image(path, ext=None, *, warn=True):
     with fits.open(path) as hdus:
         index = find_image(hdus, ext)
         header, primary = hdus[index].header, hdus[0].header.copy()
-        mask, noise = _own_mask(hdus, index, warn), ("UNCERT", hdus[index].ver)
-    option = _unit_option(header)
-    ccd = CCDData.read(path, hdu=index, hdu_mask=None, hdu_uncertainty=noise, **option)
+        mask, version = _own_mask(hdus, index) if use_mask else None, hdus[index].ver
+    planes = {"hdu_mask": None, "hdu_uncertainty": ("UNCERT", version), "hdu_psf": ("PSFIMAGE", version)}
+    ccd = CCDData.read(path, hdu=index, **planes, **_unit_option(header))
     ccd.mask = mask
     if index:
         if ccd.wcs is not None:
@@ -599,7 +620,7 @@ def _from_hdu(hdu):
         msg = "image is an HDU without data"
         raise ValueError(msg)
     header, wcs = hdu.header.copy(), None
-    unit = _parse_unit(header["BUNIT"]) if header.get("BUNIT") else None
+    unit = _image_unit(header)
     if "CTYPE1" in header:
         try:
             wcs = WCS(header)

@@ -6,6 +6,7 @@ How faint a source is found before and after enhancement, and how often one is i
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -33,6 +34,7 @@ from astro_ddpm.nddata import unpack
 from astro_ddpm.noise import neighbour_correlation
 from astro_ddpm.utils import progress, warn_user
 
+from .photometry import standard_deviation
 from .photometry import unpack as unpack_enhanced
 
 if TYPE_CHECKING:
@@ -233,7 +235,8 @@ def detection_curve(
     -----
     `~astropy.utils.exceptions.AstropyUserWarning`
         If the magnitudes do not reach from less to more than 90 %
-        completeness: the limiting magnitude is then NaN.
+        completeness (the limiting magnitude is then NaN), or there are too
+        few false detections to set thresholds by.
 
     Notes
     -----
@@ -352,7 +355,7 @@ def detection_curve(
     if target < _MIN_FALSE:
         warn_user(
             f"{target:.1f} false detections are expected in the blank images, too few to set thresholds by: "
-            "the purity is uncertain; give more or larger blank images"
+            f"the purity is uncertain; give more or larger images{'' if blank is None else ' as blank'}"
         )
     thresholds, n, completeness, limits = _solve(found, before, false, target, fluxes)
     draws = [_solve(found, before, false, target, fluxes, rng)[-1] for _ in range(_N_BOOTSTRAP)]
@@ -986,7 +989,15 @@ def _as_list(name, images, unit=None):
         msg = f"{name} must be a CCDData or a sequence of them"
         raise TypeError(msg)
     unit = images[0].unit if unit is None else unit
-    return [image if image.unit == unit else image.convert_unit_to(unit) for image in images]
+    return [image if image.unit == unit else _in_unit(image, unit) for image in images]
+
+
+def _in_unit(image, unit):
+    """Return an image in another unit; CCDData would treat a variance like the data."""
+    image = copy(image)
+    if image.uncertainty is not None:
+        image.uncertainty = StdDevUncertainty(standard_deviation(image), unit=image.unit)
+    return image.convert_unit_to(unit)
 
 
 def _check_options(n_injections, purity):

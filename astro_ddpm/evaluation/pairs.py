@@ -249,6 +249,7 @@ def _with_full_mask(ccd, name):
         msg = f"{name} must have an uncertainty"
         raise ValueError(msg)
     masked = copy(ccd)
+    masked.uncertainty = copy(ccd.uncertainty)  # which knows one parent
     masked.mask = ~np.isfinite(ccd.data) | (False if ccd.mask is None else np.asarray(ccd.mask, bool))
     return masked
 

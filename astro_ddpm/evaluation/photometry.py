@@ -251,23 +251,6 @@ def standard_deviation(image):
     return _std_in_unit(image.uncertainty, image.unit, image.shape)
 
 
-def is_filled(image):
-    """
-    Tell whether masked pixels of an image hold an estimate.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.CCDData`
-        The image.
-
-    Returns
-    -------
-    filled : bool
-        True for an enhanced image, unless its masked pixels are those of the input.
-    """
-    return isinstance(image, EnhancedCCDData) and image.meta.get("DDPMMASK") != "propagate"
-
-
 def usable_pixels(image, data, sigma, samples):
     """
     Return the pixels of an image of which something is known.
@@ -288,9 +271,10 @@ def usable_pixels(image, data, sigma, samples):
     valid = np.isfinite(data)
     if sigma is not None:
         valid &= np.isfinite(sigma)
-    if samples is not None:
-        valid &= np.isfinite(samples).all(axis=0)
-    if image.mask is not None and isinstance(image, EnhancedCCDData) and not is_filled(image):
+    for sample in () if samples is None else samples:
+        valid &= np.isfinite(sample)
+    is_filled = image.meta.get("DDPMMASK") != "propagate"
+    if image.mask is not None and isinstance(image, EnhancedCCDData) and not is_filled:
         valid &= ~np.asarray(image.mask, bool)
     return valid
 

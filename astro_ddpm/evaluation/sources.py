@@ -240,7 +240,7 @@ def recovered_photometry(
     if segmentation is None:
         segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
         covered = np.count_nonzero(segmentation.data[valid]) / valid.sum()
-        if threshold is None and covered > 0.5:
+        if threshold is None and truth.sigma is None and covered > 0.5:
             warn_user(f"sources cover {covered:.0%} of the image; give the threshold of their detection")
     sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
     rows = []

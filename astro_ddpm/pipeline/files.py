@@ -16,8 +16,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
-from astro_ddpm.enhance import enhance
-from astro_ddpm.nddata import _std_unit, find_image, is_complete, read_image
+from astro_ddpm.enhance import enhance, without_nddata
+from astro_ddpm.nddata import _std_unit, find_image, is_complete, parse_unit, read_image
 
 from .reduction import enhance_ccd
 
@@ -88,11 +88,12 @@ def enhance_file(
         An image of the noise: as standard deviation, variance or inverse variance (at most one). A
         weight of zero marks a pixel without information. Each is ``"FILE"``, for the extension that the
         image has in its own file, or else the first image; ``"FILE[EXT]"`` for another extension; or
-        ``"[EXT]"`` for one in the file of the image.
+        ``"[EXT]"`` for one in the file of the image. Of several extensions of one name that with the
+        version of the image is taken.
 
     mask : str or path-like, optional
         An image that differs from zero at bad pixels, such as a data quality plane, given as above. These
-        pixels join those of a mask that the image has already, as CCDData writes it.
+        pixels join those of another mask that the image has already, as CCDData writes it.
 
     ignore_bits : int, str or list, optional
         Bits of ``mask`` that do not make a pixel bad, as
@@ -143,7 +144,7 @@ def enhance_file(
         msg = "ignore_bits needs a mask that holds the bits"
         raise ValueError(msg)
     record = make_record(path, ext=ext, mask=mask, **planes, ignore_bits=ignore_bits, **options)
-    ccd = read_image(path, ext, warn=mask is None)
+    ccd = read_image(path, ext, use_mask=mask is None or not _is_own_mask(mask, path, ext))
     for name in given:
         ccd.uncertainty = _noise_plane(name, *_read_plane(planes[name], path, ext, ccd.shape, name), ccd.unit)
     if mask is not None:
@@ -157,16 +158,36 @@ def enhance_file(
     return enhanced
 
 
+def _is_own_mask(mask, path, ext):
+    """Whether a plane is an extension MASK of the file of the image."""
+    file, own_ext = split_extension(mask, path)
+    if not own_ext or not Path(file).exists() or not Path(file).samefile(path):
+        return False
+    with fits.open(file) as hdus:
+        return hdus[_find_plane(hdus, own_ext, ext)].name == "MASK"
+
+
+def _find_plane(hdus, own_ext, ext):
+    """Find a plane that belongs to an image: of its version if only a name is given, or in its extension."""
+    version = re.fullmatch(r".*,\s*(\d+)\s*", str(ext))
+    if own_ext and version and not re.search(r",|^\s*\d+\s*$", own_ext):
+        try:
+            return find_image(hdus, f"{own_ext},{version[1]}")
+        except ValueError:
+            pass
+    try:
+        return find_image(hdus, own_ext or ext)
+    except ValueError:
+        if own_ext:
+            raise
+        return find_image(hdus)
+
+
 def _read_plane(plane, path, ext, shape, name):
-    """Read an image that belongs to another one, from the same extension if it has it, and its BUNIT."""
+    """Read an image that belongs to another one, and its BUNIT."""
     file, own_ext = split_extension(plane, path)
     with fits.open(file) as hdus:
-        try:
-            index = find_image(hdus, own_ext or ext)
-        except ValueError:
-            if own_ext:
-                raise
-            index = find_image(hdus)
+        index = _find_plane(hdus, own_ext, ext)
         values, unit = np.array(hdus[index].data), hdus[index].header.get("BUNIT")
     if values.shape != shape:
         msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
@@ -176,9 +197,9 @@ def _read_plane(plane, path, ext, shape, name):
 
 def _noise_plane(name, values, bunit, image_unit):
     """Make an uncertainty, in the unit that its file gives, unless that is sloppy."""
-    unit = u.Unit(str(bunit), parse_strict="silent") if bunit else None
+    unit = parse_unit(bunit) if bunit else None
     is_sloppy = unit == image_unit and name != "stddev"  # and should be its square
-    if isinstance(unit, u.UnrecognizedUnit) or is_sloppy or image_unit == u.dimensionless_unscaled:
+    if is_sloppy or image_unit == u.dimensionless_unscaled:
         unit = None
     noise = NOISE_PLANES[name](values, unit=unit)
     if unit is not None and not _std_unit(noise).is_equivalent(image_unit):
@@ -289,8 +310,8 @@ def _describe(value):
     if isinstance(value, Number):
         return repr(float(value))
     if hasattr(value, "value_from"):  # a keyword of ccdproc
-        return f"keyword {value.name} {value.unit} {value.value}"
-    kind = getattr(value, "uncertainty_type", "")
+        return f"keyword {value.name} {value.unit}"
+    value, kind = without_nddata(value), getattr(value, "uncertainty_type", "")
     array = np.asarray(getattr(value, "array", getattr(value, "value", value)))
     content = hashlib.sha256(array.tobytes()).hexdigest()
     return f"{kind} {getattr(value, 'unit', '')} {array.dtype.str} {array.shape} {content}"

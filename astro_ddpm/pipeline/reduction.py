@@ -201,9 +201,13 @@ def _find_number(name, header, unit):
 def _positive(name, value, unit):
     """Return a positive number in ``unit``, of a read noise also zero, or None."""
     try:
-        number = u.Quantity(value, unit).value
+        number = np.nan if isinstance(value, bool) else u.Quantity(value, unit).value
     except TypeError:
         return None
+    except ValueError:
+        if isinstance(value, str):
+            return None
+        raise
     if np.ndim(number) or not np.isfinite(number) or number < 0 or (number == 0 and name != "read_noise"):
         return None
     return float(number)

@@ -277,6 +277,17 @@ class TestReadImage:
         assert_array_equal(np.flatnonzero(ccd.mask.any(axis=1)), version)
         assert_array_equal(ccd.uncertainty.array, version)
 
+    def test_mask_of_floats(self, tmp_path):
+        hdus = make_enhanced(mask=np.eye(12, 10, dtype=bool)).to_hdu()
+        hdus["MASK"].data = hdus["MASK"].data.astype(">f4")
+        hdus.writeto(tmp_path / "image.fits")
+        assert_array_equal(read_image(tmp_path / "image.fits").mask, np.eye(12, 10))
+
+    def test_table_of_the_name(self, tmp_path):
+        table = fits.BinTableHDU.from_columns([fits.Column("x", "J", array=[1])], name="MASK")
+        fits.HDUList([fits.PrimaryHDU(np.ones((3, 3))), table]).writeto(tmp_path / "image.fits")
+        assert read_image(tmp_path / "image.fits").mask is None
+
     def test_planes_of_another_version(self, planes):
         ccd = read_image(planes, "SCI,3")
         assert ccd.mask is None
@@ -438,6 +449,7 @@ class TestEnhancedCCDData:
         hdus.writeto(tmp_path / "image.fits")
         with pytest.warns(AstropyUserWarning, match="BUNIT 'nanomaggies' is not a unit"):
             assert EnhancedCCDData.read(tmp_path / "image.fits").unit == u.dimensionless_unscaled
+        assert EnhancedCCDData.read(tmp_path / "image.fits", unit="nmgy").unit == u.Unit("nmgy")
 
     def test_table_of_a_slice_of_a_cube(self):
         image = make_enhanced(wcs=cube_wcs())

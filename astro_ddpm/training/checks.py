@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from astro_ddpm.utils import warn_user
+
 from .data import PairDataset
 from .ema import average_snapshots
 from .modules import restore_module
@@ -101,11 +103,29 @@ def choose_average(model, folder, validation, widths=(0.05, 0.075, 0.1, 0.15, 0.
 
     losses : dict of float to float
         The loss of each width.
+
+    Raises
+    ------
+    ValueError
+        If no width can be made of the snapshots.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If some widths cannot be made of them, as after a run that was stopped early.
     """
     module, losses = restore_module(model).eval(), {}
     for width in widths:
-        module.network.load_state_dict(average_snapshots(folder, width))
+        try:
+            weights = average_snapshots(folder, width)
+        except ValueError as error:
+            reason = error
+            warn_user(f"width {width:g} is left out: {error}")
+            continue
+        module.network.load_state_dict(weights)
         losses[width] = _validation_loss(module, validation, batch_size)
+    if not losses:
+        raise reason
     best = min(losses, key=losses.get)
     module.network.load_state_dict(average_snapshots(folder, best))
     training = model.training | {"ema_width": best}

@@ -120,7 +120,7 @@ class EMASnapshots(pl.Callback):
         total = trainer.estimated_stepping_batches
         if self.every_n_steps is None and math.isfinite(total):
             self.interval = math.ceil(total / 12)
-        if trainer.is_global_zero and not self.averages:
+        if trainer.is_global_zero and not self.averages and not getattr(trainer, "fast_dev_run", False):
             for path in Path(trainer.default_root_dir, "ema").glob("step-*.safetensors"):
                 path.unlink()
 

@@ -181,18 +181,20 @@ def train(config, options=()):
     if cli.config.compile:
         module.compile_networks()
     last = Path(trainer.default_root_dir) / "last.ckpt"
+    resume = last if last.exists() and not trainer.fast_dev_run else None
     with warnings.catch_warnings():
         for message in VAIN_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
-            trainer.fit(module, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.fit(module, cli.datamodule, ckpt_path=resume, weights_only=True)
         except SystemExit:  # how Lightning ends at Ctrl-C and SIGTERM
             raise KeyboardInterrupt from None
     if not trainer.is_global_zero:
         return None
     output = Path(cli.config.output)
     zoo.save(pack(module.cpu(), cli.datamodule, trainer), output, overwrite=cli.config.overwrite)
-    last.unlink(missing_ok=True)  # a finished run is not to be continued by the next one
+    if not trainer.fast_dev_run:  # a finished run is not to be continued by the next one
+        last.unlink(missing_ok=True)
     return output
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
@@ -156,12 +156,15 @@ class TestInvariance:
         assert_allclose(limits["gain_err"].value, 0, atol=1e-12)
         assert_allclose(limits["threshold"][1], 0.1 * limits["threshold"][0])
 
-    def test_images_in_several_units(self, noise):
+    @pytest.mark.parametrize("kind", [StdDevUncertainty, VarianceUncertainty, InverseVariance])
+    def test_images_in_several_units(self, noise, kind):
         images = [
             CCDData(image.data, unit=u.uJy, uncertainty=StdDevUncertainty(image.uncertainty.array))
             for image in noise[:2]
         ]
-        mixed = [images[0], images[1].convert_unit_to(u.nJy)]
+        second = images[1].convert_unit_to(u.nJy)
+        second.uncertainty = second.uncertainty.represent_as(kind)
+        mixed = [images[0], second]
         plain, converted = (
             detection_curve(pair, model=smooth, blank=pair, n_injections=15, **FORCED)
             for pair in (images, mixed)

@@ -48,6 +48,15 @@ class TestPair:
         assert image.mask is None
         assert not pair.fitted
 
+    def test_arithmetic_when_the_originals_are_gone(self, scene):
+        image, reference = scene.image.copy(), scene.deep_exposure(0.1)
+        image.psf = reference.psf = None
+        pair = Pair("pair", image, reference, 0.1)
+        del image, reference
+        difference = pair.image.subtract(pair.reference)
+        expected = np.hypot(pair.image.uncertainty.array, pair.reference.uncertainty.array)
+        np.testing.assert_allclose(difference.uncertainty.array, expected)
+
     def test_errors(self, scene):
         image, reference = scene.image, scene.deep_exposure(0.1)
         with pytest.raises(

@@ -11,7 +11,7 @@ import ccdproc
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.nddata import StdDevUncertainty
+from astropy.nddata import NDData, StdDevUncertainty
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -142,31 +142,51 @@ class TestUnitsOfPlanes:
         result = run(folder, ext="SCI,1", variance=write(SIGMA**2, bunit))
         assert_allclose(result.data, expected().data, rtol=1e-5)
 
-    @pytest.mark.parametrize(("kind", "bunit"), [("stddev", "electron"), ("variance", "electron2")])
+    @pytest.mark.parametrize(
+        ("kind", "bunit"), [("stddev", "electron"), ("stddev", "ELECTRONS"), ("variance", "electron2")]
+    )
     def test_unit_of_something_else(self, folder, write, kind, bunit):
         with pytest.raises(
-            u.UnitConversionError, match=f"{kind} is in {bunit}, which does not fit an image in adu"
+            u.UnitConversionError, match=f"{kind} is in .*, which does not fit an image in adu"
         ):
             run(folder, ext="SCI,1", **{kind: write(SIGMA, bunit)})
 
 
-def test_bits_that_look_like_a_mask(tmp_path):
-    # the extension MASK of an exposure of LSST or HSC
+@pytest.mark.parametrize("bit", [1, 32])
+def test_bits_that_look_like_a_mask(tmp_path, bit):
+    # the extension MASK of an exposure of LSST or HSC; a frame may have no bits but the lowest
     ccd, bits = make_image(), np.zeros(SHAPE, np.int32)
-    bits[5:9, 5:9], bits[20, 20] = 32, 1
+    bits[5:9, 5:9], bits[20, 20] = bit, 64
+    bits[bits == 64] = 0 if bit == 1 else 64
     hdus = [fits.PrimaryHDU(), fits.ImageHDU(ccd.data, name="IMAGE"), fits.ImageHDU(bits, name="MASK")]
     fits.HDUList(hdus).writeto(tmp_path / "exposure.fits")
-    options = {"model": MODEL, "mask": "[MASK]", "ignore_bits": 32, "uncertainty": SIGMA}
+    options = {"model": MODEL, "mask": "[MASK]", "ignore_bits": bit, "uncertainty": SIGMA}
     result = enhance_file(tmp_path / "exposure.fits", tmp_path / "deep.fits", **options)
-    assert_array_equal(np.argwhere(result.mask), [[20, 20]])
+    assert_array_equal(result.mask, bits == 64)
+
+
+def test_plane_of_the_version_of_the_image(folder, quality):
+    with fits.open(folder / "chips.fits", mode="update") as hdus:
+        hdus["DQ", 2].data[:] = 0
+        hdus["DQ", 2].data[5, 5] = 1
+    result = run(folder, ext="SCI,2", mask="[DQ]", uncertainty=SIGMA)
+    assert_array_equal(np.argwhere(result.mask), [[5, 5]])
 
 
 def test_record_of_a_keyword():
-    records = [
-        make_record(__file__, gain=ccdproc.Keyword(name, unit=u.electron / u.adu))["DDPMOPTS"]
-        for name in ("GAIN", "GAIN", "GAIN2")
-    ]
-    assert records[0] == records[1] != records[2]
+    keyword, other = (ccdproc.Keyword(name, unit=u.electron / u.adu) for name in ("GAIN", "GAIN2"))
+    before = make_record(__file__, gain=keyword)["DDPMOPTS"]
+    keyword.value_from({"GAIN": 2.0})  # as its use does
+    assert make_record(__file__, gain=keyword)["DDPMOPTS"] == before
+    assert make_record(__file__, gain=other)["DDPMOPTS"] != before
+
+
+def test_record_of_a_background():
+    one, same, other = (
+        make_record(__file__, background=NDData(np.full((3, 3), level)))["DDPMOPTS"]
+        for level in (1.0, 1.0, 2.0)
+    )
+    assert one == same != other
 
 
 class TestBits:

@@ -243,7 +243,9 @@ def prepare_silently(ccd):
         return prepare(ccd)[0]
 
 
-@pytest.mark.parametrize("card", [("GAIN", "HIGH"), ("GAIN", 0), ("RDNOISE", -1), ("RDNOISE", "")])
+@pytest.mark.parametrize(
+    "card", [("GAIN", "HIGH"), ("GAIN", 0), ("GAIN", "2.5 e-/ADU"), ("RDNOISE", -1), ("RDNOISE", "")]
+)
 def test_useless_cards_that_nobody_needs(card):
     ccd = make_image()
     for keyword in ("GAIN", "RDNOISE"):
@@ -277,7 +279,7 @@ class TestSaturation:
         ccd.meta["FULL"] = 150
         assert prepare(ccd, saturation=saturation)[1]["saturation"] == 150
 
-    @pytest.mark.parametrize("value", [0.0, -1, "", "none"])
+    @pytest.mark.parametrize("value", [0.0, -1, "", "none", "65535 ADU", True])
     def test_useless_card(self, ccd, value):
         ccd.meta["SATURATE"] = value
         with pytest.warns(AstropyUserWarning, match="SATURATE in the header is .* and is not used"):

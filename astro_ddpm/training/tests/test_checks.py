@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose
 
 from astro_ddpm import zoo
@@ -88,6 +89,25 @@ def test_bins_without_pixels():
     gap = residual_gap(RAUNet((4, 6)), arrays, faint)
     assert math.isfinite(gap["sky"])
     assert all(math.isnan(gap[name]) for name in ("lsb", "mid", "hi"))
+
+
+def test_widths_that_the_snapshots_do_not_give(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        raunet = RAUNet((4, 6))
+    callback = EMASnapshots()
+    for width in ("0.05", "0.1"):
+        callback.averages[width] = {name: weight.clone() for name, weight in raunet.state_dict().items()}
+    for callback.last_step in range(5, 30, 5):
+        callback._write(tmp_path)
+    model, arrays = zoo.Model(raunet), simulated_arrays(2)
+    with pytest.warns(AstropyUserWarning, match=r"width 0\.2 is left out: .* 5 snapshots"):
+        _, losses = choose_average(model, tmp_path, arrays, (0.1, 0.2))
+    assert list(losses) == [0.1]
+    with (
+        pytest.warns(AstropyUserWarning, match="is left out"),
+        pytest.raises(ValueError, match=r"width 0\.2 cannot be made"),
+    ):
+        choose_average(model, tmp_path, arrays, (0.2,))
 
 
 @pytest.mark.parametrize("kind", ["raunet", "ddpm", "crps"])

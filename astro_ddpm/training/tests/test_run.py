@@ -159,8 +159,13 @@ class TestFit:
 
     def test_trial_of_lightning(self, folder):
         extra = ["--trainer.fast_dev_run", "true"]
+        (folder / "trial" / "ema").mkdir(parents=True)
+        kept = [folder / "trial" / name for name in ("last.ckpt", "ema/step-0000001.safetensors")]
+        for path in kept:
+            path.write_text("of a real run")
         assert main(options(folder, "raunet", "trial", runs="trial", extra=extra)) == 0
         assert (folder / "trial.safetensors").exists()
+        assert [path.read_text() for path in kept] == 2 * ["of a real run"]
 
     def test_weighting_is_recorded(self, folder, raunet):
         other = fit(folder, "raunet", "weighted", runs="weighted", extra=("--model.weighting", "0.1"))
