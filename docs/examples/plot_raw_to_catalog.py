@@ -198,9 +198,9 @@ print(repr(deep.meta["DDPM*"]))
 # On the image before enhancement, photutils adds up the errors of the pixels,
 # which are independent there.
 #
-# These fluxes are sums over the segments, which shows best what each step does.
-# For those to publish take `~astro_ddpm.evaluation.aperture_photometry` or Kron
-# apertures: isophotal fluxes of faint galaxies come out too low
+# These fluxes are sums over the segments, which shows best what each step
+# does. For those to publish take `~astro_ddpm.evaluation.aperture_photometry`
+# or Kron apertures: isophotal fluxes of faint galaxies come out too low
 # (:doc:`/photometry`).
 
 segments = SourceFinder(n_pixels=12, progress_bar=False)(
