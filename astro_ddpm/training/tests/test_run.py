@@ -488,7 +488,7 @@ class TestCommandLine:
         ("args", "text"),
         [
             ([], "CONFIG.yaml"),
-            (["raunet"], r'required: train, validation|"train" is required'),
+            (["raunet"], r'required: train, validation|"(train|validation)" is required'),
             (["raunet", "--nonsense", "1"], "nonsense"),
             (["raunet", "--data.train", "a", "--data.validation", "b", "--model.dropout", "much"], "dropout"),
         ],
