@@ -459,8 +459,9 @@ def _fill(data, sigma, valid):
             parts = fill_holes(data[tile.outer], sigma[tile.outer], valid[tile.outer], MIN_MEASURED)
             parts = [part[tile.inner] for part in parts]
         else:
-            thin, step = _thinned(valid)
-            coarse = coarse or fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
+            if coarse is None:
+                thin, step = _thinned(valid)
+                coarse = fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
             rows, columns = (np.arange(part.start, part.stop) // step for part in tile.core)
             parts = [plane.take(rows, 0, mode="clip").take(columns, 1, mode="clip") for plane in coarse]
         for plane, part in zip(planes, parts, strict=True):
