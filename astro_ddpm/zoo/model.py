@@ -24,6 +24,14 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
+def _smooth(plane: Tensor, width: int = 17) -> Tensor:
+    """Average over boxes, cut at the edges; rows and columns in turn."""
+    for kernel in ((1, width), (width, 1)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        plane = F.avg_pool2d(plane, kernel, stride=1, padding=padding, count_include_pad=False)
+    return plane
+
+
 def _check_positive(name: str, value: Any) -> None:
     if not (_is_finite(value) and value > 0):
         msg = f"{name} must be positive and finite, not {value}"
@@ -276,15 +284,16 @@ class Model:
         r"""
         Standard deviation of the noise-free scene.
 
-        The variance of the draws contains the noise of the exposure, which is taken out,
+        The map has the shape of the estimate :math:`s_0` of the RAUNet. How much wider or narrower it is
+        follows from the variance :math:`V` of the draws, out of which the noise of the exposure is taken,
 
-        .. math:: s^2 = q \, (s_0^2 + \mathrm{depth}^2) - T^2 \, \mathrm{depth}^2
+        .. math:: s^2 = s_0^2 \, \frac{\langle V + \frac{T^2}{n} (s_0^2 + \mathrm{depth}^2)
+                  - T^2 \, \mathrm{depth}^2 \rangle}{\langle s_0^2 \rangle}
 
-        where :math:`s_0` is the estimate of the RAUNet, :math:`q` the ratio of the variance of the draws to
-        :math:`s_0^2 + \mathrm{depth}^2`, and :math:`T` the temperature, which multiplies the noise of the
-        exposure as well. One pixel of a few draws tells :math:`q` badly, so it is averaged over 5x5 pixels,
-        and together with one pseudo-draw of ratio :math:`T^2` per image, which makes a single draw fall back
-        on :math:`T s_0`. At least a quarter of :math:`s_0^2` is left.
+        where :math:`T` is the temperature, which multiplies the noise of the exposure as well. The averages
+        are over 17x17 pixels, since one pixel of a few draws tells its variance badly. The second term is a
+        pseudo-draw that agrees with the RAUNet, which makes a single draw fall back on :math:`T s_0`. At
+        least a quarter of :math:`s_0^2` is left.
 
         Parameters
         ----------
@@ -305,8 +314,8 @@ class Model:
         std : Tensor, shape (1, 1, ny, nx)
             In units of the noise of the image.
         """
-        scene = estimate[1].square()
-        total = scene + depth**2
-        ratio = F.avg_pool2d(variance / total, 5, stride=1, padding=2, count_include_pad=False)
         heat = self.temperature**2
-        return torch.sqrt(torch.maximum((ratio + heat / n) * total - heat * depth**2, scene / 4))
+        expected = estimate[1].square()
+        scene = variance + heat / n * (expected + depth**2) - heat * depth**2
+        ratio = _smooth(scene) / _smooth(expected)
+        return torch.sqrt(ratio.clamp_min(0.25) * expected)
