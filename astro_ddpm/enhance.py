@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import provenance, zoo
-from .noise import detect_pedestal, estimate_sky_sigma, fill_holes, unwhiten, whiten
+from .noise import (
+    detect_pedestal,
+    detect_self_noise,
+    estimate_sky_sigma,
+    fill_holes,
+    unwhiten,
+    whiten,
+)
 from .tiling import make_tiles
 from .utils import warn_user
 
@@ -32,6 +39,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 10
 MAX_SNR = 1e15  # the networks see float32
+MAX_SELF_NOISE = 0.01  # a flux of 1000 pixels is off by a fifth of its error then
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
 PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
@@ -162,8 +170,8 @@ def enhance(
         If PSF, noise correlation, S/N or depth lie outside of the ranges that the model was trained for.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If the noise has to be measured, the sky does not seem to be subtracted, or the memory of a GPU is
-        exhausted, so that less is tried at once.
+        If the noise has to be measured, or was computed from each pixel alone, the sky does not seem to be
+        subtracted, or the memory of a GPU is exhausted, so that less is tried at once.
 
     Examples
     --------
@@ -397,7 +405,7 @@ def _photutils_background(background, noisy):
 
 
 def _noise(noisy, data):
-    """Return the given noise, or that of the sky with a warning; warn of a sky that is left."""
+    """Return the given noise, or that of the sky with a warning; warn of what is wrong with sky and noise."""
     from .nddata import largest_value
 
     sigma, mask = noisy.sigma, ~noisy.valid
@@ -417,6 +425,13 @@ def _noise(noisy, data):
         warn_user(
             f"the image seems to contain a sky level of {_with_unit(level, noisy)}; subtract it or use "
             "background='photutils'"
+        )
+    slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
+    if slope > MAX_SELF_NOISE:
+        warn_user(
+            f"uncertainty follows the noise of every pixel, by {slope:.2g} of it, as if computed from that "
+            "pixel alone; sources will come out too faint. Smooth it, as astro_ddpm.noise.smooth_sigma and "
+            "enhance_ccd do"
         )
     return sigma
 

@@ -11,17 +11,20 @@ import numpy as np
 
 __all__ = [
     "detect_pedestal",
+    "detect_self_noise",
     "estimate_sky_level",
     "estimate_sky_sigma",
     "fill_holes",
     "neighbour_correlation",
     "sigma_from_gain",
     "sigma_from_uncertainty",
+    "smooth_sigma",
     "unwhiten",
     "whiten",
 ]
 
 MAD_TO_STD = 1.482602218505602
+_LAG = 3  # pixels, at which the noise of resampled images is independent
 
 
 def whiten(data, sigma, origin=0.0):
@@ -178,6 +181,49 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0, mask=N
     return np.sqrt(variance)
 
 
+def smooth_sigma(sigma, mask=None, smoothing=1.0):
+    r"""
+    Smooth a noise that was computed from each pixel alone.
+
+    The variance is smoothed by a Gaussian, as the photon noise is in `sigma_from_gain`, for the same reason.
+
+    Parameters
+    ----------
+    sigma : array_like, shape (ny, nx)
+        The noise (1 sigma).
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out; they and those that are not finite keep their value.
+
+    smoothing : float, optional
+        The standard deviation of the Gaussian in pixels.
+
+    Returns
+    -------
+    smooth : ndarray, shape (ny, nx)
+        The smoothed noise.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is valid.
+
+    See Also
+    --------
+    detect_self_noise : Tells whether it should be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.noise import smooth_sigma
+    >>> counts = np.random.default_rng(1).poisson(100.0, (64, 64))
+    >>> print(f"{np.sqrt(counts).std():.2f} {smooth_sigma(np.sqrt(counts)).std():.2f}")
+    0.50 0.15
+    """
+    sigma, valid = _check_valid(sigma, mask)
+    return np.where(valid, np.sqrt(_smooth(np.where(valid, sigma, 0.0) ** 2, valid, smoothing)), sigma)
+
+
 def _lagged(array, lag):
     """Return the four corners of a ``lag`` x ``lag`` square at every position."""
     return array[lag:, lag:], array[:-lag, lag:], array[lag:, :-lag], array[:-lag, :-lag]
@@ -233,7 +279,7 @@ def _prepare_plane(data, mask, lag):
     return data, mask
 
 
-def estimate_sky_sigma(data, mask=None, lag=3):
+def estimate_sky_sigma(data, mask=None, lag=_LAG):
     r"""
     Measure the noise of the sky.
 
@@ -395,6 +441,67 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     data, valid = _check_valid(data, mask)
     low, middle = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.5])
     return estimate_sky_level(data, mask) if low > threshold or middle < -threshold else 0.0
+
+
+def detect_self_noise(data, sigma, mask=None, threshold=0.8):
+    r"""
+    Notice noise that was estimated from the very pixels that it describes.
+
+    A variance computed from the counts of each pixel follows their noise. Pixels that happen to be low are
+    then trusted more than those that happen to be high, and sources become too faint, by up to
+    :math:`\mathrm{d}\sigma / \mathrm{d}y` of the noise in every pixel: for the photon noise of a sky of N
+    electrons that is :math:`1 / (2 \sqrt{N})`. The slope is measured on the second differences of image and
+    noise (`estimate_sky_sigma`) in the faint half of the valid pixels.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image.
+
+    sigma : array_like, shape (ny, nx)
+        Its noise (1 sigma).
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    threshold : float, optional
+        The least correlation coefficient of the differences of both.
+
+    Returns
+    -------
+    slope : float
+        The slope :math:`\mathrm{d}\sigma / \mathrm{d}y`, without unit, or 0 if the noise does not follow the
+        image, or too few pixels are valid to tell.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is valid.
+
+    See Also
+    --------
+    smooth_sigma : The remedy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.noise import detect_self_noise, sigma_from_gain
+    >>> counts = np.random.default_rng(1).poisson(100.0, (64, 64)).astype(float)
+    >>> round(detect_self_noise(counts, np.sqrt(counts)), 2)
+    0.05
+    >>> detect_self_noise(counts, sigma_from_gain(counts, gain=1.0, read_noise=0.0))
+    0.0
+    """
+    unknown = ~np.isfinite(sigma)
+    data, valid = _check_valid(data, unknown if mask is None else unknown | np.asarray(mask, bool))
+    if min(data.shape) <= _LAG:
+        return 0.0
+    faint = _faint_pixels(data, ~valid)
+    image, noise = (_lagged_contrast(np.where(valid, plane, 0.0), faint, _LAG) for plane in (data, sigma))
+    if image.size < 16 or not (image.any() and noise.any()):
+        return 0.0
+    product, powers = np.mean(image * noise), (np.mean(image**2), np.mean(noise**2))
+    return float(product / powers[0]) if product > threshold * np.sqrt(np.prod(powers)) else 0.0
 
 
 def _box_sum(array, half):

@@ -9,6 +9,7 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py posterior val.npz --model ddpm
     python benchmarks/quality.py flux-pulls val.npz --number 36 --model ddpm
     python benchmarks/quality.py scene-pulls --number 24 --model ddpm
+    python benchmarks/quality.py self-noise --number 32 --model raunet
 """
 
 import argparse
@@ -23,6 +24,7 @@ from scipy.stats import norm
 from astro_ddpm import enhance, zoo
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import coverage, crps
+from astro_ddpm.noise import smooth_sigma
 from astro_ddpm.training import homogenize_psf
 from astro_ddpm.training.arrays import open_arrays
 
@@ -181,20 +183,41 @@ def scene_pulls(args):
         print(f"{line}, within one {np.mean(np.abs(inside) < 1):.3f}, two {np.mean(np.abs(inside) < 2):.3f}")
 
 
+def self_noise(args):
+    """Fluxes of simulated galaxies whose noise was computed from true, single and smoothed counts."""
+    model, read_noise = zoo.load(args.model), 5.0
+    for sky in (30, 100, 400, 2500):
+        sky_sigma, errors = np.hypot(sky**0.5, read_noise), []
+        for seed in range(args.number):
+            field = make_galaxy_field((128, 128), seed=[seed, 9], n_galaxies=4, n_stars=1, bad_columns=0)
+            truth = field.truth * sky_sigma / np.median(field.image.uncertainty.array)
+            rng = np.random.default_rng(seed)
+            counts = rng.poisson(truth + sky) + read_noise * rng.standard_normal(truth.shape)
+            single = np.sqrt(np.maximum(counts, 0) + read_noise**2)
+            sigmas = np.sqrt(truth + sky + read_noise**2), single, smooth_sigma(single)
+            source = truth > sky_sigma
+            flux_error = np.sqrt(np.sum(sigmas[0][source] ** 2))
+            for sigma in sigmas:
+                result = run(counts - sky, sigma, args, model, seed, None)
+                errors.append((result.data - truth)[source].sum() / flux_error)
+        true, *others = np.reshape(errors, (args.number, 3)).T
+        print(f"sky of {sky} electrons: {true.mean():+.2f} errors with the noise of the truth; beyond it")
+        for name, more in zip(("each pixel", "smoothed counts"), np.subtract(others, true), strict=True):
+            print(f"    {more.mean():+.2f} +- {more.std(ddof=1) / args.number**0.5:.2f} with that of {name}")
+
+
 def main():
     """Run one of the measures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    measures = added_noise, pure_noise, shared_noise, temperature, posterior, flux_pulls, scene_pulls
-    for measure in measures:
+    of_ddpm = temperature, posterior, flux_pulls, scene_pulls
+    for measure in (added_noise, pure_noise, shared_noise, *of_ddpm, self_noise):
         command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
-        if measure not in (pure_noise, scene_pulls):
+        if measure not in (pure_noise, scene_pulls, self_noise):
             command.add_argument("arrays", help="prepared arrays")
-        command.add_argument(
-            "--model", default="raunet" if measure in (added_noise, pure_noise, shared_noise) else "ddpm"
-        )
+        command.add_argument("--model", default="ddpm" if measure in of_ddpm else "raunet")
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")
         command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])

@@ -12,9 +12,15 @@ from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
-from astro_ddpm.enhance import enhance
+from astro_ddpm.enhance import MAX_SELF_NOISE, PART, enhance
 from astro_ddpm.nddata import EnhancedCCDData, _std_unit
-from astro_ddpm.noise import estimate_sky_sigma, sigma_from_gain, sigma_from_uncertainty
+from astro_ddpm.noise import (
+    detect_self_noise,
+    estimate_sky_sigma,
+    sigma_from_gain,
+    sigma_from_uncertainty,
+    smooth_sigma,
+)
 from astro_ddpm.utils import warn_user
 
 __all__ = ["enhance_ccd"]
@@ -45,7 +51,8 @@ def enhance_ccd(
     It composes with the functions of ccdproc: `~astropy.nddata.CCDData` in, a new
     `~astropy.nddata.CCDData` out. Beyond what `~astro_ddpm.enhance` does, it makes the noise of an image
     without uncertainty from gain and read noise, repairs an uncertainty that was left in adu when the data
-    were turned into electrons, and masks saturated pixels.
+    were turned into electrons, smooths one that was computed from each pixel alone, and masks saturated
+    pixels.
 
     Parameters
     ----------
@@ -114,6 +121,10 @@ def enhance_ccd(
     the gain. Such an uncertainty is multiplied by the gain here, unless the noise of the image tells that
     its data were not.
 
+    An uncertainty that follows the noise of every pixel, like those of `ccdproc.create_deviation`, makes
+    sources too faint. If there is a reason to fear that, its variance is smoothed by a Gaussian of one pixel
+    (`~astro_ddpm.noise.detect_self_noise`, `~astro_ddpm.noise.smooth_sigma`), and the header tells so.
+
     Examples
     --------
     >>> from astro_ddpm.datasets import make_galaxy_field
@@ -152,9 +163,15 @@ def _prepare(ccd, gain, read_noise, saturation, options):
         prepared.mask = saturated if ccd.mask is None else saturated | np.asarray(ccd.mask, bool)
         record["saturation"] = level
     if ccd.uncertainty is not None:
+        changes = []
         if _is_left_in_adu(ccd):
             prepared.uncertainty = _repair(prepared, gain)
-            record |= {"noise": "multiplied by gain", "gain": gain}
+            changes, record["gain"] = ["multiplied by gain"], gain
+        if _follows_pixels(prepared):
+            prepared.uncertainty = _smoothed(prepared)
+            changes.append("smoothed")
+        if changes:
+            record["noise"] = ", ".join(changes)
     elif options.get("uncertainty") is None:
         sigma = _sigma(prepared, gain, read_noise, options.get("background"), must_work)
         if sigma is not None:
@@ -259,6 +276,28 @@ def _repair(ccd, gain):
         raise u.UnitConversionError(msg)
     warn_user(f"{story}: the uncertainty is multiplied by the gain, {gain:g} electron / adu")
     return StdDevUncertainty(gain * sigma, unit=u.electron)
+
+
+def _follows_pixels(ccd):
+    """Whether the uncertainty was computed from each pixel alone."""
+    unit = _std_unit(ccd.uncertainty) or ccd.unit
+    if not unit.is_equivalent(ccd.unit):
+        return False
+    step = -(-max(ccd.shape) // PART)
+    thin = (slice(None, None, step),) * ccd.data.ndim
+    sigma = sigma_from_uncertainty(ccd.uncertainty)[thin] * unit.to(ccd.unit)
+    try:
+        slope = detect_self_noise(ccd.data[thin], sigma, None if ccd.mask is None else ccd.mask[thin])
+    except ValueError:  # no valid pixel
+        return False
+    return slope > MAX_SELF_NOISE
+
+
+def _smoothed(ccd):
+    """Return the uncertainty smoothed over the pixels that are not masked."""
+    log.info("the uncertainty follows the noise of every pixel, and is smoothed")
+    sigma = sigma_from_uncertainty(ccd.uncertainty)
+    return StdDevUncertainty(smooth_sigma(sigma, ccd.mask), unit=_std_unit(ccd.uncertainty))
 
 
 def _sigma(ccd, gain, read_noise, background, must_work):

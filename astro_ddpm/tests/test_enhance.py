@@ -19,7 +19,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
-from astro_ddpm.noise import fill_holes
+from astro_ddpm.noise import fill_holes, smooth_sigma
 
 from .helpers import SIGMA, make_image, toy_model
 
@@ -446,6 +446,15 @@ class TestNoiseAndBackground:
         assert result.meta["DDPMNOIS"] == "estimated"
         given = enhance(make_image((80, 80)), **OPTIONS)
         assert np.std(result.data - given.data) < 0.3 * SIGMA
+
+    def test_noise_of_each_pixel_alone_warns(self):
+        electrons = np.random.default_rng(0).poisson(100.0, (64, 64)).astype("f4")
+        ccd = CCDData(electrons - 100, unit="electron", uncertainty=StdDevUncertainty(np.sqrt(electrons)))
+        with pytest.warns(AstropyUserWarning, match="follows the noise of every pixel, by 0.05") as record:
+            enhance(ccd, **OPTIONS)
+        assert record[0].filename == __file__
+        ccd.uncertainty.array = smooth_sigma(ccd.uncertainty.array)
+        enhance(ccd, **OPTIONS)  # does not warn
 
     def test_pedestal_warns(self):
         ccd = make_image()

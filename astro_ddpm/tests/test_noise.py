@@ -16,12 +16,14 @@ from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.noise import (
     detect_pedestal,
+    detect_self_noise,
     estimate_sky_level,
     estimate_sky_sigma,
     fill_holes,
     neighbour_correlation,
     sigma_from_gain,
     sigma_from_uncertainty,
+    smooth_sigma,
     unwhiten,
     whiten,
 )
@@ -200,6 +202,46 @@ class TestSkyLevel:
         assert detect_pedestal(image, np.ones(image.shape)) == 0
         with pytest.raises(ValueError, match="no valid pixel"):
             detect_pedestal(image, 1.0, mask=np.ones(image.shape, bool))
+
+
+class TestSelfNoise:
+    """Test noise that was computed from each pixel alone."""
+
+    @pytest.mark.parametrize("sky", [20, 100, 1000])
+    def test_slope_of_photon_noise(self, rng, sky):
+        counts = add_sources(rng.poisson(sky, (256, 256)).astype(float), rng)
+        variance = counts + 5.0**2
+        assert_allclose(detect_self_noise(counts, np.sqrt(variance)), 0.5 / (sky + 25) ** 0.5, rtol=0.03)
+        smooth = gaussian_filter(variance, 1)
+        assert detect_self_noise(counts, np.sqrt(smooth)) == 0
+        assert detect_self_noise(counts, np.full(counts.shape, 5.0)) == 0
+
+    def test_sky_subtracted(self, rng):
+        # where negative counts are taken for zero, half of the pixels do not count
+        image = rng.normal(0, 10, (256, 256))
+        assert 0.01 < detect_self_noise(image, np.sqrt(100 + np.maximum(image, 0))) < 0.05
+
+    def test_smooth_sigma(self, rng):
+        sigma, mask = rng.uniform(1, 2, (32, 48)), np.zeros((32, 48), bool)
+        assert_allclose(smooth_sigma(sigma), np.sqrt(gaussian_filter(sigma**2, 1)))
+        sigma[5, 6], sigma[9, 9], mask[9, 9] = np.inf, 1e9, True
+        smooth = smooth_sigma(sigma, mask)
+        assert (smooth[5, 6], smooth[9, 9]) == (np.inf, 1e9)
+        near = np.delete(smooth[2:13, 2:13].ravel(), [3 * 11 + 4, 7 * 11 + 7])
+        assert np.all((near > 1) & (near < 2))
+
+    def test_holes_do_not_count(self, rng):
+        counts = rng.poisson(100.0, (128, 128)).astype(float)
+        sigma, mask = np.sqrt(counts), np.zeros(counts.shape, bool)
+        expected = detect_self_noise(counts, sigma)
+        sigma[5], counts[:, 7], mask[:, 9] = np.inf, np.nan, True
+        assert_allclose(detect_self_noise(counts, sigma, mask), expected, rtol=0.03)
+
+    def test_too_little_to_tell(self):
+        assert detect_self_noise(np.ones((3, 90)), np.ones((3, 90))) == 0
+        assert detect_self_noise(np.ones((5, 5)), np.ones((5, 5))) == 0
+        with pytest.raises(ValueError, match="no valid pixel"):
+            detect_self_noise(np.ones((9, 9)), np.full((9, 9), np.inf))
 
 
 class TestFillHoles:

@@ -91,7 +91,7 @@ class TestStep:
         ccd = ccdproc.gain_correct(ccd, GAIN)
         deep = enhance_ccd(ccdproc.trim_image(ccd[:, 16:80]), **OPTIONS, background="photutils")
         assert (deep.shape, deep.unit, deep.uncertainty.unit) == ((96, 64), u.electron, u.electron)
-        assert deep.meta["DDPMNOIS"] == "given"
+        assert deep.meta["DDPMNOIS"] == "smoothed"
         done = ccdproc.subtract_bias(deep, CCDData(np.ones((96, 64)), unit="electron"))
         assert_allclose(done.samples, deep.samples - 1, rtol=1e-6)
 
@@ -186,6 +186,37 @@ class TestNoise:
     def test_given_noise_is_used(self, bare):
         result = enhance_ccd(bare, model=RAUNET, uncertainty=SIGMA)
         assert result.meta["DDPMNOIS"] == "given"
+
+
+class TestNoiseOfEachPixelAlone:
+    """Noise like that of ``create_deviation``."""
+
+    @pytest.fixture
+    def exposure(self, bare):
+        """Return an exposure with its sky and the noise that ccdproc makes."""
+        bare.data = bare.data + SKY
+        return ccdproc.create_deviation(bare, gain=GAIN, readnoise=READ_NOISE)
+
+    def test_is_smoothed(self, field, exposure):
+        prepared, record = prepare(exposure, background="photutils")
+        assert record["noise"] == "smoothed"
+        before, after = (sigma(each) / field.image.uncertainty.array for each in (exposure, prepared))
+        assert np.std(after) < 0.5 * np.std(before)
+        assert_allclose(np.median(after), 1, rtol=0.01)
+        assert_array_equal(sigma(exposure), exposure.uncertainty.array)  # which is left as it was
+
+    def test_uncertainty_left_in_adu(self, exposure):
+        exposure.data, exposure.unit = exposure.data * 2, u.electron
+        with pytest.warns(AstropyUserWarning, match="multiplied by the gain"):
+            prepared, record = prepare(exposure, background="photutils")
+        assert record["noise"] == "multiplied by gain, smoothed"
+        assert prepared.uncertainty.unit == u.electron
+
+    def test_without_a_valid_pixel_or_unit(self, exposure):
+        exposure.mask = np.ones(exposure.shape, bool)
+        assert "noise" not in prepare(exposure)[1]
+        exposure.mask, exposure.unit = None, u.Jy  # enhance refuses it
+        assert "noise" not in prepare(exposure)[1]
 
 
 class TestRepair:
