@@ -49,7 +49,7 @@ def summarize(before, after, snr, name):
     """Print bias, width of the pulls and errors of a quantity, for every bin of S/N."""
     print(f"\n{name:17s} bias / error                          width of pulls    err/err  rms/rms")
     print("  S/N        N   input       enhanced    regressed   input  enhanced   of the input")
-    for low, high in pairwise(EDGES):
+    for low, high in (*pairwise(EDGES), (EDGES[0], EDGES[-1])):
         use = (snr >= low) & (snr < high)
         use &= np.isfinite(before[f"{name}_pull"]) & np.isfinite(after[f"{name}_pull"])
         if use.sum() < 3:
