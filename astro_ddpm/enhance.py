@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 10
 MAX_SNR = 1e15  # the networks see float32
-MAX_SELF_NOISE = 0.01  # a flux of 1000 pixels is off by a fifth of its error then
+MAX_SELF_NOISE = 0.01  # bright fluxes were off by a fifth of their error then
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
 PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
@@ -429,9 +429,9 @@ def _noise(noisy, data):
     slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
     if slope > MAX_SELF_NOISE:
         warn_user(
-            f"uncertainty follows the noise of every pixel, by {slope:.2g} of it, as if computed from that "
-            "pixel alone; sources will come out too faint. Smooth it, as astro_ddpm.noise.smooth_sigma and "
-            "enhance_ccd do"
+            f"uncertainty rises and falls with the noise of each pixel (slope {slope:.2g}), as if computed "
+            "from the counts of that pixel alone; sources will come out too faint. Smooth it with "
+            "astro_ddpm.noise.smooth_sigma"
         )
     return sigma
 

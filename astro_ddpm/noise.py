@@ -25,6 +25,7 @@ __all__ = [
 
 MAD_TO_STD = 1.482602218505602
 _LAG = 3  # pixels, at which the noise of resampled images is independent
+_MAX_STRUCTURE = 1.3  # times the noise, in second differences
 
 
 def whiten(data, sigma, origin=0.0):
@@ -193,7 +194,7 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
         The noise (1 sigma).
 
     mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out; they and those that are not finite keep their value.
+        True for pixels to leave out; they and those that are not finite or not positive keep their value.
 
     smoothing : float, optional
         The standard deviation of the Gaussian in pixels.
@@ -221,7 +222,9 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
     0.50 0.15
     """
     sigma, valid = _check_valid(sigma, mask)
-    return np.where(valid, np.sqrt(_smooth(np.where(valid, sigma, 0.0) ** 2, valid, smoothing)), sigma)
+    valid &= sigma > 0
+    variance = _smooth(np.where(valid, sigma, 0.0) ** 2, valid, smoothing)
+    return np.where(valid, np.sqrt(variance), sigma)
 
 
 def _lagged(array, lag):
@@ -450,19 +453,23 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     A variance computed from the counts of each pixel follows their noise. Pixels that happen to be low are
     then trusted more than those that happen to be high, and sources become too faint, by up to
     :math:`\mathrm{d}\sigma / \mathrm{d}y` of the noise in every pixel: for the photon noise of a sky of N
-    electrons that is :math:`1 / (2 \sqrt{N})`. The slope is measured on the second differences of image and
-    noise (`estimate_sky_sigma`) in the faint half of the valid pixels.
+    electrons that is :math:`1 / (2 \sqrt{N})`.
+
+    The slope is measured on the second differences of image and noise (`estimate_sky_sigma`) in the faint
+    half of the valid pixels, without those beyond 4 standard deviations. Where those of the image exceed the
+    noise, as in crowded fields, they show structure, which a right noise follows too, and nothing can be
+    told. A flat field whose pixels differ by several percent may hide the slope.
 
     Parameters
     ----------
     data : array_like, shape (ny, nx)
         The image.
 
-    sigma : array_like, shape (ny, nx)
+    sigma : array_like, shape (ny, nx) or float
         Its noise (1 sigma).
 
     mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out.
+        True for pixels to leave out. Those where ``sigma`` is not finite are left out too.
 
     threshold : float, optional
         The least correlation coefficient of the differences of both.
@@ -471,12 +478,12 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     -------
     slope : float
         The slope :math:`\mathrm{d}\sigma / \mathrm{d}y`, without unit, or 0 if the noise does not follow the
-        image, or too few pixels are valid to tell.
+        image, or that cannot be told.
 
     Raises
     ------
     ValueError
-        If no pixel is valid.
+        If ``data`` is not two-dimensional, shapes differ, or no pixel is valid.
 
     See Also
     --------
@@ -492,16 +499,27 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     >>> detect_self_noise(counts, sigma_from_gain(counts, gain=1.0, read_noise=0.0))
     0.0
     """
+    if min(np.shape(data), default=0) <= _LAG:
+        return 0.0
+    data, mask = _prepare_plane(data, mask, _LAG)
+    sigma = np.broadcast_to(np.asarray(sigma, float), data.shape)
     unknown = ~np.isfinite(sigma)
-    data, valid = _check_valid(data, unknown if mask is None else unknown | np.asarray(mask, bool))
-    if min(data.shape) <= _LAG:
-        return 0.0
+    data, valid = _check_valid(data, unknown if mask is None else unknown | mask)
     faint = _faint_pixels(data, ~valid)
-    image, noise = (_lagged_contrast(np.where(valid, plane, 0.0), faint, _LAG) for plane in (data, sigma))
-    if image.size < 16 or not (image.any() and noise.any()):
+    typical = np.median(sigma[faint])
+    if not typical > 0:
         return 0.0
-    product, powers = np.mean(image * noise), (np.mean(image**2), np.mean(noise**2))
-    return float(product / powers[0]) if product > threshold * np.sqrt(np.prod(powers)) else 0.0
+    planes = (np.where(valid, plane, 0.0) / typical for plane in (data, sigma))
+    image, noise = (_lagged_contrast(plane, faint, _LAG) for plane in planes)
+    if image.size < 16:
+        return 0.0
+    inside = np.logical_and(*(np.abs(c) <= 4 * MAD_TO_STD * np.median(np.abs(c)) for c in (image, noise)))
+    image, noise = image[inside], noise[inside]
+    power = np.mean(image**2) if image.size else 0.0
+    if not 0 < power < _MAX_STRUCTURE**2:
+        return 0.0
+    slope = np.mean(image * noise) / power
+    return float(slope) if slope * np.sqrt(power) > threshold * np.sqrt(np.mean(noise**2)) else 0.0
 
 
 def _box_sum(array, half):

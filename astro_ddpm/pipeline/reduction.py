@@ -12,7 +12,7 @@ from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
-from astro_ddpm.enhance import MAX_SELF_NOISE, PART, enhance
+from astro_ddpm.enhance import MAX_SELF_NOISE, _thinned, enhance
 from astro_ddpm.nddata import EnhancedCCDData, _std_unit
 from astro_ddpm.noise import (
     detect_self_noise,
@@ -121,9 +121,11 @@ def enhance_ccd(
     the gain. Such an uncertainty is multiplied by the gain here, unless the noise of the image tells that
     its data were not.
 
-    An uncertainty that follows the noise of every pixel, like those of `ccdproc.create_deviation`, makes
-    sources too faint. If there is a reason to fear that, its variance is smoothed by a Gaussian of one pixel
-    (`~astro_ddpm.noise.detect_self_noise`, `~astro_ddpm.noise.smooth_sigma`), and the header tells so.
+    An uncertainty that was computed from the counts of each pixel alone, like that of
+    `ccdproc.create_deviation`, makes sources too faint. Where `~astro_ddpm.noise.detect_self_noise` finds a
+    slope of more than 0.01 in the uncertainty of the image, its variance is smoothed by a Gaussian of one
+    pixel, or of two or four if that is not enough, and the header says so. It must be in the image for that;
+    what is given as ``uncertainty=`` is taken as it is.
 
     Examples
     --------
@@ -167,8 +169,9 @@ def _prepare(ccd, gain, read_noise, saturation, options):
         if _is_left_in_adu(ccd):
             prepared.uncertainty = _repair(prepared, gain)
             changes, record["gain"] = ["multiplied by gain"], gain
-        if _follows_pixels(prepared):
-            prepared.uncertainty = _smoothed(prepared)
+        smooth = _smoothed(prepared)
+        if smooth is not None:
+            prepared.uncertainty = smooth
             changes.append("smoothed")
         if changes:
             record["noise"] = ", ".join(changes)
@@ -278,26 +281,31 @@ def _repair(ccd, gain):
     return StdDevUncertainty(gain * sigma, unit=u.electron)
 
 
-def _follows_pixels(ccd):
-    """Whether the uncertainty was computed from each pixel alone."""
-    unit = _std_unit(ccd.uncertainty) or ccd.unit
-    if not unit.is_equivalent(ccd.unit):
-        return False
-    step = -(-max(ccd.shape) // PART)
-    thin = (slice(None, None, step),) * ccd.data.ndim
-    sigma = sigma_from_uncertainty(ccd.uncertainty)[thin] * unit.to(ccd.unit)
-    try:
-        slope = detect_self_noise(ccd.data[thin], sigma, None if ccd.mask is None else ccd.mask[thin])
-    except ValueError:  # no valid pixel
-        return False
-    return slope > MAX_SELF_NOISE
-
-
 def _smoothed(ccd):
-    """Return the uncertainty smoothed over the pixels that are not masked."""
-    log.info("the uncertainty follows the noise of every pixel, and is smoothed")
+    """Return an uncertainty that was computed from each pixel alone, smoothed; None if it was not."""
+    unit = _std_unit(ccd.uncertainty) or ccd.unit
     sigma = sigma_from_uncertainty(ccd.uncertainty)
-    return StdDevUncertainty(smooth_sigma(sigma, ccd.mask), unit=_std_unit(ccd.uncertainty))
+    if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
+        return None  # enhance refuses it, or the noise is uniform
+    mask = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
+    valid = ~mask & np.isfinite(sigma)
+    if not valid.any():
+        return None
+    thin, _ = _thinned(valid)
+
+    def follows(sigma):
+        slope = detect_self_noise(ccd.data[thin], sigma[thin] * unit.to(ccd.unit), mask[thin])
+        return slope > MAX_SELF_NOISE
+
+    smooth = sigma
+    for width in (1, 2, 4):  # pixels; resampled noise needs more than one
+        if not follows(smooth):
+            break
+        smooth = smooth_sigma(sigma, mask, width)
+    if smooth is sigma:
+        return None
+    log.info("the uncertainty follows the noise of every pixel, and is smoothed")
+    return StdDevUncertainty(smooth, unit=unit)
 
 
 def _sigma(ccd, gain, read_noise, background, must_work):

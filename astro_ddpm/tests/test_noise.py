@@ -224,10 +224,10 @@ class TestSelfNoise:
     def test_smooth_sigma(self, rng):
         sigma, mask = rng.uniform(1, 2, (32, 48)), np.zeros((32, 48), bool)
         assert_allclose(smooth_sigma(sigma), np.sqrt(gaussian_filter(sigma**2, 1)))
-        sigma[5, 6], sigma[9, 9], mask[9, 9] = np.inf, 1e9, True
+        sigma[5, 6], sigma[9, 9], mask[9, 9], sigma[2, 2] = np.inf, 1e9, True, 0
         smooth = smooth_sigma(sigma, mask)
-        assert (smooth[5, 6], smooth[9, 9]) == (np.inf, 1e9)
-        near = np.delete(smooth[2:13, 2:13].ravel(), [3 * 11 + 4, 7 * 11 + 7])
+        assert (smooth[5, 6], smooth[9, 9], smooth[2, 2]) == (np.inf, 1e9, 0)
+        near = np.delete(smooth[2:13, 2:13].ravel(), [0, 3 * 11 + 4, 7 * 11 + 7])
         assert np.all((near > 1) & (near < 2))
 
     def test_holes_do_not_count(self, rng):
@@ -235,7 +235,37 @@ class TestSelfNoise:
         sigma, mask = np.sqrt(counts), np.zeros(counts.shape, bool)
         expected = detect_self_noise(counts, sigma)
         sigma[5], counts[:, 7], mask[:, 9] = np.inf, np.nan, True
-        assert_allclose(detect_self_noise(counts, sigma, mask), expected, rtol=0.03)
+        assert_allclose(detect_self_noise(counts, sigma, mask), expected, rtol=0.05)
+
+    def test_odd_pixels_do_not_hide_it(self, rng):
+        counts = rng.poisson(100.0, (128, 128)).astype(float)
+        sigma = np.sqrt(counts)
+        expected = detect_self_noise(counts, sigma)
+        sigma[rng.random(sigma.shape) < 0.002] = 1e3
+        assert_allclose(detect_self_noise(counts, sigma), expected, rtol=0.05)
+
+    @pytest.mark.parametrize("scale", [1e-29, 1e29])
+    def test_scale_does_not_matter(self, rng, scale):
+        counts = rng.poisson(100.0, (64, 64)).astype("f4")
+        sigma, flicker = np.sqrt(counts), rng.normal(10, 3, counts.shape).astype("f4")
+        scale = np.float32(scale)
+        assert_allclose(detect_self_noise(scale * counts, scale * sigma), detect_self_noise(counts, sigma))
+        assert detect_self_noise(scale * counts, scale * flicker) == 0
+
+    @pytest.mark.parametrize("width", [1.0, 2.0])
+    def test_crowded_field_is_no_self_noise(self, rng, width):
+        truth = 100 + gaussian_filter(3e4 * (rng.random((128, 128)) < 0.03), width)
+        assert detect_self_noise(rng.poisson(truth).astype(float), np.sqrt(truth)) == 0
+
+    def test_resampled_noise_needs_more_smoothing(self, rng):
+        counts = rng.poisson(100.0, (256, 256)).astype(float)
+        counts, variance = (gaussian_filter(plane, 0.8) for plane in (counts, counts))
+        slopes = [
+            detect_self_noise(counts, smooth_sigma(np.sqrt(variance), smoothing=s)) for s in (0.1, 1, 4)
+        ]
+        assert slopes[0] > 0.03
+        assert slopes[0] > 2 * slopes[1]
+        assert slopes[2] == 0
 
     def test_too_little_to_tell(self):
         assert detect_self_noise(np.ones((3, 90)), np.ones((3, 90))) == 0

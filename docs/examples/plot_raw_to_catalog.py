@@ -174,8 +174,9 @@ steps["sky subtracted"] = ccd
 # ---------------
 #
 # One more step, on the surroundings of the largest source. It finds the noise
-# in ``ccd.uncertainty``, and fills the dead columns and what the cosmic rays
-# have hit.
+# in ``ccd.uncertainty``, smooths it if it follows the counts of each pixel too
+# closely (DDPMNOIS in the header tells), and fills the dead columns and what
+# the cosmic rays have hit.
 
 noise = np.median(ccd.uncertainty.array[~ccd.mask])
 found = SourceFinder(n_pixels=20, deblend=False, progress_bar=False)(

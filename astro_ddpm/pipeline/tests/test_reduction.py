@@ -3,6 +3,7 @@
 Tests of the step between those of ccdproc.
 """
 
+import sys
 import warnings
 
 import ccdproc
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from astropy.nddata import CCDData, StdDevUncertainty, VarianceUncertainty
+from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
 
 from astro_ddpm import EnhancedCCDData, __version__, enhance
 from astro_ddpm.datasets import make_galaxy_field
@@ -211,6 +213,39 @@ class TestNoiseOfEachPixelAlone:
             prepared, record = prepare(exposure, background="photutils")
         assert record["noise"] == "multiplied by gain, smoothed"
         assert prepared.uncertainty.unit == u.electron
+
+    @pytest.mark.parametrize("class_", [VarianceUncertainty, InverseVariance])
+    def test_every_class(self, exposure, class_):
+        expected = sigma(prepare(exposure, background="photutils")[0])
+        exposure.uncertainty = exposure.uncertainty.represent_as(class_)
+        assert_allclose(sigma(prepare(exposure, background="photutils")[0]), expected)
+
+    def test_invalid_pixels_take_no_part(self, exposure):
+        expected = sigma(prepare(exposure, background="photutils")[0])
+        exposure.data[30, 30], exposure.uncertainty.array[30, 30] = np.nan, 1e10
+        smooth = sigma(prepare(exposure, background="photutils")[0])
+        assert smooth[30, 30] == 1e10
+        assert_allclose(np.delete(smooth, 30, axis=0), np.delete(expected, 30, axis=0), rtol=0.05)
+
+    def test_zero_is_still_refused(self, exposure):
+        exposure.uncertainty.array[3, 3] = 0
+        with pytest.raises(ValueError, match="uncertainty is zero"):
+            enhance_ccd(exposure, **OPTIONS, background="photutils")
+
+    def test_one_number_for_all_pixels(self, bare):
+        bare.uncertainty = StdDevUncertainty(10.0)
+        assert "noise" not in prepare(bare)[1]
+
+    def test_pixels_of_every_other_row_and_column(self, exposure, monkeypatch):
+        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 48)
+        exposure.mask = np.zeros(exposure.shape, bool)
+        exposure.mask[::2, ::2] = True
+        assert prepare(exposure, background="photutils")[1]["noise"] == "smoothed"
+
+    def test_resampled(self, exposure):
+        exposure.data, variance = gaussian_filter(exposure.data, 0.8), exposure.uncertainty.array**2
+        exposure.uncertainty = StdDevUncertainty(np.sqrt(gaussian_filter(variance, 0.8)))
+        enhance_ccd(exposure, **OPTIONS, background="photutils")  # does not warn
 
     def test_without_a_valid_pixel_or_unit(self, exposure):
         exposure.mask = np.ones(exposure.shape, bool)
