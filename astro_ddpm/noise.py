@@ -365,16 +365,21 @@ def neighbour_correlation(data, mask=None):
     return float(roots[np.abs(roots.imag).argmin()].real)
 
 
+def _is_common(contrast):
+    """Mark what lies within 4 standard deviations of zero."""
+    return np.abs(contrast) <= 4 * MAD_TO_STD * np.median(np.abs(contrast))
+
+
 def _clipped_rms(contrast):
     """Root mean square of what lies within 4 standard deviations of zero."""
     if contrast.size < 16:
         msg = "data has too few faint valid pixels to measure the correlation of their noise"
         raise ValueError(msg)
-    limit = 4 * MAD_TO_STD * np.median(np.abs(contrast))
-    if not limit > 0:
+    rms = np.sqrt(np.mean(contrast[_is_common(contrast)] ** 2))
+    if not rms > 0:
         msg = "the noise measured in data is zero (a constant or noise-free image)"
         raise ValueError(msg)
-    return np.sqrt(np.mean(contrast[np.abs(contrast) <= limit] ** 2))
+    return rms
 
 
 def estimate_sky_level(data, mask=None):
@@ -513,8 +518,8 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     image, noise = (_lagged_contrast(plane, faint, _LAG) for plane in planes)
     if image.size < 16:
         return 0.0
-    inside = np.logical_and(*(np.abs(c) <= 4 * MAD_TO_STD * np.median(np.abs(c)) for c in (image, noise)))
-    image, noise = image[inside], noise[inside]
+    common = _is_common(image) & _is_common(noise)
+    image, noise = image[common], noise[common]
     power = np.mean(image**2) if image.size else 0.0
     if not 0 < power < _MAX_STRUCTURE**2:
         return 0.0
