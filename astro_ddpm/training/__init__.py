@@ -9,13 +9,12 @@ and Lightning only, and imports them when it is first asked for.
 from astro_ddpm.exposures import PSFMatch, homogenize_psf, read_listing
 from astro_ddpm.utils import lazy_getattr
 
-from .degrade import (
+from .cameras import (
     add_exposure_noise,
     block_sum,
     broaden_psf,
     correlated_noise,
     dihedral,
-    dim,
     expose,
     gaussian_kernel,
     moffat_kernel,
@@ -66,7 +65,6 @@ __all__ = [
     "correlated_noise",
     "cut_stamps",
     "dihedral",
-    "dim",
     "expose",
     "gaussian_kernel",
     "homogenize_psf",

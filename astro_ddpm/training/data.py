@@ -7,29 +7,25 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
-from astro_ddpm.noise import fill_holes, whiten
-
 from .arrays import open_arrays
-from .degrade import (
+from .cameras import (
     add_exposure_noise,
     block_sum,
     broaden_psf,
     correlated_noise,
     dihedral,
     gaussian_kernel,
+    log_uniform,
     moffat_kernel,
     noise_gain,
     random_crop,
     random_holes,
     random_noise_kernel,
     split_exposure,
+    whitened_example,
 )
 
 __all__ = ["DeepDataset", "PairDataModule", "PairDataset"]
-
-
-def _log_uniform(rng, low, high):
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 class _ExposureDataset(Dataset):
@@ -76,15 +72,7 @@ class _ExposureDataset(Dataset):
         shape = planes[0].shape
         planes.append(random_holes(shape, rng) if rng.random() < 0.3 else np.ones(shape, bool))
         code = rng.integers(8)
-        return _whitened(*(np.ascontiguousarray(dihedral(plane, code)) for plane in planes), depth)
-
-
-def _whitened(data, sigma, target, valid, depth):
-    """Turn an example into what the networks see and predict."""
-    data, sigma = fill_holes(data, sigma, valid)
-    planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data)}
-    example = {key: plane[None].astype(np.float32) for key, plane in planes.items()}
-    return example | {"depth": np.float32(depth)}
+        return whitened_example(*(np.ascontiguousarray(dihedral(plane, code)) for plane in planes), depth)
 
 
 class PairDataset(_ExposureDataset):
@@ -145,7 +133,7 @@ class PairDataset(_ExposureDataset):
             return super().__getitem__(index)
         row = self._row(index)
         valid = np.ones(row["shallow"].shape, bool)
-        return _whitened(row["shallow"], row["sigma"], row["target"], valid, row["depth"])
+        return whitened_example(row["shallow"], row["sigma"], row["target"], valid, row["depth"])
 
     def _draw(self, row, rng):
         """Draw an example: image, noise, target and depth."""
@@ -155,11 +143,11 @@ class PairDataset(_ExposureDataset):
             return shallow, sigma, row["target"], row["depth"]
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         if kind == 1:
-            factor = _log_uniform(rng, 1, self.max_extra_noise)
+            factor = log_uniform(rng, 1, self.max_extra_noise)
             noise = correlated_noise(shallow.shape, kernel, rng)
             data, sigma = add_exposure_noise(shallow, sigma, factor, noise)
             return data, sigma, row["target"], row["depth"] / factor
-        factor = _log_uniform(rng, *self.split_range)
+        factor = log_uniform(rng, *self.split_range)
         # independent noises need the new noise correlated as the old; beside large factors it hardly matters
         noise = correlated_noise(shallow.shape, kernel if factor > 5 else 0, rng)
         data, sigma, target = split_exposure(row["deep"], row["deep_sigma"], factor, noise)
@@ -237,16 +225,16 @@ class DeepDataset(_ExposureDataset):
         block = int(rng.integers(1, self._largest_block(deep.shape) + 1))
         pixel = np.ones((block, block))
         blurred = rng.random() < self.blur_share
-        fwhm = min(block * _log_uniform(rng, *self.fwhm_range), min(deep.shape) / 8)
+        fwhm = min(block * log_uniform(rng, *self.fwhm_range), min(deep.shape) / 8)
         psf = moffat_kernel(fwhm) if blurred else np.ones((1, 1))
         reference = row["sky_sigma"] / noise_gain(own)
         image = block_sum(broaden_psf(deep, psf) if blurred else deep, block)
         image_sigma = reference * noise_gain(own, psf, pixel)
-        sky_sigma = reference * noise_gain(own, pixel) * _log_uniform(rng, *self.noise_range)
+        sky_sigma = reference * noise_gain(own, pixel) * log_uniform(rng, *self.noise_range)
         if width > 0 or blurred:
             sky_sigma = max(sky_sigma, 4 * image_sigma)
         # sky_sigma is the root of the electrons of the sky, which gives the electrons of the source
-        photons = sky_sigma / np.sqrt(_log_uniform(rng, *self.sky_range))
+        photons = sky_sigma / np.sqrt(log_uniform(rng, *self.sky_range))
         sigma = np.sqrt(sky_sigma**2 + photons * np.maximum(image, 0))
         factor = np.sqrt((sky_sigma / image_sigma) ** 2 - 1)
         long_sigma = np.float32(sigma / np.sqrt(1 + factor**2))

@@ -12,7 +12,7 @@ from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise
 from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
 
 from .arrays import check_output, write_arrays
-from .degrade import gaussian_kernel
+from .cameras import gaussian_kernel
 
 __all__ = ["cut_stamps", "prepare_deep", "prepare_pairs", "split_by_group"]
 

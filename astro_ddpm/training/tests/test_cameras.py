@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the degrade module.
+Tests for the cameras module.
 """
 
 import numpy as np
@@ -14,7 +14,6 @@ from astro_ddpm.training import (
     broaden_psf,
     correlated_noise,
     dihedral,
-    dim,
     expose,
     gaussian_kernel,
     moffat_kernel,
@@ -191,26 +190,6 @@ class TestExpose:
     def test_bad_values(self, rng, bad):
         with pytest.raises(ValueError, match="gain must be positive"):
             expose(np.ones((2, 2)), *bad, rng)
-
-
-class TestDim:
-    def test_is_more_noise_in_other_units(self, rng):
-        # dividing a noisier image by the factor of its noise is the same as dimming
-        data, sigma, noise = rng.standard_normal((3, 30, 30))
-        sigma = np.abs(sigma)
-        noisier, noise_sigma = add_exposure_noise(data, sigma, 4.0, noise)
-        assert_allclose(dim(data, sigma, 0.25, noise), noisier / 4, rtol=1e-6)
-        assert_allclose(noise_sigma / 4, sigma)
-
-    def test_ends(self, rng):
-        data, sigma, noise = np.full((3, 4), 7.0), np.full((3, 4), 2.0), rng.standard_normal((3, 4))
-        assert_array_equal(dim(data, sigma, 1, noise), data)
-        assert_array_equal(dim(data, sigma, 0, noise), sigma * noise)
-
-    @pytest.mark.parametrize("factor", [-0.1, 1.1, np.nan])
-    def test_bad_factor(self, factor):
-        with pytest.raises(ValueError, match="factor must be between 0 and 1"):
-            dim(np.ones(3), np.ones(3), factor, np.ones(3))
 
 
 class TestRandomCrop:
