@@ -182,11 +182,11 @@ def enhance(
     >>> deep.unit, deep.shape
     (Unit("adu"), (64, 64))
     """
-    from .nddata import unpack
+    from .nddata import Exposure, plain_values
     from .posterior import sample_posterior
 
     _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size)
-    noisy = unpack(image, uncertainty)
+    noisy = Exposure.parse(image, uncertainty).check()
     model = _as_model(model)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.kind == "crps" else steps or DEFAULT_STEPS
@@ -194,7 +194,7 @@ def enhance(
     device = _choose_device(device)
     memory = _choose_memory(memory_limit, device)
 
-    background = without_nddata(background)
+    background = plain_values(background)
     sky = _sky(background, noisy)
     data = noisy.data if background is None else noisy.data - sky
     sigma = _noise(noisy, data)
@@ -290,7 +290,7 @@ def _store(keep_samples, path, model, n_samples, noisy):
     else:
         from .nddata import create_samples
 
-        with create_samples(path, shape, noisy.data.dtype, noisy.ccd.unit) as samples:
+        with create_samples(path, shape, noisy.data.dtype, noisy.unit) as samples:
             yield samples
 
 
@@ -347,27 +347,6 @@ def _choose_device(device):
     return nothing.device
 
 
-def without_nddata(value):
-    """
-    Turn an NDData into an array or a quantity.
-
-    Parameters
-    ----------
-    value : NDData or anything else
-        What a user gave.
-
-    Returns
-    -------
-    value : ndarray, Quantity or anything else
-        The data in their unit; anything else as it is.
-    """
-    from astropy.nddata import NDData
-
-    if not isinstance(value, NDData):
-        return value
-    return value.data if value.unit is None else value.data << value.unit
-
-
 def _sky(background, noisy):
     """Image or value of the sky, in the unit of the image."""
     from .nddata import largest_value
@@ -377,7 +356,7 @@ def _sky(background, noisy):
     if isinstance(background, str):
         return _photutils_background(background, noisy)
     unit = getattr(background, "unit", None)
-    values = background.to_value(noisy.ccd.unit) if unit is not None else background
+    values = background.to_value(noisy.unit) if unit is not None else background
     values = np.asarray(values, float)
     if values.shape not in ((), noisy.data.shape):
         msg = f"background has shape {values.shape}, image has {noisy.data.shape}"
@@ -493,4 +472,4 @@ def _thinned(valid):
 
 
 def _with_unit(value, noisy):
-    return f"{value:.4g} {noisy.ccd.unit}".strip()
+    return f"{value:.4g} {noisy.unit}".strip()

@@ -16,8 +16,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
-from astro_ddpm.enhance import enhance, without_nddata
-from astro_ddpm.nddata import _std_unit, find_image, is_complete, parse_unit, read_image
+from astro_ddpm.enhance import enhance
+from astro_ddpm.nddata import find_image, is_complete, parse_unit, plain_values, read_image, std_unit
 
 from .reduction import enhance_ccd
 
@@ -202,7 +202,7 @@ def _noise_plane(name, values, bunit, image_unit):
     if is_sloppy or image_unit == u.dimensionless_unscaled:
         unit = None
     noise = NOISE_PLANES[name](values, unit=unit)
-    if unit is not None and not _std_unit(noise).is_equivalent(image_unit):
+    if unit is not None and not std_unit(noise).is_equivalent(image_unit):
         msg = f"{name} is in {unit}, which does not fit an image in {image_unit}; correct one BUNIT"
         raise u.UnitConversionError(msg)
     return noise
@@ -311,7 +311,7 @@ def _describe(value):
         return repr(float(value))
     if hasattr(value, "value_from"):  # a keyword of ccdproc
         return f"keyword {value.name} {value.unit}"
-    value, kind = without_nddata(value), getattr(value, "uncertainty_type", "")
+    value, kind = plain_values(value), getattr(value, "uncertainty_type", "")
     array = np.asarray(getattr(value, "array", getattr(value, "value", value)))
     content = hashlib.sha256(array.tobytes()).hexdigest()
     return f"{kind} {getattr(value, 'unit', '')} {array.dtype.str} {array.shape} {content}"

@@ -13,7 +13,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
 from astro_ddpm.enhance import MAX_SELF_NOISE, _thinned, enhance
-from astro_ddpm.nddata import EnhancedCCDData, _std_unit
+from astro_ddpm.nddata import EnhancedCCDData, std_unit
 from astro_ddpm.noise import (
     detect_self_noise,
     estimate_sky_sigma,
@@ -257,13 +257,13 @@ def _saturation(saturation, ccd, gain):
 
 def _is_left_in_adu(ccd):
     """Whether the data were turned from adu into electrons without the uncertainty."""
-    unit = _std_unit(ccd.uncertainty)
+    unit = std_unit(ccd.uncertainty)
     return ccd.unit == u.electron and unit is not None and unit.is_equivalent(u.adu)
 
 
 def _repair(ccd, gain):
     """Multiply the uncertainty by the gain, unless the data cannot have been multiplied."""
-    sigma = sigma_from_uncertainty(ccd.uncertainty) * _std_unit(ccd.uncertainty).to(u.adu)
+    sigma = sigma_from_uncertainty(ccd.uncertainty) * std_unit(ccd.uncertainty).to(u.adu)
     story = (
         "the image is in electron but its uncertainty in adu, as cosmicray_lacosmic of ccdproc leaves them"
     )
@@ -283,7 +283,7 @@ def _repair(ccd, gain):
 
 def _smoothed(ccd):
     """Return an uncertainty that was computed from each pixel alone, smoothed; None if it was not."""
-    unit = _std_unit(ccd.uncertainty) or ccd.unit
+    unit = std_unit(ccd.uncertainty) or ccd.unit
     sigma = sigma_from_uncertainty(ccd.uncertainty)
     if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
         return None  # enhance refuses it, or the noise is uniform

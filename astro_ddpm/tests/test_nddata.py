@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests of unpacking any input and of `EnhancedCCDData`.
+Tests of the parser of images and of `EnhancedCCDData`.
 """
 
 from io import BytesIO
@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData
-from astro_ddpm.nddata import is_complete, read_image, unpack
+from astro_ddpm.nddata import Exposure, is_complete, read_image
 
 from .helpers import SIGMA, make_image
 
@@ -49,13 +49,13 @@ def plain_wcs():
     return wcs
 
 
-class TestUnpack:
+class TestExposure:
     """Test the parser of inputs."""
 
     @pytest.mark.parametrize("dtype", ALL_DTYPES)
     def test_dtypes_and_byte_orders(self, dtype):
         values = np.arange(12).reshape(3, 4)
-        data = unpack(values.astype(dtype)).data
+        data = Exposure.parse(values.astype(dtype)).data
         assert data.dtype.isnative
         assert data.dtype.itemsize == (4 if np.dtype(dtype).itemsize < 4 or dtype.endswith("f4") else 8)
         assert_array_equal(data, values)
@@ -78,29 +78,29 @@ class TestUnpack:
             str(tmp_path / "ccd.fits"),
         ]
         for kind in kinds:
-            noisy = unpack(kind)
+            noisy = Exposure.parse(kind)
             assert_array_equal(noisy.data, ccd.data)
             assert noisy.valid.all()
             assert noisy.data.dtype.isnative
 
     def test_input_is_copied(self):
         ccd = make_image()
-        assert not np.shares_memory(unpack(ccd).data, ccd.data)
-        assert not np.shares_memory(unpack(ccd.data).data, ccd.data)
+        assert not np.shares_memory(Exposure.parse(ccd).data, ccd.data)
+        assert not np.shares_memory(Exposure.parse(ccd.data).data, ccd.data)
 
     def test_read_only_and_strided(self):
         data = make_image().data
         data.flags.writeable = False
-        assert_array_equal(unpack(data[::-1, ::2]).data, data[::-1, ::2])
-        assert_array_equal(unpack(np.asfortranarray(data)).data, data)
+        assert_array_equal(Exposure.parse(data[::-1, ::2]).data, data[::-1, ::2])
+        assert_array_equal(Exposure.parse(np.asfortranarray(data)).data, data)
 
     def test_masks(self):
         values = np.ma.array(np.ones((4, 4)), mask=np.eye(4))
-        noisy = unpack(values)
+        noisy = Exposure.parse(values)
         assert_array_equal(noisy.valid, ~np.eye(4, dtype=bool))
         ccd = make_image((4, 4), mask=np.eye(4, dtype=bool))
         ccd.data[0, 3], ccd.data[0, 2] = np.nan, -np.inf
-        assert unpack(ccd).valid.sum() == 10
+        assert Exposure.parse(ccd).valid.sum() == 10
 
     @pytest.mark.parametrize(
         "uncertainty",
@@ -115,7 +115,7 @@ class TestUnpack:
     )
     def test_uncertainty_of_the_image(self, uncertainty):
         ccd = CCDData(np.ones((4, 4)), unit="Jy", uncertainty=uncertainty)
-        assert_allclose(unpack(ccd).sigma, SIGMA)
+        assert_allclose(Exposure.parse(ccd).sigma, SIGMA)
 
     @pytest.mark.parametrize(
         "uncertainty",
@@ -129,13 +129,13 @@ class TestUnpack:
     )
     def test_uncertainty_given(self, uncertainty):
         ccd = CCDData(np.ones((4, 4)), unit="Jy")
-        assert_allclose(unpack(ccd, uncertainty).sigma, SIGMA)
-        assert unpack(ccd).sigma is None
+        assert_allclose(Exposure.parse(ccd, uncertainty).sigma, SIGMA)
+        assert Exposure.parse(ccd).sigma is None
 
     def test_pixels_without_information(self):
         weight = np.ones((4, 4))
         weight[1, 2] = 0
-        noisy = unpack(CCDData(np.ones((4, 4)), unit="adu", uncertainty=InverseVariance(weight)))
+        noisy = Exposure.parse(CCDData(np.ones((4, 4)), unit="adu", uncertainty=InverseVariance(weight)))
         assert_array_equal(noisy.valid, weight > 0)
 
     @pytest.mark.parametrize(
@@ -150,17 +150,17 @@ class TestUnpack:
     )
     def test_bad_images(self, image, match):
         with pytest.raises(ValueError, match=match):
-            unpack(image)
+            Exposure.parse(image).check()
 
     def test_bad_classes(self):
         with pytest.raises(TypeError, match="real numbers"):
-            unpack(np.ones((4, 4), complex))
+            Exposure.parse(np.ones((4, 4), complex))
         with pytest.raises(TypeError, match="HDUList"):
-            unpack(fits.HDUList([fits.PrimaryHDU(np.ones((4, 4)))]))
+            Exposure.parse(fits.HDUList([fits.PrimaryHDU(np.ones((4, 4)))]))
         with pytest.raises(ValueError, match="HDU without data"):
-            unpack(fits.PrimaryHDU())
+            Exposure.parse(fits.PrimaryHDU())
         with pytest.raises(TypeError, match="uncertainty must hold real numbers"):
-            unpack(np.ones((4, 4)), np.full((4, 4), "a"))
+            Exposure.parse(np.ones((4, 4)), np.full((4, 4), "a"))
 
     @pytest.mark.parametrize(
         ("uncertainty", "match"),
@@ -175,22 +175,69 @@ class TestUnpack:
     )
     def test_bad_uncertainties(self, uncertainty, match):
         with pytest.raises(ValueError, match=match):
-            unpack(np.ones((4, 4)), uncertainty)
+            Exposure.parse(np.ones((4, 4)), uncertainty).check()
 
     def test_uncertainty_given_twice(self):
         with pytest.raises(ValueError, match="although the image carries one"):
-            unpack(make_image(), 1.0)
+            Exposure.parse(make_image(), 1.0)
 
     def test_unit_that_ccdproc_left_behind(self):
         ccd = make_image()
         ccd.unit = u.electron
         with pytest.raises(u.UnitConversionError, match="cosmicray_lacosmic"):
-            unpack(ccd)
+            Exposure.parse(ccd)
 
     def test_bad_pixels_may_have_bad_noise(self):
         mask = np.eye(4, dtype=bool)
         ccd = make_image((4, 4), mask=mask, uncertainty=StdDevUncertainty(np.where(mask, -1.0, 2.0)))
-        assert_array_equal(unpack(ccd).valid, ~mask)
+        assert_array_equal(Exposure.parse(ccd).valid, ~mask)
+
+    def test_mask_policy(self):
+        # what is masked never counts, unless the posterior has filled it
+        mask = np.eye(12, 10, dtype=bool)
+        plain = make_image((12, 10), mask=mask)
+        assert_array_equal(Exposure.parse(plain).mask, mask)
+        filled = make_enhanced(mask=mask)
+        assert Exposure.parse(filled).valid.all()
+        for treatment, masked in (("fill", False), ("propagate", True)):
+            filled.meta["DDPMMASK"] = treatment
+            assert_array_equal(Exposure.parse(filled).mask, mask & masked)
+
+    def test_samples(self):
+        image = make_enhanced()
+        image.samples[2, 3, 4] = np.inf
+        exposure = Exposure.parse(image)
+        assert exposure.is_enhanced
+        assert exposure.samples.shape == (5, 12, 10)
+        assert_array_equal(np.argwhere(exposure.mask), [[3, 4]])
+        assert Exposure.parse(make_image()).samples is None
+        assert not Exposure.parse(make_image()).is_enhanced
+
+    def test_other_unit(self):
+        jansky, milli = make_enhanced(unit="Jy"), make_enhanced(unit="Jy").convert_unit_to("mJy")
+        exposure = Exposure.parse(jansky, unit="mJy")
+        assert exposure.unit == u.mJy
+        for name in ("data", "sigma", "samples"):
+            assert_allclose(getattr(exposure, name), getattr(Exposure.parse(milli), name), rtol=1e-6)
+        assert exposure.pack(exposure.data, exposure.sigma, None, {}).unit == u.mJy
+        assert exposure.to("mJy") is exposure
+        for bare in (np.ones((4, 4)), NDData(np.ones((4, 4)))):
+            assert Exposure.parse(bare, unit="mJy").unit == u.mJy
+        with pytest.raises(u.UnitConversionError, match="not convertible"):
+            Exposure.parse(jansky, unit="adu")
+
+    def test_pixels_left_out(self):
+        exposure = Exposure.parse(make_image((4, 4), mask=np.eye(4, dtype=bool)))
+        assert exposure.leave_out(None) is exposure
+        assert_array_equal(exposure.leave_out(np.eye(4)[::-1]).mask, np.eye(4) + np.eye(4)[::-1])
+        with pytest.raises(ValueError, match="mask must have the shape"):
+            exposure.leave_out(np.ones(4))
+
+    def test_errors_name_the_image(self):
+        with pytest.raises(ValueError, match="reference must be two-dimensional"):
+            Exposure.parse(np.ones(4), name="reference")
+        with pytest.raises(TypeError, match="reference must hold real numbers"):
+            Exposure.parse(np.ones((4, 4), complex), name="reference")
 
 
 class TestReadImage:
@@ -240,7 +287,7 @@ class TestReadImage:
         hdu.header["BUNIT"] = bunit
         hdu.writeto(tmp_path / "unit.fits")
         assert read_image(tmp_path / "unit.fits").unit == u.Unit(unit)
-        assert unpack(hdu).ccd.unit == u.Unit(unit)
+        assert Exposure.parse(hdu).ccd.unit == u.Unit(unit)
 
     def test_unknown_unit(self, tmp_path):
         fits.PrimaryHDU(np.ones((3, 3)), fits.Header([("BUNIT", "furlongs?")])).writeto(tmp_path / "a.fits")
@@ -328,7 +375,7 @@ class TestReadImage:
         for keyword in ("CDELT1", "CDELT2"):
             hdu.header.remove(keyword)
         hdu.add_checksum()
-        ccd = unpack(hdu).ccd
+        ccd = Exposure.parse(hdu).ccd
         assert_allclose(ccd.wcs.wcs_pix2world(30, 5, 0), plain_wcs().wcs_pix2world(30, 5, 0))
         assert {*ccd.meta} & {"CD1_1", "CTYPE1", "CHECKSUM", "EXTNAME", "GAIN"} == {"GAIN"}
         assert hdu.header["CD1_1"] == -1e-3

@@ -20,8 +20,9 @@ from astropy.table import QTable
 from ccdproc import ImageFileCollection
 from numpy.testing import assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, conf, enhance, nddata, zoo
+from astro_ddpm import EnhancedCCDData, conf, enhance, zoo
 from astro_ddpm.cli import main
+from astro_ddpm.nddata import files
 from astro_ddpm.pipeline import collection, enhance_collection, enhance_file
 from astro_ddpm.pipeline.workers import process_alone
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
@@ -424,7 +425,7 @@ class TestCommandLine:
 
 def die_while_writing(name, marker):
     """Let this process be killed in the middle of writing a file, unless another one was before."""
-    original = nddata.atomic_path
+    original = files.atomic_path
 
     @contextmanager
     def deadly(path, **kwargs):
@@ -435,7 +436,7 @@ def die_while_writing(name, marker):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield partial
 
-    nddata.atomic_path = deadly
+    files.atomic_path = deadly
 
 
 def count_threads():

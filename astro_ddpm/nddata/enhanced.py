@@ -1,0 +1,302 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The result of an enhancement, as astropy knows images.
+"""
+
+from copy import deepcopy
+from zlib import crc32
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData
+
+from astro_ddpm import provenance
+from astro_ddpm.utils import warn_user
+
+from .units import std_in_unit
+
+__all__ = ["EnhancedCCDData", "carried_attributes", "image_wcs"]
+
+
+class EnhancedCCDData(CCDData):
+    """
+    An enhanced image: posterior mean, its uncertainty and draws from the posterior.
+
+    A `~astropy.nddata.CCDData` whose ``data`` is the posterior mean of the noise-free scene and whose
+    ``uncertainty`` is the posterior's standard deviation. Slicing slices the samples, arithmetic with
+    numbers, arrays and images without uncertainty acts on them, and FITS files keep them in an
+    extension ``SAMPLES``. Anything else that changes the data drops them, with a warning.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for `~astropy.nddata.CCDData`.
+
+    samples : array_like, shape (n, ny, nx), optional
+        Draws of deep exposures, in the unit of ``data``.
+
+    Raises
+    ------
+    ValueError
+        If ``samples`` does not hold images of the shape of ``data``.
+    """
+
+    def __init__(self, *args, samples=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if samples is None and args and isinstance(args[0], EnhancedCCDData):
+            samples = args[0].samples
+            if kwargs.get("copy"):
+                samples = deepcopy(samples)
+        self.samples = samples
+
+    @property
+    def samples(self):
+        """
+        Draws of deep exposures, shape (n, ny, nx), in the unit of the data; None if there are none.
+
+        Each is what one exposure of the depth asked for might show, noise included. The spread of a
+        flux, size or shape measured on all of them is the error of that measurement, with all
+        covariances between pixels.
+
+        If the data are no longer those that the samples were set for, because a function such as
+        `ccdproc.combine` has replaced them or written into them, the samples are dropped with a
+        warning.
+        """
+        if self._samples is not None and _checksum(self.data) != self._samples_belong_to:
+            warn_user("samples are dropped: the data were changed after the samples had been set")
+            self._samples = None
+        return self._samples
+
+    @samples.setter
+    def samples(self, values):
+        if values is not None:
+            values = np.asanyarray(values)
+            if values.ndim == 0 or values.shape[1:] != self.shape:
+                msg = f"samples must be of shape (n, *{self.shape}), not {values.shape}"
+                raise ValueError(msg)
+            self._samples_belong_to = _checksum(self.data)
+        self._samples = values
+
+    def quantile(self, q):
+        """
+        Quantiles of the samples at every pixel.
+
+        Parameters
+        ----------
+        q : float or array_like of float
+            Probabilities between 0 and 1.
+
+        Returns
+        -------
+        quantile : ndarray, shape (ny, nx), or (len(q), ny, nx) for several probabilities
+            The quantiles, in the unit of the data. They are those of an exposure of the depth asked
+            for, and so include its noise. Those of few samples lie too close together: between the
+            quantiles 0.16 and 0.84 of 16 samples are 61 % of the posterior, not 68.
+
+        Raises
+        ------
+        ValueError
+            If there are no samples, or ``q`` is not between 0 and 1.
+        """
+        if self.samples is None:
+            msg = "quantile needs samples, and this image has none: enhance with a model that draws them"
+            raise ValueError(msg)
+        q = np.asarray(q, float)
+        if not np.all((q >= 0) & (q <= 1)):
+            msg = f"q must be between 0 and 1, not {q}"
+            raise ValueError(msg)
+        return np.quantile(self.samples, q, axis=0).astype(self.samples.dtype)
+
+    def _slice(self, item):
+        kwargs = super()._slice(item)
+        if self.samples is not None:
+            items = item if isinstance(item, tuple) else (item,)
+            kwargs["samples"] = self.samples[(slice(None), *items)]
+        if isinstance(self.flags, np.ndarray):
+            kwargs["flags"] = self.flags[item]
+        kwargs["psf"] = self.psf
+        return kwargs
+
+    def _arithmetic(self, operation, operand, *args, **kwargs):
+        result, init = super()._arithmetic(operation, operand, *args, **kwargs)
+        if getattr(self, "samples", None) is not None:
+            init["samples"] = self._operate_on_samples(operation, operand, result)
+        return result, init
+
+    def _operate_on_samples(self, operation, operand, result):
+        """Apply an operation to each sample, or give up the samples with a warning."""
+        if (
+            operand is None
+            or operand.uncertainty is not None
+            or getattr(operand, "samples", None) is not None
+        ):
+            warn_user(
+                f"samples are dropped by {operation.__name__}: they do not know the uncertainty of the "
+                "other operand, or the axes that were collapsed"
+            )
+            return None
+        values = operation(self.samples << _unit(self), operand.data << _unit(operand))
+        return values.to_value(getattr(result, "unit", u.dimensionless_unscaled))
+
+    def convert_unit_to(self, unit, equivalencies=()):
+        """
+        Return the image in another unit, samples included.
+
+        Parameters
+        ----------
+        unit : `~astropy.units.Unit` or str
+            The unit.
+
+        equivalencies : list of tuple, optional
+            As for `~astropy.units.Quantity.to`.
+
+        Returns
+        -------
+        image : `EnhancedCCDData`
+            A new image.
+
+        Raises
+        ------
+        `~astropy.units.UnitConversionError`
+            If the units are not convertible.
+        """
+        result = super().convert_unit_to(unit, equivalencies)
+        if self.samples is not None:
+            result.samples = self.unit.to(unit, self.samples, equivalencies=equivalencies)
+        return result
+
+    def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
+        """
+        Make an HDU list of the image and all its planes.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for `astropy.nddata.CCDData.to_hdu`.
+
+        hdu_samples, hdu_flags : str or None, optional
+            The names of the extensions that hold samples and flags (an array); None to leave them out.
+
+        Returns
+        -------
+        hdus : `~astropy.io.fits.HDUList`
+            Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any.
+        """
+        hdus = super().to_hdu(*args, **kwargs)
+        _put_wcsaxes_first(hdus[0].header)
+        if hdu_flags and isinstance(self.flags, np.ndarray):
+            flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
+            hdus.append(fits.ImageHDU(flags, name=hdu_flags))
+        if hdu_samples and self.samples is not None:
+            hdus.append(fits.ImageHDU(self.samples, name=hdu_samples))
+            if self.unit != u.dimensionless_unscaled:
+                hdus[-1].header["BUNIT"] = self.unit.to_string()
+        return hdus
+
+    def to_table(self):
+        """
+        Make a table with one row per pixel.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            The pixels row by row, so that a column reshaped to the shape of the image is an image again:
+
+            * ``x``, ``y``: column and row; pixel centers are integers, from 0.
+            * ``sky_center``: the position on the sky, if there is a celestial WCS.
+            * ``data`` and ``uncertainty`` (the standard deviation), in the unit of the image.
+            * ``mask``: whether the pixel is masked.
+            * ``samples``: all draws for the pixel, shape (n,), in the unit of the image.
+
+            What the image does not have is left out. The metadata say what the enhancement was.
+
+        Raises
+        ------
+        ValueError
+            If the image is not two-dimensional.
+
+        Examples
+        --------
+        >>> from astro_ddpm import enhance
+        >>> from astro_ddpm.datasets import make_galaxy_field
+        >>> field = make_galaxy_field(shape=(48, 32), n_galaxies=1, n_stars=1)
+        >>> table = enhance(field.image, model="raunet").to_table()
+        >>> len(table), table.colnames
+        (1536, ['x', 'y', 'sky_center', 'data', 'uncertainty', 'mask'])
+        """
+        from astropy.coordinates import SkyCoord
+        from astropy.table import QTable
+
+        if self.data.ndim != 2:
+            msg = f"to_table needs a two-dimensional image, not one of shape {self.shape}"
+            raise ValueError(msg)
+        y, x = (index.ravel() for index in np.indices(self.shape))
+        table = QTable({"x": x * u.pix, "y": y * u.pix}, meta=provenance.read(self.meta))
+        wcs = image_wcs(self.wcs)
+        sky = None if wcs is None else wcs.pixel_to_world(x, y)
+        if isinstance(sky, SkyCoord):
+            table["sky_center"] = sky
+        table["data"] = self.data.ravel() << self.unit
+        if self.uncertainty is not None:
+            sigma = std_in_unit(self.uncertainty, self.unit, self.shape)
+            table["uncertainty"] = sigma.ravel() << self.unit
+        if self.mask is not None:
+            table["mask"] = np.broadcast_to(self.mask, self.shape).ravel()
+        if self.samples is not None:
+            table["samples"] = self.samples.reshape(len(self.samples), -1).T << self.unit
+        return table
+
+
+def _checksum(data):
+    """Tell whether data have changed, apart from their precision."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return crc32(np.ascontiguousarray(data, np.float32))
+
+
+def _unit(image):
+    return u.dimensionless_unscaled if image.unit is None else image.unit
+
+
+def image_wcs(wcs):
+    """
+    Return the WCS of the two axes of an image, where others belong to it (a frequency, a polarisation).
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        A WCS of any number of axes.
+
+    Returns
+    -------
+    wcs : WCS or None
+        The same if it has two axes, its celestial part if it has more, None if there is none.
+    """
+    if wcs is None or wcs.pixel_n_dim == 2:
+        return wcs
+    return wcs.celestial if getattr(wcs, "has_celestial", False) else None
+
+
+def _put_wcsaxes_first(header):
+    """Move WCSAXES before the other keywords of the WCS, as the FITS standard wants it."""
+    if "WCSAXES" in header:
+        card = header.cards["WCSAXES"]
+        del header["WCSAXES"]
+        header.insert(f"NAXIS{header['NAXIS']}", card, after=True)
+
+
+def carried_attributes(ccd):
+    """
+    Return what an image carries besides its data and its uncertainty.
+
+    Parameters
+    ----------
+    ccd : `~astropy.nddata.CCDData`
+        The image.
+
+    Returns
+    -------
+    attributes : dict
+        Unit, mask, WCS, header, PSF and flags, by the names of the arguments of CCDData.
+    """
+    return {name: getattr(ccd, name) for name in ("unit", "mask", "wcs", "meta", "psf", "flags")}

@@ -1,0 +1,347 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The one parser of images.
+"""
+
+import os
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
+
+from .enhanced import EnhancedCCDData, carried_attributes, image_wcs
+from .files import from_hdu, read_image
+from .units import is_logarithmic, std_in_unit
+
+__all__ = ["Exposure", "largest_value"]
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """
+    An image as plain arrays in one unit, with one noise and one validity.
+
+    `Exposure.parse` makes it from any input. One policy decides which pixels count:
+
+    * A masked pixel never counts in an image that was not enhanced.
+    * A masked pixel counts in an `EnhancedCCDData`, because the posterior has filled it, unless the header
+      says that it was left as it came (``mask_treatment="propagate"``).
+    * A pixel whose data, noise or samples are not finite never counts.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The image in native float32 or float64, a copy.
+
+    sigma : ndarray, shape (ny, nx), or None
+        Its noise (1 sigma) in the same unit and dtype; None if nothing is known. It may share memory with the
+        input. It has no meaning where ``valid`` is False.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels that count.
+
+    unit : `~astropy.units.Unit`
+        The unit of all planes.
+
+    samples : ndarray, shape (n, ny, nx), optional
+        The samples of an enhanced image; they may share memory with the input.
+
+    ccd : `~astropy.nddata.CCDData`, optional
+        Where it came from: WCS, header, PSF and flags.
+
+    name : str, optional
+        What error messages call it.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray | None
+    valid: np.ndarray
+    unit: u.UnitBase
+    samples: np.ndarray | None = None
+    ccd: CCDData | None = None
+    name: str = "image"
+
+    @classmethod
+    def parse(cls, image, uncertainty=None, *, name="image", unit=None):
+        """
+        Parse any kind of image.
+
+        Parameters
+        ----------
+        image : CCDData, NDData, Quantity, array_like, masked array, HDU, str or path-like
+            A two-dimensional image (ny, nx), or the FITS file that holds one. It is never changed.
+
+        uncertainty : NDUncertainty, Quantity, array_like or float, optional
+            The noise of an image that does not carry it; arrays and numbers are standard deviations.
+
+        name : str, optional
+            What error messages call the image.
+
+        unit : `~astropy.units.Unit` or str, optional
+            The unit of the result. An array or NDData without unit is taken to be in it.
+
+        Returns
+        -------
+        exposure : `Exposure`
+            Plain arrays. Perhaps no pixel is valid, and perhaps some have no noise; `check` refuses that.
+
+        Raises
+        ------
+        TypeError
+            If ``image`` or ``uncertainty`` is of a kind that cannot be used.
+
+        ValueError
+            If ``image`` is not two-dimensional or is empty, if its unit is logarithmic, if shapes differ, if
+            the noise is negative at a pixel that counts, or if the noise is given twice.
+
+        `~astropy.units.UnitConversionError`
+            If units do not fit.
+        """
+        ccd = _as_ccddata(image, name, unit)
+        data = _float_data(ccd.data, name)
+        if data.ndim != 2:
+            msg = f"{name} must be two-dimensional (ny, nx), not of shape {data.shape}"
+            raise ValueError(msg)
+        if data.size == 0:
+            msg = f"{name} is empty: its shape is {data.shape}"
+            raise ValueError(msg)
+        if is_logarithmic(ccd.unit):
+            msg = f"{name} is in {ccd.unit}, which is logarithmic; convert it to a linear unit of flux"
+            raise ValueError(msg)
+        if ccd.uncertainty is not None and uncertainty is not None:
+            msg = (
+                f"uncertainty is given although the {name} carries one; set {name}.uncertainty to None first"
+            )
+            raise ValueError(msg)
+        valid = _counting(ccd, data, name)
+        sigma = _sigma(ccd.uncertainty if uncertainty is None else uncertainty, ccd.unit, data, valid)
+        samples = _samples(ccd, data.shape, name)
+        for plane in [*([] if sigma is None else [sigma]), *([] if samples is None else samples)]:
+            valid &= np.isfinite(plane)
+        exposure = cls(data, sigma, valid, ccd.unit, samples, ccd, name)
+        return exposure if unit is None else exposure.to(unit)
+
+    @property
+    def shape(self):
+        """The shape (ny, nx)."""
+        return self.data.shape
+
+    @property
+    def mask(self):
+        """True for pixels that measurements must leave out."""
+        return ~self.valid
+
+    @property
+    def wcs(self):
+        """The WCS of the two axes, or None."""
+        return None if self.ccd is None else image_wcs(self.ccd.wcs)
+
+    @property
+    def is_enhanced(self):
+        """Whether it is the result of an enhancement."""
+        return isinstance(self.ccd, EnhancedCCDData)
+
+    def check(self):
+        """
+        Refuse an exposure that cannot be weighted by its noise.
+
+        Returns
+        -------
+        exposure : `Exposure`
+            The exposure itself.
+
+        Raises
+        ------
+        ValueError
+            If no pixel is valid, or at valid pixels the noise is zero or values are beyond `largest_value`.
+        """
+        valid = self.valid
+        if not valid.any():
+            msg = f"{self.name} has no valid pixel: every one is masked or not finite"
+            if self.sigma is not None and not np.isfinite(self.sigma).any():
+                msg = "uncertainty is not finite at any valid pixel"
+            raise ValueError(msg)
+        largest = largest_value(self.data.dtype)
+        if np.abs(self.data[valid]).max() > largest:
+            msg = (
+                f"{self.name} holds values beyond {largest:g} at valid pixels; mask them, or choose another "
+                "unit"
+            )
+            raise ValueError(msg)
+        if self.sigma is not None and np.any(self.sigma[valid] == 0):
+            msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
+            raise ValueError(msg)
+        return self
+
+    def to(self, unit):
+        """
+        Convert to another unit.
+
+        Parameters
+        ----------
+        unit : `~astropy.units.Unit` or str
+            The unit.
+
+        Returns
+        -------
+        exposure : `Exposure`
+            In the unit; the exposure itself if it is in it already.
+
+        Raises
+        ------
+        `~astropy.units.UnitConversionError`
+            If the units do not fit.
+        """
+        unit = u.Unit(unit)
+        if unit == self.unit:
+            return self
+        factor = self.unit.to(unit)
+        planes = (None if p is None else p * factor for p in (self.data, self.sigma, self.samples))
+        return replace(self, **dict(zip(("data", "sigma", "samples"), planes, strict=True)), unit=unit)
+
+    def leave_out(self, mask):
+        """
+        Leave out more pixels.
+
+        Parameters
+        ----------
+        mask : array_like of bool, shape (ny, nx), or None
+            True for pixels to leave out.
+
+        Returns
+        -------
+        exposure : `Exposure`
+            With fewer valid pixels.
+
+        Raises
+        ------
+        ValueError
+            If ``mask`` has another shape.
+        """
+        if mask is None:
+            return self
+        mask = np.asarray(mask, bool)
+        if mask.shape != self.shape:
+            msg = f"mask must have the shape {self.shape} of the {self.name}, not {mask.shape}"
+            raise ValueError(msg)
+        return replace(self, valid=self.valid & ~mask)
+
+    def pack(self, data, sigma, samples, meta):
+        """
+        Put a result into an `EnhancedCCDData` with everything else the input carried.
+
+        Parameters
+        ----------
+        data, sigma : ndarray, shape (ny, nx)
+            Mean and standard deviation of the posterior.
+
+        samples : ndarray, shape (n, ny, nx), or None
+            Draws from it.
+
+        meta : dict-like
+            The header.
+
+        Returns
+        -------
+        enhanced : `EnhancedCCDData`
+            The result. Pixels that were not finite are added to the mask of the input.
+        """
+        carried = deepcopy(carried_attributes(self.ccd) | {"meta": meta, "unit": self.unit})
+        lost = ~np.isfinite(self.data)
+        if carried["mask"] is not None or lost.any():
+            carried["mask"] = lost | (False if carried["mask"] is None else np.asarray(carried["mask"], bool))
+        return EnhancedCCDData(data, uncertainty=StdDevUncertainty(sigma), samples=samples, **carried)
+
+
+def largest_value(dtype):
+    """
+    How large the values of an image may be: far from what would overflow on the way to a result.
+
+    Parameters
+    ----------
+    dtype : `numpy.dtype`
+        That of the image, float32 or float64.
+
+    Returns
+    -------
+    value : float
+        The largest value of a pixel. Its inverse is the smallest noise.
+    """
+    return 1e30 if dtype == np.float32 else 1e150
+
+
+def _as_ccddata(image, name="image", unit=None):
+    """Turn any input into a CCDData that may share its planes."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)):
+        return from_hdu(image)
+    if isinstance(image, CCDData):
+        return image
+    default = u.dimensionless_unscaled if unit is None else unit
+    if isinstance(image, NDData):
+        return CCDData(image, unit=None if image.unit else default)
+    if isinstance(image, fits.HDUList):
+        msg = f"{name} is an HDUList; pass one of its HDUs"
+        raise TypeError(msg)
+    if isinstance(image, u.Quantity):
+        return CCDData(image)
+    return CCDData(np.ma.asanyarray(image), unit=default)
+
+
+def _float_data(data, name="image"):
+    """Copy to native float32 or float64, whichever holds all values exactly."""
+    array = np.ma.getdata(data)
+    if array.dtype.kind not in "iuf":
+        msg = f"{name} must hold real numbers, not {array.dtype}"
+        raise TypeError(msg)
+    dtype = np.result_type(array.dtype.newbyteorder("="), np.float32)
+    return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
+
+
+def _counting(ccd, data, name):
+    """Mark the finite pixels that the mask lets count."""
+    valid = np.isfinite(data)
+    if ccd.mask is None:
+        return valid
+    mask = np.asarray(ccd.mask, bool)
+    if mask.shape not in ((), data.shape):
+        msg = f"{name} has shape {data.shape}, its mask {mask.shape}"
+        raise ValueError(msg)
+    is_filled = isinstance(ccd, EnhancedCCDData) and ccd.meta.get("DDPMMASK") != "propagate"
+    return valid if is_filled else valid & ~mask
+
+
+def _sigma(uncertainty, unit, data, valid):
+    """Return the standard deviation in unit and dtype of the image, or None."""
+    if uncertainty is None:
+        return None
+    raw = np.asarray(uncertainty.array if isinstance(uncertainty, NDUncertainty) else uncertainty)
+    if raw.dtype.kind not in "iuf":
+        msg = f"uncertainty must hold real numbers, not {raw.dtype}"
+        raise TypeError(msg)
+    if raw.shape in ((), data.shape) and np.any(np.broadcast_to(raw, data.shape)[valid] < 0):
+        msg = "uncertainty is negative at some valid pixels; mask them or mend it"
+        raise ValueError(msg)
+    return std_in_unit(uncertainty, unit, data.shape, data.dtype)
+
+
+def _samples(ccd, shape, name):
+    """Return the samples of an enhanced image, or None."""
+    samples = getattr(ccd, "samples", None)
+    if samples is None:
+        return None
+    samples = np.asarray(getattr(samples, "value", samples))
+    if samples.ndim != 3 or samples.shape[1:] != shape:
+        msg = f"{name} has samples of shape {samples.shape} for data of shape {shape}"
+        raise ValueError(msg)
+    return samples
+
+
+def unpack(image, uncertainty=None):
+    """Parse and check an image, until all rooms use `Exposure`."""
+    return Exposure.parse(image, uncertainty).check()

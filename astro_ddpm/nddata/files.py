@@ -1,0 +1,341 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Images in FITS files: their planes, units and headers.
+"""
+
+import re
+import warnings
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits, registry
+from astropy.nddata import CCDData
+
+from astro_ddpm.utils import atomic_path, warn_user
+
+from .enhanced import EnhancedCCDData, carried_attributes
+from .units import parse_unit
+
+__all__ = ["create_samples", "find_image", "from_hdu", "is_complete", "read_image"]
+
+FITS_BLOCK = 2880  # bytes
+WCS_CARDS = (
+    r"(?:WCSAXES|WCSNAME|RADESYS|RADECSYS|EQUINOX|LONPOLE|LATPOLE|SPECSYS"
+    r"|(?:CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CNAME|CRDER|CSYER|CPDIS|CQDIS)\d+"
+    r"|(?:CD|PC|PV|PS)\d+_\d+|D[PQ]\d+(?:\..*)?|(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+))"
+)
+
+
+def _native(array):
+    """Return an array in the byte order of the machine, without copying one that is already."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _reusable(file):
+    """Return a function that gives the file, which astropy may have opened already, as if it were new."""
+    if not hasattr(file, "read"):
+        return lambda: file
+    if isinstance(getattr(file, "name", None), str):
+        return lambda: file.name
+    content = file.read()
+    return lambda: BytesIO(content)
+
+
+def _read_enhanced(filename, **kwargs):
+    """Read what `_write_enhanced` wrote, in the byte order of the machine."""
+    source = _reusable(filename)
+    if "unit" not in kwargs:
+        kwargs |= _unit_option(fits.getheader(source(), kwargs.get("hdu", 0)))
+    ccd = CCDData.read(source(), format="fits", **kwargs)
+    image = EnhancedCCDData(_native(ccd.data), **carried_attributes(ccd))
+    if ccd.psf is not None:
+        image.psf = _native(ccd.psf)
+    if ccd.uncertainty is not None:
+        image.uncertainty = type(ccd.uncertainty)(_native(ccd.uncertainty.array))
+    with fits.open(source()) as hdus:
+        if "FLAGS" in hdus:
+            image.flags = _native(hdus["FLAGS"].data)
+        if "SAMPLES" in hdus:
+            image.samples = _native(hdus["SAMPLES"].data)
+    return image
+
+
+def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):
+    """Write every plane; a file on disk appears when it is complete."""
+    is_stream = hasattr(filename, "write")
+    with nullcontext(filename) if is_stream else atomic_path(filename, overwrite=overwrite) as target:
+        hdus = image.to_hdu(**kwargs)
+        _compute_planes(hdus)
+        hdus.writeto(target, output_verify=output_verify, checksum=checksum)
+
+
+def _compute_planes(hdus):
+    """
+    Compute what are Dask arrays, together, in place.
+
+    astropy lets each write itself into the memory-mapped file; workers in other processes would write into
+    copies of it, and the file stay empty.
+    """
+    lazy = [hdu for hdu in hdus if hasattr(hdu.data, "dask")]
+    if lazy:
+        import dask
+
+        for hdu, plane in zip(lazy, dask.compute(*(hdu.data for hdu in lazy)), strict=True):
+            hdu.data = plane
+
+
+@contextmanager
+def create_samples(path, shape, dtype, unit):
+    """
+    Make a FITS file of samples that can be filled one by one.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it appears when all went well.
+
+    shape : tuple of int
+        The shape (n, ny, nx) of the samples.
+
+    dtype : dtype
+        Their dtype, a float.
+
+    unit : `~astropy.units.Unit`
+        Their unit.
+
+    Yields
+    ------
+    samples : `~numpy.memmap`, shape (n, ny, nx)
+        What the file holds, big-endian.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists.
+    """
+    dtype = np.dtype(dtype).newbyteorder(">")
+    header = fits.PrimaryHDU(np.broadcast_to(dtype.type(0), shape)).header
+    if unit != u.dimensionless_unscaled:
+        header["BUNIT"] = unit.to_string()
+    with atomic_path(path) as partial:
+        header.tofile(partial)
+        offset = partial.stat().st_size
+        size = -(-dtype.itemsize * prod(shape) // FITS_BLOCK) * FITS_BLOCK
+        with partial.open("r+b") as file:
+            file.truncate(offset + size)
+        samples = np.memmap(partial, dtype, "r+", offset, shape)
+        yield samples
+        samples.flush()
+
+
+registry.register_reader("fits", EnhancedCCDData, _read_enhanced)
+registry.register_writer("fits", EnhancedCCDData, _write_enhanced)
+registry.register_identifier("fits", EnhancedCCDData, fits.connect.is_fits)
+
+
+def is_complete(path):
+    """
+    Tell whether a FITS file ends where its last extension does.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    complete : bool
+        Whether nothing is missing at its end.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read as FITS.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "File may have been truncated")
+        with Path(path).open("rb") as stream, fits.open(stream) as hdus:
+            last = hdus[len(hdus) - 1].fileinfo()
+    return last["datLoc"] + last["datSpan"] == Path(path).stat().st_size
+
+
+def find_image(hdus, ext=None):
+    """
+    Find the extension that holds an image.
+
+    Parameters
+    ----------
+    hdus : `~astropy.io.fits.HDUList`
+        An open file.
+
+    ext : int or str, optional
+        Its number or name, or ``"NAME,VERSION"`` where several have the same name; blanks and case do not
+        matter. The first image by default.
+
+    Returns
+    -------
+    index : int
+        The number of the extension.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no image, or not that extension.
+    """
+    if ext is None:
+        for index, hdu in enumerate(hdus):
+            if hdu.is_image and hdu.header.get("NAXIS", 0) > 0:
+                return index
+        msg = f"{hdus.filename()} holds no image"
+        raise ValueError(msg)
+    wanted = "".join(str(ext).upper().split())
+    names = [hdu.name.strip().upper() for hdu in hdus]
+    versions = [f"{name},{hdu.ver}" for name, hdu in zip(names, hdus, strict=True)]
+    if wanted.lstrip("-").isdigit() and 0 <= int(wanted) < len(hdus):
+        return int(wanted)
+    for keys in (names, versions):
+        if wanted in keys:
+            return keys.index(wanted)
+    msg = f"ext {ext!r} is not in {hdus.filename()}, which has 0 to {len(hdus) - 1} named {names}"
+    raise ValueError(msg)
+
+
+def _image_unit(header):
+    """Return the unit of an image, None if there is none, and with a warning if nobody knows it."""
+    text = header.get("BUNIT")
+    unit = parse_unit(text) if text else None
+    if text and unit is None:
+        warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
+    return unit
+
+
+def _unit_option(header):
+    """What the FITS reader of CCDData must be told of the unit of an image, if anything."""
+    unit = _image_unit(header)
+    if unit is None:
+        return {"unit": u.dimensionless_unscaled}
+    is_plain = u.Unit(str(header["BUNIT"]), parse_strict="silent") == unit
+    return {} if is_plain else {"unit": unit}
+
+
+def _own_mask(hdus, index):
+    """Return the mask that CCDData wrote beside an image, or None."""
+    key = ("MASK", hdus[index].ver)
+    if key not in hdus or not hdus[key].is_image or hdus[key].shape != hdus[index].shape:
+        return None
+    plane = hdus[key].data
+    if np.isin(plane, (0, 1)).all():
+        return plane.astype(bool)
+    warn_user(
+        "the extension MASK is not used: it holds more than 0 and 1. If its bits mark bad pixels, "
+        f"enhance_file and the command line take it as mask='[MASK,{key[1]}]', with ignore_bits"
+    )
+    return None
+
+
+def _remove_wcs(header, suffix=""):
+    """Remove what describes a WCS from a header, in place."""
+    for keyword in {*header}:
+        if re.fullmatch(f"{WCS_CARDS}{suffix}", keyword):
+            header.remove(keyword, remove_all=True)
+
+
+def _remove_file_cards(header):
+    """Remove what says how an image lay in its file from a header, in place."""
+    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
+        header.remove(keyword, ignore_missing=True, remove_all=True)
+
+
+def read_image(path, ext=None, *, use_mask=True):
+    """
+    Read an image from a FITS file, with mask and uncertainty if it has them as CCDData writes them.
+
+    These are the extensions ``MASK``, of zeros and ones, and ``UNCERT``, of the same version (EXTVER) as the
+    image. The program warns of a ``MASK`` that holds other numbers.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it may be compressed.
+
+    ext : int or str, optional
+        The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
+        default. Blanks and case do not matter.
+
+    use_mask : bool, optional
+        False to leave the extension ``MASK`` alone.
+
+    Returns
+    -------
+    ccd : `~astropy.nddata.CCDData`
+        The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header,
+        apart from those of a WCS, are added to those of an extension, and what says how the image lay
+        in its file is left out.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no image, or not the extension.
+
+    OSError
+        If the file does not exist or cannot be read as FITS.
+    """
+    with fits.open(path) as hdus:
+        index = find_image(hdus, ext)
+        header, primary = hdus[index].header, hdus[0].header.copy()
+        mask, version = _own_mask(hdus, index) if use_mask else None, hdus[index].ver
+    planes = {"hdu_mask": None, "hdu_uncertainty": ("UNCERT", version), "hdu_psf": ("PSFIMAGE", version)}
+    ccd = CCDData.read(path, hdu=index, **planes, **_unit_option(header))
+    ccd.mask = mask
+    if index:
+        if ccd.wcs is not None:
+            _remove_wcs(primary, "[A-Z]?")
+        ccd.meta.extend(primary, strip=True, unique=True)
+    _remove_file_cards(ccd.meta)
+    return ccd
+
+
+def from_hdu(hdu):
+    """
+    Turn an image HDU into a CCDData.
+
+    Parameters
+    ----------
+    hdu : `~astropy.io.fits.PrimaryHDU`, `~astropy.io.fits.ImageHDU` or `~astropy.io.fits.CompImageHDU`
+        The HDU.
+
+    Returns
+    -------
+    ccd : `~astropy.nddata.CCDData`
+        The image, which may share its data.
+
+    Raises
+    ------
+    ValueError
+        If the HDU holds no data.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If its unit or its WCS cannot be used.
+    """
+    from astropy.wcs import WCS
+
+    if hdu.data is None:
+        msg = "image is an HDU without data"
+        raise ValueError(msg)
+    header, wcs = hdu.header.copy(), None
+    unit = _image_unit(header)
+    if "CTYPE1" in header:
+        try:
+            wcs = WCS(header)
+        except (KeyError, TypeError, ValueError) as error:
+            warn_user(f"the WCS in the header of the image is not used: {error}")
+        else:
+            _remove_wcs(header)
+    _remove_file_cards(header)
+    return CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=header)

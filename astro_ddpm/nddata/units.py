@@ -1,0 +1,155 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Units of images and of their noise.
+"""
+
+import re
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData, NDData, NDUncertainty
+
+from astro_ddpm.noise import sigma_from_uncertainty
+
+__all__ = ["is_logarithmic", "parse_unit", "plain_values", "std_in_unit", "std_unit"]
+
+COUNTS = re.compile(r"(adu|dn|electrons?|counts?) *(/ *s(?:ec)?)?", re.IGNORECASE)
+
+
+def parse_unit(text):
+    """
+    Turn a BUNIT into a unit.
+
+    Parameters
+    ----------
+    text : str
+        The value of the keyword, in the spelling of FITS or another that is common.
+
+    Returns
+    -------
+    unit : `~astropy.units.Unit` or None
+        The unit, None if nobody knows it.
+    """
+    text = str(text).strip()
+    if text in CCDData.known_invalid_fits_unit_strings:
+        return CCDData.known_invalid_fits_unit_strings[text]
+    try:
+        return u.Unit(text)
+    except ValueError:
+        match = COUNTS.fullmatch(text)
+    if match:
+        unit = u.Unit(match[1].lower().rstrip("s"))
+        return unit / u.s if match[2] else unit
+    return None
+
+
+def is_logarithmic(unit):
+    """
+    Tell whether a unit is logarithmic, so that fluxes in it do not add up.
+
+    Parameters
+    ----------
+    unit : `~astropy.units.Unit`
+        The unit.
+
+    Returns
+    -------
+    answer : bool
+        True for magnitudes, decibels and the like, also per area.
+    """
+    return isinstance(unit, u.function.FunctionUnitBase) or u.dex in unit.decompose().bases
+
+
+def plain_values(value):
+    """
+    Turn an NDData into an array or a quantity.
+
+    Parameters
+    ----------
+    value : NDData or anything else
+        What a user gave.
+
+    Returns
+    -------
+    value : ndarray, Quantity or anything else
+        The data of an NDData in their unit; anything else as it is.
+    """
+    if not isinstance(value, NDData):
+        return value
+    return value.data if value.unit is None else value.data << value.unit
+
+
+def std_unit(uncertainty):
+    """
+    Return the unit of the standard deviation that belongs to an uncertainty.
+
+    Parameters
+    ----------
+    uncertainty : `~astropy.nddata.NDUncertainty`
+        A standard deviation, a variance or an inverse variance.
+
+    Returns
+    -------
+    unit : `~astropy.units.Unit` or None
+        The unit, None if the uncertainty has none.
+    """
+    if uncertainty.unit is None:
+        return None
+    power = {"std": 1, "var": 0.5, "ivar": -0.5}[uncertainty.uncertainty_type]
+    return uncertainty.unit**power
+
+
+def std_in_unit(uncertainty, unit, shape, dtype=np.float64):
+    """
+    Return the standard deviation of an image as an array in the unit of the image.
+
+    Parameters
+    ----------
+    uncertainty : NDUncertainty, Quantity, array_like or float
+        The noise. Arrays and numbers are standard deviations.
+
+    unit : `~astropy.units.Unit`
+        The unit of the image.
+
+    shape : tuple of int
+        The shape (ny, nx) of the image.
+
+    dtype : dtype, optional
+        The dtype of the result.
+
+    Returns
+    -------
+    sigma : ndarray, shape (ny, nx)
+        The standard deviation; it may share memory with ``uncertainty``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    TypeError
+        If ``uncertainty`` has no standard deviation.
+
+    `~astropy.units.UnitConversionError`
+        If the units do not fit.
+    """
+    if isinstance(uncertainty, NDUncertainty):
+        array, its_unit = sigma_from_uncertainty(uncertainty), std_unit(uncertainty)
+    else:
+        array, its_unit = uncertainty, getattr(uncertainty, "unit", None)
+        array = np.asarray(getattr(array, "value", array))
+    if array.shape not in ((), shape):
+        msg = f"uncertainty has shape {array.shape}, image has {shape}"
+        raise ValueError(msg)
+    try:
+        factor = 1.0 if its_unit is None else its_unit.to(unit)
+    except u.UnitConversionError:
+        msg = (
+            f"uncertainty is in {its_unit}, which is not a unit of the image ({unit}). Some steps, such as "
+            "cosmicray_lacosmic of ccdproc, change the unit of the data only; convert the uncertainty"
+        )
+        raise u.UnitConversionError(msg) from None
+    with np.errstate(over="ignore"):  # so much noise that it is infinite in float32: no information
+        if factor != 1:
+            array = array.astype(np.promote_types(array.dtype, dtype), copy=False) * factor
+        return np.broadcast_to(array.astype(dtype, copy=False), shape)
