@@ -785,7 +785,7 @@ def hot_pixels(shape, rng):
     """
     spikes = np.zeros(shape, np.float32)
     for _ in range(rng.integers(1, 5)):
-        level = log_uniform(rng, 4, 300)
+        level = log_uniform(rng, 4, 50)
         y, x = rng.integers(shape[0]), rng.integers(shape[1])
         spikes[y, x] += level
         if rng.random() < 0.3:
