@@ -472,7 +472,7 @@ class SceneDataset:
 
     noisy_target : bool, optional
         Whether the target has noise of its own, white and ``depth`` times that of the input; otherwise it
-        is the truth.
+        is the truth, and the depth is 0.
 
     depth_range : tuple of float, optional
         The range of the depth; log-uniform.
@@ -571,9 +571,9 @@ class SceneDataset:
         if rng.random() < 0.2:  # a noise map made from the image
             smooth = ndimage.gaussian_filter(np.maximum(data, 0), rng.uniform(0.7, 2.5))
             stated = np.sqrt(smooth + np.float32(sky_sigma**2))
-        depth = log_uniform(rng, *self.depth_range)
-        target = truth
+        depth, target = 0.0, truth
         if self.noisy_target:
+            depth = log_uniform(rng, *self.depth_range)
             target = truth + np.float32(depth) * sigma * rng.standard_normal(shape, dtype=np.float32)
         if rng.random() < self.sky_share:
             error = sky_error(shape, truth, np.float32(sky_sigma), rng)
