@@ -7,7 +7,9 @@ when interrupted.
 """
 
 import argparse
+import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -15,6 +17,17 @@ from collections import Counter
 from pathlib import Path
 
 __all__ = ["main"]
+
+# Options that are not called as the argument of Python that they stand for.
+RENAMED = {
+    "classics": "--compare",
+    "keep_samples": "--no-samples",
+    "models": "--model",
+    "n_injections": "--injections",
+    "n_samples": "--samples",
+    "noise_ratio": "--noise-ratio",
+    "depth": "--noise-ratio",
+}
 
 
 def _parser():
@@ -29,20 +42,87 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_enhance(commands)
-    _add_train(commands)
     _add_evaluate(commands)
-    models = commands.add_parser("models", help="list the models that ship with the package")
-    models.set_defaults(run=list_models)
+    _add_prepare(commands)
+    _add_train(commands)
+    _add_average(commands)
+    models = commands.add_parser(
+        "models", help="list the models that come with the package, and what each is for"
+    )
+    models.set_defaults(run=models_command)
     return parser
 
 
-def _add_common(parser, samples_help="samples to draw (%(default)s)"):
-    parser.add_argument(
-        "--model", help="name or .safetensors file (the default_model of astro_ddpm.cfg: ddpm)"
-    )
-    parser.add_argument("--samples", type=int, default=16, metavar="N", help=samples_help)
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+def _whole(least):
+    """Return a type of options: integers from ``least`` on."""
+
+    def parse(text):
+        number = int(text)
+        if number < least:
+            msg = f"must be at least {least}, not {text}"
+            raise argparse.ArgumentTypeError(msg)
+        return number
+
+    parse.__name__ = "int"
+    return parse
+
+
+def _real(*, positive=False):
+    """Return a type of options: finite numbers, all or the positive ones."""
+
+    def parse(text):
+        number = float(text)
+        if not math.isfinite(number) or (positive and number <= 0):
+            msg = f"must be {'positive' if positive else 'finite'}, not {text}"
+            raise argparse.ArgumentTypeError(msg)
+        return number
+
+    parse.__name__ = "float"
+    return parse
+
+
+def _sky(text):
+    """Read what ``--background`` is given."""
+    if text == "photutils":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"must be 'photutils' or a number, not {text!r}"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _number_or_keyword(text):
+    """Read a number, or else the keyword of a header that holds it."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+COMMON = {
+    "--device": {"help": "where to compute, such as cpu or cuda:0"},
+    "--model": {"help": "name or .safetensors file (the default_model of astro_ddpm.cfg: ddpm)"},
+    "--overwrite": {"action": "store_true", "help": "replace existing files"},
+    "--pairs": {
+        "metavar": "LIST.csv",
+        "help": "pairs of a shallow and a deep image: paths relative to the list",
+    },
+    "--quiet": {"action": "store_true", "help": "no progress bar and no summary"},
+    "--samples": {
+        "dest": "n_samples",
+        "type": _whole(1),
+        "default": 16,
+        "metavar": "N",
+        "help": "samples to draw (%(default)s)",
+    },
+    "--seed": {"type": _whole(0), "default": 0, "help": "seed of all that is drawn (%(default)s)"},
+}
+
+
+def _add_common(parser, *options):
+    for option in options:
+        parser.add_argument(option, **COMMON[option])
 
 
 def _add_demo(commands):
@@ -55,9 +135,10 @@ def _add_demo(commands):
     demo.add_argument(
         "-o", "--output", default="astro-ddpm-demo", metavar="DIR", help="folder for the files (%(default)s)"
     )
-    demo.add_argument("--seed", type=int, default=0, help="seed of field and samples (%(default)s)")
-    demo.add_argument("--size", type=int, default=256, help="width of the field in pixels (%(default)s)")
-    _add_common(demo)
+    demo.add_argument(
+        "--size", type=_whole(32), default=256, help="width of the field in pixels (%(default)s)"
+    )
+    _add_common(demo, "--seed", "--model", "--samples", "--overwrite", "--quiet")
     demo.set_defaults(run=demo_command)
 
 
@@ -86,32 +167,35 @@ def _add_enhance(commands):
     noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
     enhance.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
     enhance.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
+    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "its unit")):
+        enhance.add_argument(
+            f"--{name}",
+            type=_number_or_keyword,
+            metavar="NUMBER",
+            help=f"{name.replace('-', ' ')} in {unit}, or its keyword in the header",
+        )
     enhance.add_argument(
-        "--background", help="sky to subtract before and to add back after: 'photutils' or a number (none)"
+        "--background",
+        type=_sky,
+        help="sky to subtract before and to add back after: 'photutils' or a number (none)",
     )
     enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
-    enhance.add_argument("--depth", type=float, help="noise of the samples / noise of the image")
-    enhance.add_argument("--steps", type=int, help="evaluations of the denoiser per sample (10)")
-    enhance.add_argument("--seed", type=int, help="same seed, same samples (drawn and recorded)")
-    enhance.add_argument("--device", help="where to compute, such as cpu or cuda:0")
+    enhance.add_argument(
+        "--noise-ratio",
+        "--depth",
+        dest="depth",
+        type=_real(positive=True),
+        metavar="RATIO",
+        help="noise of the samples / noise of the image",
+    )
+    enhance.add_argument("--steps", type=_whole(1), help="evaluations of the denoiser per sample (10)")
+    enhance.add_argument("--seed", type=_whole(0), help="same seed, same samples (drawn and recorded)")
     enhance.add_argument("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
-    enhance.add_argument("--no-samples", action="store_true", help="write mean and uncertainty only")
-    _add_common(enhance)
+    enhance.add_argument(
+        "--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only"
+    )
+    _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
     enhance.set_defaults(run=enhance_command)
-
-
-def _add_train(commands):
-    train = commands.add_parser(
-        "train",
-        help="train a model",
-        description="Train a model on prepared pairs. The file holds the settings. Options replace them, as "
-        "--trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --print_config' lists them.",
-    )
-    train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
-    train.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="...", help="settings that replace those of the file"
-    )
-    train.set_defaults(run=train_command)
 
 
 def _add_evaluate(commands):
@@ -123,69 +207,114 @@ def _add_evaluate(commands):
         "interrupted goes on from there.",
     )
     data = evaluate.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "--pairs", metavar="LIST.csv", help="pairs of a shallow and a deep image: paths relative to the list"
-    )
+    _add_common(data, "--pairs")
     data.add_argument("--degrade", nargs="+", metavar="DEEP.fits", help="deep images to be made shallow")
     evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write to")
     evaluate.add_argument(
         "--model",
+        dest="models",
         nargs="+",
         default=["raunet", "ddpm"],
         metavar="MODEL",
-        help="names or .safetensors files (%(default)s)",
+        help="names or .safetensors files (raunet ddpm)",
     )
     evaluate.add_argument(
         "--compare",
+        dest="classics",
         nargs="*",
         default=["gaussian", "starlet", "nlm", "tv", "wavelet"],
         metavar="METHOD",
-        help="classical methods (%(default)s; bm3d where that package is installed)",
+        help="classical methods (gaussian starlet nlm tv wavelet; bm3d where that package is installed)",
     )
-    evaluate.add_argument(
-        "--samples", type=int, default=16, metavar="N", help="samples to draw (%(default)s)"
-    )
-    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    evaluate.add_argument("--gain", type=float, help="gain in electron per unit of flux, for photon noise")
+    evaluate.add_argument("--limit", type=_whole(1), metavar="N", help="only the first N images")
+    evaluate.add_argument("--gain", type=_real(positive=True), help="gain in electron per unit of flux")
     evaluate.add_argument(
         "--factor",
-        type=float,
+        type=_real(positive=True),
         default=10.0,
         help="noise added by --degrade / noise of the image (%(default)s)",
     )
     evaluate.add_argument(
-        "--zero-point", type=float, default=0.0, help="magnitude of unit flux (%(default)s)"
+        "--zero-point", type=_real(), default=0.0, help="magnitude of unit flux (%(default)s)"
     )
     evaluate.add_argument(
         "--injections",
-        type=int,
+        dest="n_injections",
+        type=_whole(0),
         default=30,
         metavar="N",
         help="sources of each magnitude, 0 for none (%(default)s)",
     )
-    evaluate.add_argument("--seed", type=int, default=0, help="seed of noise and samples (%(default)s)")
-    evaluate.add_argument("--device", help="where to compute, such as cpu or cuda:0")
-    evaluate.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    _add_common(evaluate, "--samples", "--seed", "--device", "--quiet")
     evaluate.set_defaults(run=evaluate_command)
+
+
+def _add_prepare(commands):
+    prepare = commands.add_parser(
+        "prepare",
+        help="turn images into the arrays that a training reads",
+        description="Turn pairs of exposures, single deep images or simulated ones into arrays for training.",
+    )
+    data = prepare.add_mutually_exclusive_group(required=True)
+    _add_common(data, "--pairs")
+    data.add_argument("--deep", nargs="+", metavar="DEEP.fits", help="sky-subtracted deep images")
+    data.add_argument("--simulate", type=_whole(1), metavar="N", help="number of deep images to simulate")
+    prepare.add_argument("-o", "--output", required=True, metavar="OUT.npz", help="file to write")
+    prepare.add_argument(
+        "--gain", type=_real(positive=True), help="gain of the shallow images in electron per unit of flux"
+    )
+    prepare.add_argument(
+        "--size",
+        type=_whole(32),
+        help="width in pixels of the stamps of --deep (as they are) or --simulate (100)",
+    )
+    _add_common(prepare, "--seed", "--overwrite", "--quiet")
+    prepare.set_defaults(run=prepare_command)
+
+
+def _add_train(commands):
+    train = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model on the arrays of 'astro-ddpm prepare'. The file holds the settings. "
+        "Options replace them, as --trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --print_config' "
+        "lists them.",
+    )
+    train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
+    train.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="...", help="settings that replace those of the file"
+    )
+    train.set_defaults(run=train_command)
+
+
+def _add_average(commands):
+    average = commands.add_parser(
+        "average",
+        help="choose the average of the weights after a training",
+        description="Try averages of the weights that reach back over different parts of a training, and "
+        "write the model whose loss on validation pairs is least.",
+    )
+    average.add_argument("trained", metavar="MODEL.safetensors", help="what the training wrote")
+    average.add_argument("snapshots", metavar="DIR", help="the folder ema in that of the run")
+    average.add_argument("validation", metavar="VAL.npz", help="pairs to choose by")
+    average.add_argument("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
+    average.add_argument(
+        "--widths",
+        type=_real(positive=True),
+        nargs="+",
+        default=[0.05, 0.075, 0.1, 0.15, 0.2],
+        metavar="WIDTH",
+        help="in units of the length of the training (0.05 0.075 0.1 0.15 0.2)",
+    )
+    _add_common(average, "--overwrite")
+    average.set_defaults(run=average_command)
 
 
 def enhance_command(args):
     """Run ``astro-ddpm enhance``."""
-    planes = ("ext", "stddev", "variance", "weight", "mask", "ignore_bits")
-    options = {name: getattr(args, name) for name in planes} | {
-        "overwrite": args.overwrite,
-        "model": args.model,
-        "n_samples": args.samples,
-        "steps": args.steps,
-        "seed": args.seed,
-        "depth": args.depth,
-        "background": _background(args.background),
-        "mask_treatment": args.mask_treatment,
-        "device": args.device,
-        "memory_limit": args.memory_limit,
-        "keep_samples": not args.no_samples,
-        "progress_bar": not args.quiet,
-    }
+    taken = {"command", "debug", "run", "input", "output", "quiet"}
+    options = {name: value for name, value in vars(args).items() if name not in taken}
+    options["progress_bar"] = not args.quiet
     if len(args.input) > 1 or Path(args.output).is_dir() or args.output.endswith(("/", os.sep)):
         return _enhance_several(args, options)
     return _enhance_one(args, options)
@@ -213,17 +342,6 @@ def _enhance_several(args, options):
         count = Counter(manifest["status"])
         _say(f"{args.output}: {', '.join(f'{n} {status}' for status, n in sorted(count.items()))}")
     return int("failed" in manifest["status"])
-
-
-def _background(text):
-    """Turn the text of ``--background`` into what `enhance` takes."""
-    if text is None or text == "photutils":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        msg = f"background must be 'photutils' or a number, not {text!r}"
-        raise ValueError(msg) from None
 
 
 def _summary(output, enhanced, seconds):
@@ -259,7 +377,7 @@ def demo_command(args):
     enhanced = enhance(
         field.image,
         model=args.model,
-        n_samples=args.samples,
+        n_samples=args.n_samples,
         seed=args.seed,
         progress_bar=not args.quiet,
     )
@@ -338,26 +456,45 @@ def _flux_verdict(table):
 def evaluate_command(args):
     """Run ``astro-ddpm evaluate``."""
     from .evaluation import degrade_images, evaluate, read_pairs
+    from .evaluation.report import load_methods
 
+    load_methods(args.models, args.classics, args.n_samples)  # complains before the long work
+    Path(args.output).mkdir(parents=True, exist_ok=True)
     if args.pairs:
         pairs, rejected = read_pairs(args.pairs, gain=args.gain, limit=args.limit)
     else:
         pairs, rejected = degrade_images(args.degrade[: args.limit], args.factor, seed=args.seed), []
+    names = ("models", "classics", "n_samples", "n_injections", "seed", "zero_point", "device")
     page = evaluate(
         pairs,
         args.output,
-        models=args.model,
-        classics=args.compare,
-        n_samples=args.samples,
-        n_injections=args.injections,
-        seed=args.seed,
-        zero_point=args.zero_point,
         rejected=rejected,
-        device=args.device,
         progress_bar=not args.quiet,
+        **{name: getattr(args, name) for name in names},
     )
     if not args.quiet:
         _say(f"{page}: {len(pairs)} images, {len(rejected)} left out")
+
+
+def prepare_command(args):
+    """Run ``astro-ddpm prepare``."""
+    from .training import prepare_deep, prepare_pairs, prepare_simulated, read_listing
+
+    output, overwrite = args.output, args.overwrite
+    if args.pairs:
+        variance = 1 / args.gain if args.gain else 0.0
+        used, rejected = prepare_pairs(
+            read_listing(args.pairs), output, variance_per_flux=variance, overwrite=overwrite
+        )
+        result = f"{used} pairs, {rejected} left out"
+    elif args.deep:
+        result = f"{prepare_deep(args.deep, output, size=args.size, overwrite=overwrite)} stamps"
+    else:
+        options = {"size": args.size or 100, "seed": args.seed, "overwrite": overwrite}
+        prepare_simulated(args.simulate, output, progress_bar=not args.quiet, **options)
+        result = f"{args.simulate} images"
+    if not args.quiet:
+        _say(f"{output}: {result}")
 
 
 def train_command(args):
@@ -370,22 +507,58 @@ def train_command(args):
         _say(f"{output} {zoo.load(output).sha256}")
 
 
-def list_models(_):
-    """Run ``astro-ddpm models``."""
+def average_command(args):
+    """Run ``astro-ddpm average``."""
     from . import zoo
+    from .training import choose_average, open_arrays
+    from .utils import check_output
 
+    check_output(args.output, args.overwrite)
+    model, arrays = zoo.load(args.trained), open_arrays(args.validation)
+    best, losses = choose_average(model, args.snapshots, arrays, args.widths)
+    for width, loss in losses.items():
+        _say(f"width {width:g}: loss {loss:.5f}")
+    zoo.save(best, args.output, overwrite=args.overwrite)
+    _say(f"{args.output}: width {best.training['ema_width']:g}")
+
+
+def models_command(_):
+    """Run ``astro-ddpm models``."""
+    from . import conf, domain, zoo
+
+    labels = {**domain.LABELS, "depth": "noise of the samples / noise of the image"}
     for name in zoo.list_models():
         model = zoo.load(name)
-        number = sum(p.numel() for net in (model.raunet, model.network) if net for p in net.parameters())
-        _say(f"{name:<10} {model.kind:<7} {number / 1e6:.2f} M parameters  sha256 {model.sha256}")
+        number = sum(p.numel() for network in model.networks for p in network.parameters())
+        use = "mean and uncertainty in one pass, for large frames and a first look"
+        if model.network is not None:
+            use = "samples of the posterior, for the errors of fluxes, sizes and shapes"
+        _say(f"{name}{' (default)' if name == conf.default_model else ''}: {use}")
+        for key, text in labels.items():
+            if key in model.ranges:
+                low, high = model.ranges[key]
+                _say(f"    {text}: {low:g} to {high:g}")
+        _say(f"    {number / 1e6:.2f} million parameters, sha256 {model.sha256}")
 
 
 def _say(text):
     sys.stdout.write(f"{text}\n")
 
 
-def _show_warning(message, *_):
-    sys.stderr.write(f"astro-ddpm: warning: {' '.join(str(message).split())}\n")
+def _name_options(message, args):
+    """Put options in place of the arguments of Python that a message of the package names."""
+    known = {"output", *vars(args)} - {"command", "input", "config", "options", "run"}
+
+    def option(match):
+        word = match[0]
+        return RENAMED.get(word, f"--{word.replace('_', '-')}") if word in known else word
+
+    subject, must, rest = message.partition(" must ")
+    if not must:
+        subject, must, rest = message.partition(" ")
+    subject = re.sub(r"^(trainer|data|model)(?=\.\w)", r"--\1", subject)
+    message = re.sub(r"\w+", option, subject) + must + re.sub(r"\w*_\w*", option, rest)
+    return message.replace("set overwrite", "use --overwrite")
 
 
 def main(args=None):
@@ -405,9 +578,14 @@ def main(args=None):
     from astropy.utils.exceptions import AstropyUserWarning
 
     args = _parser().parse_args(args)
+
+    def complain(kind, message):
+        message = " ".join(str(message).split())
+        sys.stderr.write(f"astro-ddpm: {kind}: {_name_options(message, args)}\n")
+
     with warnings.catch_warnings():
         warnings.simplefilter("always", AstropyUserWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_: complain("warning", message)
         try:
             return args.run(args) or 0
         except KeyboardInterrupt:
@@ -416,7 +594,7 @@ def main(args=None):
         except Exception as error:
             if args.debug:
                 raise
-            sys.stderr.write(f"astro-ddpm: error: {error or type(error).__name__}\n")
+            complain("error", str(error) or type(error).__name__)
             return 1
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-__all__ = ["atomic_path", "lazy_getattr", "progress", "warn_user"]
+__all__ = ["atomic_path", "check_output", "lazy_getattr", "progress", "warn_user"]
 
 
 def lazy_getattr(package, home, extra=None):
@@ -71,6 +71,28 @@ def warn_user(message, category=None):
     warnings.warn(message, category or AstropyUserWarning, stacklevel=level)
 
 
+def check_output(output, overwrite):
+    """
+    Refuse to replace a file, before the work rather than after it.
+
+    Parameters
+    ----------
+    output : path-like
+        The file that is wanted.
+
+    overwrite : bool
+        Whether to replace an existing file.
+
+    Raises
+    ------
+    FileExistsError
+        If it exists and is not to be overwritten.
+    """
+    if Path(output).exists() and not overwrite:
+        msg = f"output {output} exists; set overwrite to replace it"
+        raise FileExistsError(msg)
+
+
 @contextmanager
 def atomic_path(path, *, overwrite=False):
     """
@@ -96,9 +118,7 @@ def atomic_path(path, *, overwrite=False):
         If ``path`` exists and is not to be overwritten.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        msg = f"{path} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
+    check_output(path, overwrite)
     partial = path.with_name(f".{secrets.token_hex(4)}.partial.{path.name}")
     try:
         yield partial

@@ -44,7 +44,7 @@ def start_client(stack: ExitStack, workers: int, path: Path, options: dict) -> C
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
     )
     client = stack.enter_context(Client(cluster))
-    client.wait_for_workers(workers)
+    client.wait_for_workers(workers, timeout=120)
     client.run(warm_up, path, options)
     return client
 

@@ -22,7 +22,7 @@ html_title = f"{project} {version}"
 html_static_path = ["_static"]
 html_css_files = ["astro_ddpm.css"]
 htmlhelp_basename = f"{project}doc"
-exclude_patterns += ["_templates", "examples"]
+exclude_patterns += ["_templates", "changes/*", "examples"]
 
 # The scripts in examples/ are run, and become pages with their pictures.
 extensions += ["sphinx_gallery.gen_gallery"]

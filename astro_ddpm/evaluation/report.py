@@ -204,13 +204,11 @@ def evaluate(
     OSError
         If the folder cannot be written.
     """
-    _check(pairs, classics)
-    folder = Path(folder)
-    loaded = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
-    if n_samples < 2 and any(model.kind != "raunet" for model in loaded):
-        msg = f"n_samples must be at least 2 to judge the spread of samples, not {n_samples}"
+    if not pairs:
+        msg = "pairs must hold at least one pair"
         raise ValueError(msg)
-    _check_names(["input", *classics, *(model.name for model in loaded)])
+    folder = Path(folder)
+    loaded = load_methods(models, classics, n_samples)
     options = {"seed": seed, "device": device, "progress_bar": progress_bar}
     results, noise, cost = run_methods(
         pairs, folder / "enhanced", loaded, classics, n_samples=n_samples, **options
@@ -245,10 +243,28 @@ def _write(folder, tables, sections, summary, footer):
         partial.write_text(html, encoding="utf-8")
 
 
-def _check(pairs, classics):
-    if not pairs:
-        msg = "pairs must hold at least one pair"
-        raise ValueError(msg)
+def load_methods(models, classics, n_samples):
+    """
+    Check what is to be compared, before the long work.
+
+    Parameters
+    ----------
+    models, classics, n_samples
+        As for `evaluate`.
+
+    Returns
+    -------
+    loaded : list of `~astro_ddpm.zoo.Model`
+        The models.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or occurs twice, or there are too few samples.
+
+    ImportError
+        If a classical method needs a package that is not installed.
+    """
     unknown = sorted(set(classics) - set(CLASSICS))
     if unknown:
         msg = f"classics must be names among {', '.join(CLASSICS)}, not {', '.join(unknown)}"
@@ -259,14 +275,16 @@ def _check(pairs, classics):
             extra = "bm3d" if name == "bm3d" else "astro_ddpm[evaluate]"
             msg = f"{name!r} in classics needs {package}: pip install {extra!r}, or leave it out"
             raise ImportError(msg)
-
-
-def _check_names(names):
-    """Refuse methods that the tables could not tell apart."""
+    loaded = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
+    if n_samples < 2 and any(model.kind != "raunet" for model in loaded):
+        msg = f"n_samples must be at least 2 to judge the spread of samples, not {n_samples}"
+        raise ValueError(msg)
+    names = ["input", *classics, *(model.name for model in loaded)]  # by which the tables tell them apart
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         msg = f"models and classics must differ in name; rename the file of {', '.join(repeated)}"
         raise ValueError(msg)
+    return loaded
 
 
 def run_methods(pairs, folder, models, classics, *, n_samples, seed, device=None, progress_bar=False):

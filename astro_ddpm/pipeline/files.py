@@ -18,6 +18,7 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 
 from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import find_image, is_complete, parse_unit, plain_values, read_image, std_unit
+from astro_ddpm.utils import check_output
 
 from .reduction import enhance_ccd
 
@@ -129,9 +130,7 @@ def enhance_file(
     enhance_ccd : The same for an image in memory.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        msg = f"output {output} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
+    check_output(output, overwrite)
     if not output.parent.is_dir():
         msg = f"output {output} cannot be written: there is no folder {output.parent}"
         raise FileNotFoundError(msg)

@@ -3,6 +3,7 @@
 Tests of the command line and of the file step behind it.
 """
 
+import re
 import subprocess
 import sys
 
@@ -117,7 +118,7 @@ class TestEnhance:
     def test_overwriting(self, tmp_path, quiet, capsys):
         (tmp_path / "o.fits").write_text("precious")
         assert main(quiet) == 1
-        assert "exists" in capsys.readouterr().err
+        assert "o.fits exists; use --overwrite to replace it" in capsys.readouterr().err
         assert (tmp_path / "o.fits").read_text() == "precious"
         assert main([*quiet, "--overwrite"]) == 0
         assert CCDData.read(tmp_path / "o.fits").shape == (40, 36)
@@ -128,10 +129,11 @@ class TestEnhance:
             (["missing.fits", "-o", "{}/o.fits"], "missing.fits"),
             (["{}/image.fits", "-o", "{}/nowhere/o.fits"], "no folder"),
             (["{}/image.fits", "-o", "{}/o.fits", "--ext", "9"], "ext '9' is not in"),
-            (["{}/image.fits", "-o", "{}/o.fits", "--samples", "0"], "n_samples must be"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--memory-limit", "many"], "--memory-limit must be"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--gain", "CARD"], "--gain 'CARD' is not a keyword"),
             (["{}/image.fits", "-o", "{}/o.fits", "--model", "none"], "unknown model 'none'"),
-            (["{}/image.fits", "-o", "{}/o.fits", "--background", "dark"], "background must be"),
-            (["{}/image.fits", "-o", "{}/o.fits", "--mask", "{}/small.fits"], "mask .* has shape"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--ignore-bits", "4"], "--ignore-bits needs a mask"),
+            (["{}/image.fits", "-o", "{}/o.fits", "--mask", "{}/small.fits"], "--mask .* has shape"),
             (["{}/toy.safetensors", "-o", "{}/o.fits"], "FITS|SIMPLE"),
         ],
     )
@@ -143,12 +145,39 @@ class TestEnhance:
         assert code == 1
         assert error.splitlines()[-1].startswith("astro-ddpm: error: ")
         assert "Traceback" not in error
-        assert __import__("re").search(match, error)
+        assert re.search(match, error)
         assert not (tmp_path / "o.fits").exists()
 
     def test_debug_shows_where(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             main(["--debug", "enhance", "missing.fits", "-o", str(tmp_path / "o.fits")])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--samples", "0"], "--samples: must be at least 1, not 0"),
+            (["--samples", "x"], "--samples: invalid int value: 'x'"),
+            (["--background", "dark"], "--background: must be 'photutils' or a number, not 'dark'"),
+            (["--noise-ratio", "-1"], "--noise-ratio/--depth: must be positive, not -1"),
+            (["--noise-ratio", "x"], "--noise-ratio/--depth: invalid float value: 'x'"),
+            (["--steps", "0"], "--steps: must be at least 1, not 0"),
+        ],
+    )
+    def test_wrong_options(self, capsys, options, message):
+        with pytest.raises(SystemExit) as error:
+            main(["enhance", "a.fits", "-o", "b.fits", *options])
+        assert error.value.code == 2
+        assert message in capsys.readouterr().err
+
+    def test_gain_and_saturation(self, tmp_path, model):
+        image = make_image(uncertainty=None)
+        del image.meta["GAIN"]
+        image.write(tmp_path / "bare.fits")
+        args = ["enhance", str(tmp_path / "bare.fits"), "-o", str(tmp_path / "o.fits"), "--model", model]
+        options = ["--gain", "2", "--read-noise", "3", "--saturation", "200", "--samples", "1", "--quiet"]
+        assert main([*args, *options]) == 0
+        header = fits.getheader(tmp_path / "o.fits")
+        assert (header["DDPMGAIN"], header["DDPMRDN"], header["DDPMSAT"]) == (2, 3, 200)
 
     def test_wrong_usage(self, capsys):
         for args in ([], ["enhance"], ["paint"], ["enhance", "a.fits", "-o", "b.fits", "--samples", "x"]):
@@ -169,7 +198,7 @@ class TestEnhance:
         def interrupt(args):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("astro_ddpm.cli.list_models", interrupt)
+        monkeypatch.setattr("astro_ddpm.cli.models_command", interrupt)
         assert main(["models"]) == 130
         assert "interrupted" in capsys.readouterr().err
 
@@ -216,13 +245,60 @@ class TestDemo:
         assert main([*args, "--overwrite", "--quiet"]) == 0
 
 
+class TestEvaluate:
+    """Test that ``astro-ddpm evaluate`` complains before it reads an image."""
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            (["--compare", "median"], r"--compare must be names among .*, not median"),
+            (["--model", "none"], "unknown model 'none'"),
+            (["--model", "ddpm", "--samples", "1"], "--samples must be at least 2"),
+            (["--model", "raunet", "raunet"], "--model and --compare must differ in name"),
+        ],
+    )
+    def test_methods(self, tmp_path, capsys, monkeypatch, options, match):
+        monkeypatch.setattr("astro_ddpm.evaluation.pairs.read_listing", None)
+        assert main(["evaluate", "--pairs", "pairs.csv", "-o", str(tmp_path / "report"), *options]) == 1
+        assert re.search(f"astro-ddpm: error: {match}", capsys.readouterr().err)
+        assert not (tmp_path / "report").exists()
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--limit", "0"),
+            ("--gain", "0"),
+            ("--factor", "inf"),
+            ("--zero-point", "nan"),
+            ("--injections", "-1"),
+        ],
+    )
+    def test_numbers(self, capsys, option, value):
+        with pytest.raises(SystemExit) as error:
+            main(["evaluate", "--pairs", "pairs.csv", "-o", "report", option, value])
+        assert error.value.code == 2
+        assert f"argument {option}: must be " in capsys.readouterr().err
+
+    def test_output_is_a_file(self, tmp_path, capsys):
+        (tmp_path / "report").write_text("")
+        args = ["evaluate", "--pairs", "pairs.csv", "--model", "raunet", "-o", str(tmp_path / "report")]
+        assert main(args) == 1
+        assert "report" in capsys.readouterr().err
+
+
 class TestProcess:
     """Test the program as the shell sees it."""
 
     def test_models_and_version(self):
         run = [sys.executable, "-m", "astro_ddpm"]
         out = subprocess.run([*run, "models"], check=True, capture_output=True, text=True).stdout
-        assert [line.split()[0] for line in out.splitlines()] == zoo.list_models()
+        lines = [line for line in out.splitlines() if not line.startswith(" ")]
+        assert [re.match(r"\w+", line)[0] for line in lines] == zoo.list_models()
+        assert [" (default): " in line for line in lines] == [name == "ddpm" for name in zoo.list_models()]
+        for line, name in zip(lines, zoo.list_models(), strict=True):
+            assert ("samples" in line) == (zoo.load(name).network is not None)
+        low, high = zoo.load("ddpm").ranges["psf_fwhm"]
+        assert f"PSF FWHM in pixels: {low:g} to {high:g}\n" in out
         out = subprocess.run([*run, "--version"], check=True, capture_output=True, text=True).stdout
         assert out.split()[0] == "astro-ddpm"
 

@@ -9,6 +9,7 @@ and Lightning only, and imports them when it is first asked for.
 from astro_ddpm.exposures import PSFMatch, homogenize_psf, read_listing
 from astro_ddpm.utils import lazy_getattr
 
+from .arrays import open_arrays
 from .cameras import (
     add_exposure_noise,
     block_sum,
@@ -71,6 +72,7 @@ __all__ = [
     "measure_ranges",
     "moffat_kernel",
     "noise_gain",
+    "open_arrays",
     "prepare_deep",
     "prepare_pairs",
     "prepare_simulated",

@@ -11,14 +11,7 @@ import numpy as np
 
 from astro_ddpm.utils import atomic_path
 
-__all__ = ["check_output", "open_arrays", "write_arrays"]
-
-
-def check_output(output, overwrite):
-    """Complain before the work rather than after it."""
-    if Path(output).exists() and not overwrite:
-        msg = f"output {output} exists; set overwrite to replace it"
-        raise FileExistsError(msg)
+__all__ = ["open_arrays", "write_arrays"]
 
 
 def write_arrays(path, arrays, *, overwrite=False):

@@ -10,8 +10,9 @@ import numpy as np
 
 from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise
 from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
+from astro_ddpm.utils import check_output
 
-from .arrays import check_output, write_arrays
+from .arrays import write_arrays
 from .cameras import gaussian_kernel
 
 __all__ = ["cut_stamps", "prepare_deep", "prepare_pairs", "split_by_group"]

@@ -8,9 +8,9 @@ import operator
 import numpy as np
 
 from astro_ddpm.noise import sigma_from_gain
-from astro_ddpm.utils import progress
+from astro_ddpm.utils import check_output, progress
 
-from .arrays import check_output, write_arrays
+from .arrays import write_arrays
 
 __all__ = ["prepare_simulated"]
 

@@ -132,9 +132,9 @@ class TestContent:
         shown = panels(plot_comparison(enhanced, np.zeros((48, 64))))
         assert shown["Enhanced"].get_array().mask.sum() == 1
 
-    def test_constant_image(self):
+    def test_constant_image(self, tmp_path):
         plain = CCDData(np.zeros((32, 32)), unit="adu")
-        plot_comparison(plain, np.zeros((32, 32)), image=plain).savefig("/dev/null", format="png")
+        plot_comparison(plain, np.zeros((32, 32)), image=plain).savefig(tmp_path / "flat.png")
 
     def test_inputs_unchanged(self, field, enhanced):
         before = [array.copy() for array in (enhanced.data, enhanced.samples, field.image.data)]

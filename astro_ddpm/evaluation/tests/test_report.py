@@ -16,7 +16,10 @@ from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import degrade_images, evaluate, report
 from astro_ddpm.tests.helpers import toy_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside:astropy.utils.exceptions.AstropyUserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*lie outside:astropy.utils.exceptions.AstropyUserWarning"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from astro_ddpm import EnhancedCCDData, enhance, zoo
 from astro_ddpm.pipeline import blocks, enhance_blocks
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
+from .conftest import WAIT
+
 da = pytest.importorskip("dask.array")
 import dask  # noqa: E402 - known to be there
 
@@ -154,8 +156,8 @@ class TestBlocks:
         with pytest.raises(ImportError, match=r"astro_ddpm\[dask\]"):
             enhance_blocks(make_image())
 
+    @pytest.mark.slow
     def test_on_worker_processes(self, client, tmp_path, toy):
-        client.wait_for_workers(2)
         zoo.save(toy, tmp_path / "toy.safetensors")
         frame = holed_frame()
         for model in (tmp_path / "toy.safetensors", toy):
@@ -163,4 +165,4 @@ class TestBlocks:
             planes = client.compute([enhanced.data, enhanced.uncertainty.array])
             expected = enhance(frame, model=toy)
             for future, plane in zip(planes, (expected.data, expected.uncertainty.array), strict=True):
-                assert_allclose(future.result(), plane, rtol=1e-4, atol=1e-4 * SIGMA)
+                assert_allclose(future.result(timeout=WAIT), plane, rtol=1e-4, atol=1e-4 * SIGMA)

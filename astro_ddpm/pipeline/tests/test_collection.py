@@ -27,6 +27,8 @@ from astro_ddpm.pipeline import collection, enhance_collection, enhance_file
 from astro_ddpm.pipeline.workers import process_alone
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
+from .conftest import WAIT
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -451,6 +453,7 @@ def do_not_retry(dask_scheduler):
     dask_scheduler.allowed_failures = 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be killed in the same way")
 class TestCluster:
     """Test ``enhance_collection`` on two worker processes of two threads."""
@@ -483,14 +486,12 @@ class TestCluster:
         assert snapshot(deep) == before
 
     def test_threads(self, client):
-        client.wait_for_workers(2)
-        before, inside, after = client.submit(count_threads, pure=False).result()
+        before, inside, after = client.submit(count_threads, pure=False).result(timeout=WAIT)
         assert inside == 2
         assert after == before
 
     def test_frame_that_kills_workers_is_a_row(self, client, tmp_path, model):
         frames = write_frames(tmp_path / "raw", 1)
-        client.wait_for_workers(2)
         client.run_on_scheduler(do_not_retry)
         client.run(die_while_writing, "frame00.fits", tmp_path / "killed")
         manifest = enhance_collection(frames, tmp_path / "deep", client=client, model=model)

@@ -32,7 +32,7 @@ from astro_ddpm.training import (
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS, simulated_arrays
 from astro_ddpm.zoo import Model
 
-pytestmark = LIGHTNING_WARNINGS
+pytestmark = [LIGHTNING_WARNINGS, pytest.mark.slow]
 
 CHANNELS = (4, 6)
 WIDTH = math.exp(-1)  # of the scene, as an untrained RAUNet states it

@@ -3,7 +3,6 @@
 Tests for what comes before and after a training, from the shell.
 """
 
-import contextlib
 import re
 from types import SimpleNamespace
 
@@ -11,33 +10,46 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose
 
 from astro_ddpm import zoo
+from astro_ddpm.cli import main
 from astro_ddpm.nn import RAUNet
-from astro_ddpm.training import EMASnapshots
-from astro_ddpm.training.__main__ import main
+from astro_ddpm.training import EMASnapshots, prepare_simulated
+from astro_ddpm.training.__main__ import main as earlier_main
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
-class TestUsage:
-    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"], ["average"]])
-    def test_usage(self, args, capsys):
-        with pytest.raises(SystemExit) as error:
-            main(args)
-        assert error.value.code == 2
-        assert "usage: python -m astro_ddpm.training" in capsys.readouterr().err
+class TestEarlierCommandLine:
+    """Test ``python -m astro_ddpm.training``."""
 
-    def test_help(self, capsys):
-        with pytest.raises(SystemExit) as error:
-            main(["prepare", "--help"])
-        assert error.value.code == 0
-        assert "output" in capsys.readouterr().out
+    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"], ["average"], ["-h"]])
+    def test_usage(self, args, capsys):
+        assert earlier_main(args) == 2
+        assert "astro-ddpm prepare --pairs LIST.csv" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("args", "expected"),
+        [
+            ("prepare l.csv o.npz --gain 3", "prepare --pairs l.csv -o o.npz --gain 3"),
+            ("prepare-deep o.npz a.fits b.fits --size 9", "prepare -o o.npz --deep a.fits b.fits --size 9"),
+            ("prepare-simulated o.npz --seed 2", "prepare -o o.npz --simulate 1500 --seed 2"),
+            ("prepare-simulated o.npz --number 7", "prepare -o o.npz --simulate 7"),
+            ("average m ema v.npz o --widths 0.1", "average m ema v.npz -o o --widths 0.1"),
+        ],
+    )
+    def test_is_translated(self, monkeypatch, args, expected):
+        calls = []
+        monkeypatch.setattr("astro_ddpm.cli.main", lambda args: calls.append(args) or 0)
+        with pytest.warns(AstropyDeprecationWarning, match=f"use astro-ddpm {expected}"):
+            assert earlier_main(args.split()) == 0
+        assert calls == [expected.split()]
 
 
 class TestPrepare:
-    def write(self, folder, n=2):
-        arrays = simulated_arrays(n, size=64, flux=300)
+    def write(self, folder, n=2, flux=300):
+        arrays = simulated_arrays(n, size=64, flux=flux)
         lines = ["shallow,deep"]
         for i in range(n):
             for name in ("shallow", "deep"):
@@ -48,9 +60,9 @@ class TestPrepare:
     def test_counts(self, tmp_path, capsys):
         self.write(tmp_path)
         output = tmp_path / "pairs.npz"
-        main(["prepare", str(tmp_path / "pairs.csv"), str(output), "--gain", "20"])
+        main(["prepare", "--pairs", str(tmp_path / "pairs.csv"), "-o", str(output), "--gain", "20"])
         out = capsys.readouterr().out
-        assert re.search(rf"2 pairs written to {re.escape(str(output))}, 0 left out", out)
+        assert re.search(rf"{re.escape(str(output))}: 2 pairs, 0 left out", out)
         with np.load(output) as arrays:
             assert len(arrays["shallow"]) == 2
             # a gain of 20 electron per unit of flux: variance 0.05 per unit, as simulated
@@ -59,19 +71,22 @@ class TestPrepare:
             assert_allclose(arrays["sigma"][bright], expected, rtol=0.15)
 
     def test_without_gain_the_noise_is_that_of_the_sky(self, tmp_path):
-        self.write(tmp_path)
-        with contextlib.suppress(ValueError):  # pairs that differ by more than that are left out
-            main(["prepare", str(tmp_path / "pairs.csv"), str(tmp_path / "pairs.npz")])
-            with np.load(tmp_path / "pairs.npz") as arrays:
-                assert (np.ptp(arrays["sigma"], axis=(1, 2)) == 0).all()
+        self.write(tmp_path, flux=1)
+        assert (
+            main(["prepare", "--pairs", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "pairs.npz")]) == 0
+        )
+        with np.load(tmp_path / "pairs.npz") as arrays:
+            assert (np.ptp(arrays["sigma"], axis=(1, 2)) == 0).all()
 
-    def test_overwrite(self, tmp_path):
+    def test_overwrite(self, tmp_path, capsys):
         self.write(tmp_path)
-        args = ["prepare", str(tmp_path / "pairs.csv"), str(tmp_path / "pairs.npz"), "--gain", "20"]
-        main(args)
-        with pytest.raises(FileExistsError, match="set overwrite"):
-            main(args)
-        main([*args, "--overwrite"])
+        args = ["prepare", "--pairs", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "pairs.npz")]
+        args += ["--gain", "20", "--quiet"]
+        assert [main(args), main(args)] == [0, 1]
+        assert "--output" in (error := capsys.readouterr().err)
+        assert "pairs.npz exists; use --overwrite to replace it" in error
+        assert main([*args, "--overwrite"]) == 0
+        assert capsys.readouterr().out == ""
 
 
 class TestPrepareDeep:
@@ -81,15 +96,31 @@ class TestPrepareDeep:
         for name in names:
             fits.writeto(name, frame)
         output = tmp_path / "deep.npz"
-        main(["prepare-deep", str(output), *names, "--size", "32"])
-        assert f"12 stamps written to {output}" in capsys.readouterr().out
+        args = ["prepare", "-o", str(output), "--deep"]
+        assert main([*args, *names, "--size", "32"]) == 0
+        assert f"{output}: 12 stamps" in capsys.readouterr().out
         with np.load(output) as arrays:
             assert arrays["deep"].shape == (12, 32, 32)
-        with pytest.raises(FileExistsError, match="set overwrite"):
-            main(["prepare-deep", str(output), *names, "--size", "32"])
-        main(["prepare-deep", str(output), names[0], "--size", "64", "--overwrite"])
+        assert main([*args, *names, "--size", "32"]) == 1
+        assert main([*args, names[0], "--size", "64", "--overwrite"]) == 0
         with np.load(output) as arrays:
             assert arrays["deep"].shape == (1, 64, 64)
+
+
+def test_prepare_simulated(tmp_path, capsys):
+    output = tmp_path / "simulated.npz"
+    args = ["prepare", "--simulate", "2", "-o", str(output)]
+    assert main([*args, "--size", "32", "--seed", "3"]) == 0
+    captured = capsys.readouterr()
+    assert f"{output}: 2 images" in captured.out
+    assert "2/2" in captured.err
+    with pytest.raises(SystemExit):
+        main([*args, "--overwrite", "--size", "20"])
+    assert "--size: must be at least 32, not 20" in capsys.readouterr().err
+    expected = tmp_path / "expected.npz"
+    prepare_simulated(2, expected, size=32, seed=3)
+    with np.load(output) as arrays, np.load(expected) as others:
+        assert_allclose(arrays["deep"], others["deep"], rtol=0)
 
 
 class TestAverage:
@@ -104,16 +135,17 @@ class TestAverage:
         callback.on_train_batch_end(trainer, SimpleNamespace(network=raunet), None, None, 0)
         zoo.save(zoo.Model(raunet), tmp_path / "trained.safetensors")
         names = ["trained.safetensors", "run/ema", "validation.npz", "chosen.safetensors"]
-        args = ["average", *(str(tmp_path / name) for name in names), "--widths", "0.1", "0.2"]
-        main(args)
+        *files, output = (str(tmp_path / name) for name in names)
+        args = ["average", *files, "-o", output, "--widths", "0.1", "0.2"]
+        assert main(args) == 0
         out = capsys.readouterr().out
         # one snapshot after one step: both averages are the network
         losses = re.findall(r"width 0\.[12]: loss ([\d.]+)", out)
         assert len(losses) == 2
         assert losses[0] == losses[1]
-        assert re.search(r"width 0\.[12] written to .*chosen\.safetensors", out)
+        assert re.search(r"chosen\.safetensors: width 0\.[12]", out)
         chosen = zoo.load(tmp_path / "chosen.safetensors")
         assert chosen.training["ema_width"] in {0.1, 0.2}
-        with pytest.raises(FileExistsError, match="set overwrite"):
-            main(args)
-        main([*args, "--overwrite"])
+        assert main(args) == 1
+        assert "use --overwrite" in capsys.readouterr().err
+        assert main([*args, "--overwrite"]) == 0

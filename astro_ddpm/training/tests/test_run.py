@@ -26,7 +26,7 @@ from astro_ddpm.training import CRPSModule, DDPMModule, PairDataModule, RAUNetMo
 from astro_ddpm.training.run import HOME, check_precision, find_config
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS, simulated_arrays
 
-pytestmark = LIGHTNING_WARNINGS
+pytestmark = [LIGHTNING_WARNINGS, pytest.mark.slow]
 
 STEPS = 6  # an epoch has 4
 
