@@ -8,22 +8,13 @@ import os
 import secrets
 from contextlib import contextmanager
 from copy import deepcopy
-from itertools import product
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import provenance, zoo
-from .noise import (
-    detect_pedestal,
-    detect_self_noise,
-    estimate_sky_sigma,
-    fill_holes,
-    unwhiten,
-    whiten,
-)
-from .tiling import make_tiles
+from .noise import fill_frame, frame_sigma, frame_sky, unwhiten, whiten
 from .utils import warn_user
 
 if TYPE_CHECKING:
@@ -38,13 +29,8 @@ __all__ = ["enhance"]
 log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 10
-MAX_SNR = 1e15  # the networks see float32
-MAX_SELF_NOISE = 0.01  # bright fluxes were off by a fifth of their error then
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
-PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
-FILL_RADIUS = 128  # pixels
-MIN_MEASURED = 4  # pixels round a hole
 
 
 def enhance(
@@ -195,11 +181,11 @@ def enhance(
     memory = _choose_memory(memory_limit, device)
 
     background = plain_values(background)
-    sky = _sky(background, noisy)
+    sky = frame_sky(background, noisy.data, noisy.valid, noisy.unit)
     data = noisy.data if background is None else noisy.data - sky
-    sigma = _noise(noisy, data)
+    sigma = frame_sigma(data, noisy.sigma, noisy.valid, noisy.unit)
     measures = _check_domain(noisy, data, sigma, depth, model.ranges)
-    data, sigma = _fill(data, sigma, noisy.valid)
+    data, sigma = fill_frame(data, sigma, noisy.valid)
 
     def restore(plane, original):
         """Put back what the input held in its invalid pixels, if that is wanted."""
@@ -345,131 +331,3 @@ def _choose_device(device):
         msg = f"device {device!r} cannot be used: {error}"
         raise ValueError(msg) from None
     return nothing.device
-
-
-def _sky(background, noisy):
-    """Image or value of the sky, in the unit of the image."""
-    from .nddata import largest_value
-
-    if background is None:
-        return 0.0
-    if isinstance(background, str):
-        return _photutils_background(background, noisy)
-    unit = getattr(background, "unit", None)
-    values = background.to_value(noisy.unit) if unit is not None else background
-    values = np.asarray(values, float)
-    if values.shape not in ((), noisy.data.shape):
-        msg = f"background has shape {values.shape}, image has {noisy.data.shape}"
-        raise ValueError(msg)
-    if not np.all(np.abs(values) <= largest_value(noisy.data.dtype)):
-        msg = f"background must be finite everywhere, and at most {largest_value(noisy.data.dtype):g}"
-        raise ValueError(msg)
-    return values.astype(noisy.data.dtype)
-
-
-def _photutils_background(background, noisy):
-    from photutils.background import Background2D
-
-    if background != "photutils":
-        msg = f"background must be None, 'photutils', a number or an image, not {background!r}"
-        raise ValueError(msg)
-    box = tuple(min(64, n) for n in noisy.data.shape)
-    data = np.where(noisy.valid, noisy.data, 0)
-    try:
-        sky = Background2D(data, box, mask=~noisy.valid, exclude_percentile=50).background
-    except ValueError as error:
-        msg = f"background='photutils' finds too few valid pixels to measure the sky: {error}"
-        raise ValueError(msg) from None
-    return sky.astype(noisy.data.dtype)
-
-
-def _noise(noisy, data):
-    """Return the given noise, or that of the sky with a warning; warn of what is wrong with sky and noise."""
-    from .nddata import largest_value
-
-    sigma, mask = noisy.sigma, ~noisy.valid
-    if sigma is None:
-        value = _measure_noise(data, mask)
-        warn_user(
-            f"the image has no uncertainty: uniform noise of {_with_unit(value, noisy)} was measured in its "
-            "sky. The photon noise of sources is not in it; better give uncertainty="
-        )
-        sigma = np.broadcast_to(data.dtype.type(value), data.shape)
-    for tile in make_tiles(data.shape, PART):
-        use = noisy.valid[tile.core]
-        _check_noise(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
-    thin, _ = _thinned(noisy.valid)
-    level = detect_pedestal(data[thin], sigma[thin], mask[thin])
-    if level:
-        warn_user(
-            f"the image seems to contain a sky level of {_with_unit(level, noisy)}; subtract it or use "
-            "background='photutils'"
-        )
-    slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
-    if slope > MAX_SELF_NOISE:
-        warn_user(
-            f"uncertainty rises and falls with the noise of each pixel (slope {slope:.2g}), as if computed "
-            "from the counts of that pixel alone; sources will come out too faint. Smooth it with "
-            "astro_ddpm.noise.smooth_sigma"
-        )
-    return sigma
-
-
-def _check_noise(data, sigma, largest):
-    """Refuse noise of valid pixels with which the result would overflow."""
-    if not sigma.size:
-        return
-    if not (sigma.min() >= 1 / largest and sigma.max() <= largest):
-        msg = f"uncertainty must be {1 / largest:g} to {largest:g}; mask other pixels, or choose another unit"
-        raise ValueError(msg)
-    if np.abs(whiten(data, sigma)).max() > MAX_SNR:
-        msg = f"image is more than {MAX_SNR:g} times its uncertainty at valid pixels; mask them or mend it"
-        raise ValueError(msg)
-
-
-def _measure_noise(data, mask):
-    """Return the median of the noise of the sky of all parts where it can be measured."""
-    values, failure = [], None
-    for tile in make_tiles(data.shape, PART):
-        try:
-            values.append(estimate_sky_sigma(data[tile.core], mask[tile.core]))
-        except ValueError as error:
-            failure = error
-    if not values:
-        raise failure
-    return np.median(values)
-
-
-def _fill(data, sigma, valid):
-    """Fill holes part by part; parts without measured pixels like the frame with most pixels left out."""
-    if valid.all():
-        return data, sigma
-    planes, coarse = (data.copy(), sigma.copy()), None
-    for tile in make_tiles(data.shape, PART, FILL_RADIUS):
-        hole = ~valid[tile.core]
-        if not hole.any():
-            continue
-        if valid[tile.outer].sum() >= MIN_MEASURED or max(data.shape) <= PART:
-            parts = fill_holes(data[tile.outer], sigma[tile.outer], valid[tile.outer], MIN_MEASURED)
-            parts = [part[tile.inner] for part in parts]
-        else:
-            if coarse is None:
-                thin, step = _thinned(valid)
-                coarse = fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
-            rows, columns = (np.arange(part.start, part.stop) // step for part in tile.core)
-            parts = [plane.take(rows, 0, mode="clip").take(columns, 1, mode="clip") for plane in coarse]
-        for plane, part in zip(planes, parts, strict=True):
-            plane[tile.core][hole] = part[hole]
-    return planes
-
-
-def _thinned(valid):
-    """Slices that leave at most ``PART`` evenly spaced pixels of each axis, mostly valid, and their step."""
-    step = -(-max(valid.shape) // PART)
-    starts = [range(min(step, n)) for n in valid.shape]
-    grids = [(slice(y, None, step), slice(x, None, step)) for y, x in product(*starts)]
-    return max(grids, key=lambda grid: valid[grid].sum()), step
-
-
-def _with_unit(value, noisy):
-    return f"{value:.4g} {noisy.unit}".strip()

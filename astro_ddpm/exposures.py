@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .noise import photon_noise
+
 __all__ = ["PSFMatch", "homogenize_psf", "photon_noise", "read_listing"]
 
 MAX_RESIDUAL_RMS = 1.2  # of the residual in units of the noise, for exposures that differ by nothing else
@@ -139,32 +141,3 @@ def read_listing(listing):
         msg = f"listing {listing} holds no pair"
         raise ValueError(msg)
     return pairs
-
-
-def photon_noise(image, sky_sigma, variance_per_flux):
-    r"""
-    Estimate the noise of every pixel from that of the sky and the photon noise of the sources.
-
-    .. math:: \sigma^2 = \sigma_\mathrm{sky}^2 + v \, \max(\tilde y, 0)
-
-    where :math:`\tilde y` is the image smoothed by a Gaussian of one pixel.
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        The sky-subtracted image.
-
-    sky_sigma : float
-        The noise of its sky.
-
-    variance_per_flux : float
-        The photon noise :math:`v`: variance per unit of flux, the inverse of the gain.
-
-    Returns
-    -------
-    sigma : ndarray, shape (ny, nx)
-        The noise (1 sigma).
-    """
-    from scipy.ndimage import gaussian_filter
-
-    return np.sqrt(sky_sigma**2 + variance_per_flux * np.maximum(gaussian_filter(image, 1), 0))

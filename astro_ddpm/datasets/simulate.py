@@ -19,6 +19,8 @@ from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.special import gammainc, gammaincinv, i0e
 
+from astro_ddpm.noise import sigma_from_gain
+
 __all__ = ["GalaxyField", "make_galaxy_field"]
 
 _OVERSAMPLE = 4
@@ -247,10 +249,10 @@ def make_galaxy_field(
     psf = _Moffat(_positive("psf_fwhm", psf_fwhm, u.pix), _positive("psf_beta", psf_beta, u.one))
 
     rng_sources, rng_columns, rng_noise = np.random.default_rng(seed).spawn(3)
-    sky_noise = float(_noise(0.0, sky_level, gain, read_noise))
-    if sky_noise == 0:
+    if read_noise == sky_level == 0:
         msg = "read_noise and sky_level must not both be 0: the image would have no noise"
         raise ValueError(msg)
+    sky_noise = float(sigma_from_gain(0.0, gain, read_noise, sky_level, smoothing=0))
     sources = _draw_sources(rng_sources, shape, numbers, psf, sky_noise)
     truth = _render(sources, shape, psf)
     data, sigma = _expose(rng_noise, truth, sky_level, gain, read_noise)
@@ -537,18 +539,13 @@ def _draw_companion(rng, shape, number, host):
     )
 
 
-def _noise(truth, sky_level, gain, read_noise):
-    """Return the standard deviation of the noise in adu."""
-    return np.sqrt((truth + sky_level) / gain + (read_noise / gain) ** 2)
-
-
 def _expose(rng, truth, sky_level, gain, read_noise):
     """Return a noisy, sky-subtracted exposure and its noise in adu."""
     from photutils.datasets import apply_poisson_noise, make_noise_image
 
     electrons = apply_poisson_noise((truth + sky_level) * gain, seed=rng)
     electrons = electrons + make_noise_image(truth.shape, mean=0, stddev=read_noise, seed=rng)
-    return electrons / gain - sky_level, _noise(truth, sky_level, gain, read_noise)
+    return electrons / gain - sky_level, sigma_from_gain(truth, gain, read_noise, sky_level, smoothing=0)
 
 
 def _spoil_columns(rng, data, number, sky_level):

@@ -4,7 +4,7 @@ Images as astropy knows them: any input parsed, any result packed.
 """
 
 from .enhanced import EnhancedCCDData, image_wcs
-from .exposure import Exposure, _as_ccddata, _float_data, largest_value, unpack  # noqa: F401 - for evaluation, until it uses Exposure
+from .exposure import Exposure, _as_ccddata, _float_data, unpack  # noqa: F401 - for evaluation, until it uses Exposure
 from .files import create_samples, find_image, is_complete, read_image
 from .units import parse_unit, plain_values, std_in_unit, std_unit
 
@@ -17,7 +17,6 @@ __all__ = [
     "find_image",
     "image_wcs",
     "is_complete",
-    "largest_value",
     "parse_unit",
     "plain_values",
     "read_image",

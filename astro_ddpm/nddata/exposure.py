@@ -13,11 +13,13 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
+from astro_ddpm.noise import largest_value
+
 from .enhanced import EnhancedCCDData, carried_attributes, image_wcs
 from .files import from_hdu, read_image
 from .units import is_logarithmic, std_in_unit
 
-__all__ = ["Exposure", "largest_value"]
+__all__ = ["Exposure"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,8 @@ class Exposure:
         Raises
         ------
         ValueError
-            If no pixel is valid, or at valid pixels the noise is zero or values are beyond `largest_value`.
+            If no pixel is valid, or at valid pixels the noise is zero or values are beyond
+            `~astro_ddpm.noise.largest_value`.
         """
         valid = self.valid
         if not valid.any():
@@ -255,23 +258,6 @@ class Exposure:
         if carried["mask"] is not None or lost.any():
             carried["mask"] = lost | (False if carried["mask"] is None else np.asarray(carried["mask"], bool))
         return EnhancedCCDData(data, uncertainty=StdDevUncertainty(sigma), samples=samples, **carried)
-
-
-def largest_value(dtype):
-    """
-    How large the values of an image may be: far from what would overflow on the way to a result.
-
-    Parameters
-    ----------
-    dtype : `numpy.dtype`
-        That of the image, float32 or float64.
-
-    Returns
-    -------
-    value : float
-        The largest value of a pixel. Its inverse is the smallest noise.
-    """
-    return 1e30 if dtype == np.float32 else 1e150
 
 
 def _as_ccddata(image, name="image", unit=None):

@@ -12,11 +12,11 @@ from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
-from astro_ddpm.enhance import MAX_SELF_NOISE, _thinned, enhance
+from astro_ddpm.enhance import enhance
 from astro_ddpm.nddata import EnhancedCCDData, std_unit
 from astro_ddpm.noise import (
-    detect_self_noise,
     estimate_sky_sigma,
+    find_self_noise,
     sigma_from_gain,
     sigma_from_uncertainty,
     smooth_sigma,
@@ -288,18 +288,11 @@ def _smoothed(ccd):
     if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
         return None  # enhance refuses it, or the noise is uniform
     mask = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
-    valid = ~mask & np.isfinite(sigma)
-    if not valid.any():
+    if not np.any(~mask & np.isfinite(sigma)):
         return None
-    thin, _ = _thinned(valid)
-
-    def follows(sigma):
-        slope = detect_self_noise(ccd.data[thin], sigma[thin] * unit.to(ccd.unit), mask[thin])
-        return slope > MAX_SELF_NOISE
-
     smooth = sigma
     for width in (1, 2, 4):  # pixels; resampled noise needs more than one
-        if not follows(smooth):
+        if not find_self_noise(ccd.data, smooth * unit.to(ccd.unit), mask):
             break
         smooth = smooth_sigma(sigma, mask, width)
     if smooth is sigma:

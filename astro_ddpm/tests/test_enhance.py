@@ -19,7 +19,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
-from astro_ddpm.noise import fill_holes, smooth_sigma
+from astro_ddpm.noise import fill_holes, frame, smooth_sigma
 
 from .helpers import SIGMA, make_image, toy_model
 
@@ -203,8 +203,8 @@ class TestTiles:
     @pytest.mark.parametrize("fill_radius", [8, 32])
     def test_larger_than_one_part(self, monkeypatch, holed, whole, fill_radius):
         # noise and holes of large frames are dealt with in parts
-        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
-        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "FILL_RADIUS", fill_radius)
+        monkeypatch.setattr(frame, "PART", 40)
+        monkeypatch.setattr(frame, "FILL_RADIUS", fill_radius)
         result = enhance(holed, **(OPTIONS | {"model": RAUNET}))
         same = ~holed.mask
         if fill_radius == 32:  # it sees across the smaller holes
@@ -215,14 +215,14 @@ class TestTiles:
 
     def test_mask_like_a_grid(self, monkeypatch):
         # every other row and column is valid: any regular choice of pixels may miss them all
-        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
+        monkeypatch.setattr(frame, "PART", 40)
         ccd = make_image((80, 80))
         ccd.mask = np.ones(ccd.shape, bool)
         ccd.mask[1::2, ::2] = False
         assert np.isfinite(enhance(ccd, **(OPTIONS | {"model": RAUNET})).data).all()
 
     def test_noise_is_measured_in_parts(self, monkeypatch):
-        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 40)
+        monkeypatch.setattr(frame, "PART", 40)
         ccd = make_image(ODD, uncertainty=None)
         ccd.mask = np.zeros(ODD, bool)
         ccd.mask[:45, :45] = True  # a part in which nothing can be measured

@@ -15,15 +15,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.noise import (
+    correlated_noise,
+    correlation_kernel,
     detect_pedestal,
     detect_self_noise,
     estimate_sky_level,
     estimate_sky_sigma,
     fill_holes,
     neighbour_correlation,
+    photon_noise,
     sigma_from_gain,
     sigma_from_uncertainty,
     smooth_sigma,
+    thin_out,
     unwhiten,
     whiten,
 )
@@ -93,6 +97,13 @@ class TestSigma:
         sigma = sigma_from_gain(data, 2.0, 4.0, 0)
         assert_allclose(sigma[0, 0], 2.0)
         assert_allclose(sigma[15, 15], np.sqrt(1000 / 2 + 4), rtol=1e-3)
+
+    def test_photon_noise(self, rng):
+        flux = np.full((20, 20), 50.0)
+        flux[3, 4], flux[0] = np.nan, -1e3
+        assert_allclose(photon_noise(flux, 2.0, 0.5)[8:], np.sqrt(4 + 25), rtol=1e-6)
+        assert_allclose(photon_noise(flux, 2.0, 0.5)[0], 2, rtol=1e-6)
+        assert_allclose(photon_noise(-flux, 2.0, 0.5, smoothing=0)[0], np.sqrt(4 + 500))
 
     @pytest.mark.parametrize(
         ("gain", "read_noise", "sky", "match"),
@@ -181,6 +192,29 @@ class TestSkySigma:
     def test_neighbour_correlation_errors(self, data, match):
         with pytest.raises(ValueError, match=match):
             neighbour_correlation(data)
+
+
+class TestCorrelatedNoise:
+    """Test the noise that is made against what is wanted of it."""
+
+    @pytest.mark.parametrize("rho", [0.0, 0.2, 0.5, 0.9])
+    def test_autocorrelation(self, rng, rho):
+        kernel = correlation_kernel(rho)
+        noise = correlated_noise((500, 500), kernel, rng).astype(float)
+        assert_allclose(noise.std(), 1, atol=0.02)
+        for lag in (1, 2):
+            assert_allclose(np.mean(noise[lag:] * noise[:-lag]), rho ** (lag**2), atol=0.03)
+            assert_allclose(np.mean(noise[:, lag:] * noise[:, :-lag]), rho ** (lag**2), atol=0.03)
+        assert_allclose(neighbour_correlation(noise), rho, atol=0.02)
+
+
+def test_thinned_frame():
+    assert thin_out(np.ones((10, 20), bool)) == (np.s_[0::1, 0::1], 1)
+    valid = np.zeros((2049, 10), bool)
+    valid[1::3, 2::3] = True
+    thin, step = thin_out(valid)
+    assert step == 3
+    assert valid[thin].all()
 
 
 class TestSkyLevel:

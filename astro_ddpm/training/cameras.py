@@ -9,7 +9,14 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage, special
 
-from astro_ddpm.noise import fill_holes, whiten
+from astro_ddpm.noise import (
+    convolve_periodic,
+    correlated_noise,
+    embed_kernel,
+    fill_holes,
+    gaussian_kernel,
+    whiten,
+)
 
 __all__ = [
     "PSF",
@@ -36,33 +43,6 @@ __all__ = [
 ]
 
 
-def gaussian_kernel(width, ratio=1.0, angle=0.0):
-    r"""
-    Elliptical Gaussian, :math:`\exp[-u^2 / 2 w^2 - v^2 / 2 (q w)^2]`, of unit sum.
-
-    Parameters
-    ----------
-    width : float
-        The standard deviation :math:`w` along the major axis in pixels, positive.
-
-    ratio : float, optional
-        The axis ratio :math:`q`, up to 1.
-
-    angle : float, optional
-        The angle of the major axis from the x axis in radians.
-
-    Returns
-    -------
-    kernel : ndarray, shape (n, n)
-        The kernel out to 4 widths.
-    """
-    half = int(np.ceil(4 * width))
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    kernel = np.exp(-0.5 * (u**2 + (v / ratio) ** 2) / width**2)
-    return kernel / kernel.sum()
-
-
 def moffat_kernel(fwhm, beta=3.0):
     r"""
     PSF of the atmosphere, :math:`(1 + r^2 / \alpha^2)^{-\beta}` (Moffat 1969), of unit sum.
@@ -84,51 +64,6 @@ def moffat_kernel(fwhm, beta=3.0):
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     kernel = (1 + 4 * (2 ** (1 / beta) - 1) * (x**2 + y**2) / fwhm**2) ** -beta
     return kernel / kernel.sum()
-
-
-def _embed(kernel, shape):
-    """Kernel on a periodic plane, its centre at the origin."""
-    plane = np.zeros(shape)
-    plane[: kernel.shape[0], : kernel.shape[1]] = kernel
-    return np.roll(plane, [-(n // 2) for n in kernel.shape], axis=(0, 1))
-
-
-def _convolve_periodic(image, kernel):
-    spectrum = scipy.fft.rfft2(image) * scipy.fft.rfft2(_embed(kernel, image.shape))
-    return scipy.fft.irfft2(spectrum, image.shape)
-
-
-def correlated_noise(shape, kernel, rng):
-    r"""
-    Gaussian noise of unit variance, correlated like that of a resampled image.
-
-    White noise is convolved with a kernel :math:`g` and divided by :math:`\sqrt{\sum g^2}`, which restores
-    the variance.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx).
-
-    kernel : float or ndarray, shape (n, n)
-        The kernel, or the standard deviation of a Gaussian one in pixels; 0 for white noise.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    noise : ndarray, shape (ny, nx), float32
-        The noise.
-    """
-    if np.ndim(kernel) == 0:
-        if kernel == 0:
-            return rng.standard_normal(shape, dtype=np.float32)
-        kernel = gaussian_kernel(kernel)
-    kernel = kernel / np.sqrt(np.sum(kernel**2))
-    padded = [scipy.fft.next_fast_len(n + m - 1, real=True) for n, m in zip(shape, kernel.shape, strict=True)]
-    white = rng.standard_normal(padded, dtype=np.float32)
-    return _convolve_periodic(white, kernel)[: shape[0], : shape[1]].astype(np.float32)
 
 
 def random_noise_kernel(rng, widths=(0.3, 0.8)):
@@ -172,7 +107,7 @@ def broaden_psf(image, kernel):
     half = [n // 2 for n in kernel.shape]
     padded = np.pad(image, [(n, n) for n in half], mode="symmetric")
     ny, nx = image.shape
-    broad = _convolve_periodic(padded, kernel)[half[0] : half[0] + ny, half[1] : half[1] + nx]
+    broad = convolve_periodic(padded, kernel)[half[0] : half[0] + ny, half[1] : half[1] + nx]
     return broad.astype(image.dtype)
 
 
@@ -225,7 +160,7 @@ def noise_gain(*kernels):
     size = sum(max(kernel.shape) for kernel in kernels)
     power = np.ones((size, size // 2 + 1))
     for kernel in kernels:
-        power = power * np.abs(np.fft.rfft2(_embed(kernel, (size, size)))) ** 2
+        power = power * np.abs(np.fft.rfft2(embed_kernel(kernel, (size, size)))) ** 2
     return float(np.sqrt(np.fft.irfft2(power, (size, size))[0, 0]))
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
+from astro_ddpm.noise import photon_noise
+
 from .arrays import open_arrays
 from .cameras import (
     add_exposure_noise,
@@ -235,7 +237,7 @@ class DeepDataset(_ExposureDataset):
             sky_sigma = max(sky_sigma, 4 * image_sigma)
         # sky_sigma is the root of the electrons of the sky, which gives the electrons of the source
         photons = sky_sigma / np.sqrt(log_uniform(rng, *self.sky_range))
-        sigma = np.sqrt(sky_sigma**2 + photons * np.maximum(image, 0))
+        sigma = photon_noise(image, sky_sigma, photons, smoothing=0)
         factor = np.sqrt((sky_sigma / image_sigma) ** 2 - 1)
         long_sigma = np.float32(sigma / np.sqrt(1 + factor**2))
         missing = np.sqrt(np.maximum(long_sigma**2 - image_sigma**2, 0))

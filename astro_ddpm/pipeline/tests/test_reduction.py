@@ -3,7 +3,6 @@
 Tests of the step between those of ccdproc.
 """
 
-import sys
 import warnings
 
 import ccdproc
@@ -18,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from astro_ddpm import EnhancedCCDData, __version__, enhance
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.noise import sigma_from_gain
+from astro_ddpm.noise import frame, sigma_from_gain
 from astro_ddpm.pipeline import enhance_ccd
 from astro_ddpm.pipeline.reduction import _prepare
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
@@ -237,7 +236,7 @@ class TestNoiseOfEachPixelAlone:
         assert "noise" not in prepare(bare)[1]
 
     def test_pixels_of_every_other_row_and_column(self, exposure, monkeypatch):
-        monkeypatch.setattr(sys.modules["astro_ddpm.enhance"], "PART", 48)
+        monkeypatch.setattr(frame, "PART", 48)
         exposure.mask = np.zeros(exposure.shape, bool)
         exposure.mask[::2, ::2] = True
         assert prepare(exposure, background="photutils")[1]["noise"] == "smoothed"

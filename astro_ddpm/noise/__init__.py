@@ -1,0 +1,48 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""
+The noise of an image: per-pixel standard deviation, sky level, correlation, holes, whitening.
+
+Everything in this package happens in units of the noise. For an image :math:`y` with noise
+:math:`\sigma` the networks see :math:`z = y / \sigma` and predict :math:`r = (x - y) / \sigma`, the
+whitened distance to the deep image :math:`x`.
+"""
+
+from .correlation import (
+    convolve_periodic,
+    correlated_noise,
+    correlation_kernel,
+    embed_kernel,
+    gaussian_kernel,
+    neighbour_correlation,
+)
+from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky, thin_out
+from .holes import fill_holes
+from .pixels import detect_self_noise, photon_noise, sigma_from_gain, sigma_from_uncertainty, smooth_sigma
+from .sky import detect_pedestal, estimate_sky_level, estimate_sky_sigma
+from .whitening import largest_value, unwhiten, whiten
+
+__all__ = [
+    "convolve_periodic",
+    "correlated_noise",
+    "correlation_kernel",
+    "detect_pedestal",
+    "detect_self_noise",
+    "embed_kernel",
+    "estimate_sky_level",
+    "estimate_sky_sigma",
+    "fill_frame",
+    "fill_holes",
+    "find_self_noise",
+    "frame_sigma",
+    "frame_sky",
+    "gaussian_kernel",
+    "largest_value",
+    "neighbour_correlation",
+    "photon_noise",
+    "sigma_from_gain",
+    "sigma_from_uncertainty",
+    "smooth_sigma",
+    "thin_out",
+    "unwhiten",
+    "whiten",
+]

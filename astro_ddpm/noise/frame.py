@@ -1,0 +1,270 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Sky, noise and holes of a whole frame, part by part.
+"""
+
+from itertools import product
+
+import numpy as np
+
+from astro_ddpm.tiling import make_tiles
+from astro_ddpm.utils import warn_user
+
+from .holes import fill_holes
+from .pixels import detect_self_noise
+from .sky import detect_pedestal, estimate_sky_sigma
+from .whitening import largest_value, whiten
+
+__all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky", "thin_out"]
+
+PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
+FILL_RADIUS = 128  # pixels
+MIN_MEASURED = 4  # pixels round a hole
+MAX_SNR = 1e15  # the networks see float32
+MAX_SELF_NOISE = 0.01  # bright fluxes were off by a fifth of their error then
+
+
+def thin_out(valid):
+    """
+    Choose evenly spaced pixels that stand for a whole frame.
+
+    Parameters
+    ----------
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels to choose from.
+
+    Returns
+    -------
+    slices : tuple of slice
+        At most 1024 rows and columns; of those with the same step the ones with most valid pixels.
+
+    step : int
+        The distance of two pixels.
+    """
+    step = -(-max(valid.shape) // PART)
+    starts = [range(min(step, n)) for n in valid.shape]
+    grids = [(slice(y, None, step), slice(x, None, step)) for y, x in product(*starts)]
+    return max(grids, key=lambda grid: valid[grid].sum()), step
+
+
+def frame_sky(background, data, valid, unit):
+    """
+    Return the sky of a frame from what a user gave.
+
+    Parameters
+    ----------
+    background : None, "photutils", float, `~astropy.units.Quantity` or array_like
+        None for no sky, ``"photutils"`` to measure it by `photutils.background.Background2D`, or its value or
+        image.
+
+    data : ndarray, shape (ny, nx)
+        The frame.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels to measure.
+
+    unit : `~astropy.units.Unit`
+        The unit of the frame.
+
+    Returns
+    -------
+    sky : float or ndarray, shape (ny, nx)
+        The sky in the unit of the frame.
+
+    Raises
+    ------
+    ValueError
+        If ``background`` is no such thing, its shape differs, it is not finite, or too few pixels are valid
+        to measure it.
+
+    `~astropy.units.UnitConversionError`
+        If its unit does not fit.
+    """
+    if background is None:
+        return 0.0
+    if isinstance(background, str):
+        return _photutils_background(background, data, valid)
+    values = background if getattr(background, "unit", None) is None else background.to_value(unit)
+    values = np.asarray(values, float)
+    if values.shape not in ((), data.shape):
+        msg = f"background has shape {values.shape}, image has {data.shape}"
+        raise ValueError(msg)
+    if not np.all(np.abs(values) <= largest_value(data.dtype)):
+        msg = f"background must be finite everywhere, and at most {largest_value(data.dtype):g}"
+        raise ValueError(msg)
+    return values.astype(data.dtype)
+
+
+def _photutils_background(background, data, valid):
+    from photutils.background import Background2D
+
+    if background != "photutils":
+        msg = f"background must be None, 'photutils', a number or an image, not {background!r}"
+        raise ValueError(msg)
+    box = tuple(min(64, n) for n in data.shape)
+    try:
+        sky = Background2D(np.where(valid, data, 0), box, mask=~valid, exclude_percentile=50).background
+    except ValueError as error:
+        msg = f"background='photutils' finds too few valid pixels to measure the sky: {error}"
+        raise ValueError(msg) from None
+    return sky.astype(data.dtype)
+
+
+def frame_sigma(data, sigma, valid, unit):
+    """
+    Return the noise of a frame: the given one, or that of its sky.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The sky-subtracted frame.
+
+    sigma : ndarray, shape (ny, nx), or None
+        Its noise (1 sigma), if it is known.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels that were measured.
+
+    unit : `~astropy.units.Unit`
+        The unit of the frame, for messages.
+
+    Returns
+    -------
+    sigma : ndarray, shape (ny, nx)
+        The noise (1 sigma). If it was measured it is uniform, the median of the noise of the sky
+        (`~astro_ddpm.noise.estimate_sky_sigma`) of all parts where it can be measured.
+
+    Raises
+    ------
+    ValueError
+        If the noise cannot be measured, or a result would overflow with it.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If the noise was measured, if it seems to be computed from each pixel alone, or if the sky does not
+        seem to be subtracted.
+    """
+    if sigma is None:
+        value = _measure_sigma(data, ~valid)
+        warn_user(
+            f"the image has no uncertainty: uniform noise of {_text(value, unit)} was measured in its "
+            "sky. The photon noise of sources is not in it; better give uncertainty="
+        )
+        sigma = np.broadcast_to(data.dtype.type(value), data.shape)
+    for tile in make_tiles(data.shape, PART):
+        use = valid[tile.core]
+        _check_range(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
+    thin, _ = thin_out(valid)
+    level = detect_pedestal(data[thin], sigma[thin], ~valid[thin])
+    if level:
+        warn_user(
+            f"the image seems to contain a sky level of {_text(level, unit)}; subtract it or use "
+            "background='photutils'"
+        )
+    slope = find_self_noise(data, sigma, ~valid)
+    if slope:
+        warn_user(
+            f"uncertainty rises and falls with the noise of each pixel (slope {slope:.2g}), as if computed "
+            "from the counts of that pixel alone; sources will come out too faint. Smooth it with "
+            "astro_ddpm.noise.smooth_sigma"
+        )
+    return sigma
+
+
+def find_self_noise(data, sigma, mask):
+    """
+    Find noise that was computed from each pixel alone, so that bright fluxes suffer.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        The frame and its noise (1 sigma).
+
+    mask : ndarray of bool, shape (ny, nx)
+        True for pixels to leave out.
+
+    Returns
+    -------
+    slope : float
+        The slope by `~astro_ddpm.noise.detect_self_noise`, measured on evenly spaced pixels; 0 if it is at
+        most 0.01.
+    """
+    thin, _ = thin_out(~mask & np.isfinite(sigma))
+    slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
+    return slope if slope > MAX_SELF_NOISE else 0.0
+
+
+def _check_range(data, sigma, largest):
+    """Refuse noise of valid pixels with which the result would overflow."""
+    if not sigma.size:
+        return
+    if not (sigma.min() >= 1 / largest and sigma.max() <= largest):
+        msg = f"uncertainty must be {1 / largest:g} to {largest:g}; mask other pixels, or choose another unit"
+        raise ValueError(msg)
+    if np.abs(whiten(data, sigma)).max() > MAX_SNR:
+        msg = f"image is more than {MAX_SNR:g} times its uncertainty at valid pixels; mask them or mend it"
+        raise ValueError(msg)
+
+
+def _measure_sigma(data, mask):
+    """Return the median of the noise of the sky of all parts where it can be measured."""
+    values, failure = [], None
+    for tile in make_tiles(data.shape, PART):
+        try:
+            values.append(estimate_sky_sigma(data[tile.core], mask[tile.core]))
+        except ValueError as error:
+            failure = error
+    if not values:
+        raise failure
+    return np.median(values)
+
+
+def fill_frame(data, sigma, valid):
+    """
+    Fill the holes of a frame.
+
+    By `~astro_ddpm.noise.fill_holes` in parts of 1024 pixels. A part without measured pixels nearby is filled
+    like the frame with most of its pixels left out.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        The frame and its noise (1 sigma).
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels that were measured.
+
+    Returns
+    -------
+    data, sigma : ndarray, shape (ny, nx)
+        Without holes; the inputs themselves if there are none.
+
+    Raises
+    ------
+    ValueError
+        If the frame holds less than 4 measured pixels.
+    """
+    if valid.all():
+        return data, sigma
+    planes, coarse = (data.copy(), sigma.copy()), None
+    for tile in make_tiles(data.shape, PART, FILL_RADIUS):
+        hole = ~valid[tile.core]
+        if not hole.any():
+            continue
+        if valid[tile.outer].sum() >= MIN_MEASURED or max(data.shape) <= PART:
+            parts = fill_holes(data[tile.outer], sigma[tile.outer], valid[tile.outer], MIN_MEASURED)
+            parts = [part[tile.inner] for part in parts]
+        else:
+            if coarse is None:
+                thin, step = thin_out(valid)
+                coarse = fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
+            rows, columns = (np.arange(part.start, part.stop) // step for part in tile.core)
+            parts = [plane.take(rows, 0, mode="clip").take(columns, 1, mode="clip") for plane in coarse]
+        for plane, part in zip(planes, parts, strict=True):
+            plane[tile.core][hole] = part[hole]
+    return planes
+
+
+def _text(value, unit):
+    return f"{value:.4g} {unit}".strip()

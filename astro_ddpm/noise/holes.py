@@ -1,0 +1,84 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Holes: pixels that were not measured.
+"""
+
+import numpy as np
+
+__all__ = ["fill_holes"]
+
+
+def _box_sum(array, half):
+    """
+    Sum over the (2 half + 1)-pixel box centred on each pixel, cut at the edges; half is a power of two.
+
+    Sums of 1, 2, 4, ... pixels are added up. A difference of cumulative sums would lose faint pixels beside
+    a bright one.
+    """
+    for axis in (-2, -1):
+        array = np.moveaxis(array, axis, 0)
+        n = len(array)
+        padded = np.pad(array, [(half, half)] + [(0, 0)] * (array.ndim - 1))
+        sums, width = padded, 1
+        while width < 2 * half:
+            sums = sums[:-width] + sums[width:]
+            width *= 2
+        array = np.moveaxis(sums[:n] + padded[2 * half : 2 * half + n], 0, axis)
+    return array
+
+
+def fill_holes(data, sigma, valid, minimum=4):
+    r"""
+    Treat each hole as a poor measurement made by its surroundings.
+
+    A pixel that was not measured gets the mean :math:`m` of the measured pixels in the smallest box
+    around it (3, 5, 9, 17, ... pixels wide) that holds at least ``minimum`` of them. Its noise is theirs,
+    and, if the box is wider than 3 pixels, so that the mean may lie far away or to one side, their scatter
+    about that mean in quadrature,
+
+    .. math:: \sigma^2 = \langle \sigma_y^2 \rangle + \langle (y - m)^2 \rangle .
+
+    What the networks predict in a hole, the distance to that mean in units of that noise, is then of
+    order one wherever the hole lies, on the sky or on a galaxy.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (..., ny, nx)
+        Images and their noise (1 sigma).
+
+    valid : ndarray of bool, shape (..., ny, nx)
+        True for pixels that were measured. What the others hold is not used.
+
+    minimum : int, optional
+        The number of measured pixels that a box must hold.
+
+    Returns
+    -------
+    data, sigma : ndarray, shape (..., ny, nx)
+        Copies without holes, of the dtypes of the inputs.
+
+    Raises
+    ------
+    ValueError
+        If an image holds less than ``minimum`` measured pixels.
+    """
+    if valid.all():
+        return data.copy(), sigma.copy()
+    if valid.sum(axis=(-2, -1)).min() < minimum:
+        msg = f"an image must hold at least {minimum} valid pixels to fill the others from"
+        raise ValueError(msg)
+    y, noise = data.astype(float), sigma.astype(float)
+    planes = np.where(valid, np.stack([np.ones_like(y), y, y**2, noise**2]), 0.0)
+    filled, spread = data.copy(), sigma.copy()
+    todo = ~valid
+    half = 1
+    while todo.any():
+        number, total, square, variance = _box_sum(planes, half)
+        now = todo & (number > minimum - 0.5)
+        mean = total[now] / number[now]
+        filled[now] = mean
+        scatter = square[now] / number[now] - mean**2 if half > 1 else 0.0
+        spread[now] = np.sqrt(variance[now] / number[now] + np.maximum(scatter, 0.0))
+        todo &= ~now
+        half *= 2
+    return filled, spread
