@@ -3,7 +3,9 @@
 A training run: from a file of settings to a model, through interruptions.
 """
 
+import re
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +92,12 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def parse_arguments(self, parser, args):
-        """Parse ``args``, whatever the arguments of the process are."""
-        self.config = parser.parse_args(args)
+        """Parse ``args``, whatever the arguments of the process are, and say in a line what is wrong."""
+        parser.exit_on_error = False
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            parser.exit(2, f"{parser.prog}: error: {_explain(str(error))}\n")
 
     def before_instantiate_classes(self):
         """Find out early what would fail late."""
@@ -196,6 +202,20 @@ def train(config, options=()):
     if not trainer.fast_dev_run:  # a finished run is not to be continued by the next one
         last.unlink(missing_ok=True)
     return output
+
+
+def _explain(message):
+    """Return in one line what a message of jsonargparse says over many."""
+    missing = re.search(r'are required: ([\w, ]+)|"(\w+)" is required', message)
+    if missing:
+        names = (missing[1] or missing[2]).split(", ")
+        files = {"train": "--data.train TRAIN.npz", "validation": "--data.validation VAL.npz"}
+        options = [files.get(name, f"--model.{name}") for name in names]
+        hint = ", which 'astro-ddpm prepare' writes" if files.keys() & {*names} else ""
+        return f"give {' and '.join(options)}{hint}"
+    vain = ("Does not validate", "Subtypes", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line for line in lines if not line.startswith(vain))
 
 
 def find_config(name):

@@ -488,16 +488,21 @@ class TestCommandLine:
         ("args", "text"),
         [
             ([], "CONFIG.yaml"),
-            (["raunet"], r'required: train, validation|"(train|validation)" is required'),
+            (["raunet"], r"error: give --data\.\w+ .*, which 'astro-ddpm prepare' writes\n"),
+            (["raunet", "--data.train", "a"], r"error: give --data\.validation VAL\.npz, which"),
+            (["ddpm", "--data.train", "a", "--data.validation", "b"], r"error: give --model\.raunet\n"),
             (["raunet", "--nonsense", "1"], "nonsense"),
             (["raunet", "--data.train", "a", "--data.validation", "b", "--model.dropout", "much"], "dropout"),
+            (["raunet", "--data.train", "a", "--data.validation", "b", "--model.drop", "1"], "'drop' is not"),
         ],
     )
     def test_usage(self, args, text, capsys):
         with pytest.raises(SystemExit) as error:
             main(["train", *args])
         assert error.value.code == 2
-        assert re.search(text, capsys.readouterr().err)
+        error = capsys.readouterr().err
+        assert re.search(text, error)
+        assert not args or error.count("\n") == 1
 
     @pytest.mark.parametrize(("args", "text"), [((), "settings"), (("raunet",), "--output")])
     def test_help(self, args, text, capsys):
