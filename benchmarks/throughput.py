@@ -26,8 +26,8 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from torch import Tensor, nn
 
 from astro_ddpm import enhance, zoo
-from astro_ddpm.evaluation import classics
 from astro_ddpm.nn import RAUNet
+from astro_ddpm.report import classics
 from astro_ddpm.training import DDPMModule, RAUNetModule
 from astro_ddpm.utils import atomic_path
 

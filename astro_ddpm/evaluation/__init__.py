@@ -1,44 +1,44 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Measure and show what an enhanced image is worth.
+Photometry, detection, calibration, metrics and plots of enhanced images.
 
-The statistics of samples need NumPy and SciPy only; astropy and photutils are imported when photometry,
-tables or plots are first asked for.
+The statistics of samples need NumPy and SciPy, and scoringrules for the CRPS; astropy and photutils are
+imported when photometry, tables or plots are first asked for. The report on a model is in
+``astro_ddpm.report``.
 """
 
 from astro_ddpm.utils import lazy_getattr
 
+_REPORT = "astro_ddpm.report"
 _HOME = {
     "DetectionCurve": ".detection",
-    "Pair": ".pairs",
+    "Pair": f"{_REPORT}.pairs",
     "aperture_photometry": ".photometry",
-    "binomial_band": ".calibration",
     "calibration_table": ".calibration",
     "calibration_tests": ".honesty",
     "coverage": ".calibration",
     "crps": ".calibration",
-    "degrade_images": ".pairs",
+    "degrade_images": f"{_REPORT}.pairs",
     "detection_curve": ".detection",
-    "energy_score": ".multivariate",
-    "evaluate": ".report",
+    "energy_score": ".calibration",
+    "evaluate": f"{_REPORT}.run",
     "image_metrics": ".images",
     "noise_image": ".detection",
     "plot_comparison": ".plots",
     "power_ratio": ".images",
     "power_spectrum": ".images",
     "rank_histogram": ".calibration",
-    "read_pairs": ".pairs",
+    "read_pairs": f"{_REPORT}.pairs",
     "recovered_photometry": ".sources",
     "reliability_diagram": ".detection",
     "spread_skill": ".calibration",
-    "tarp": ".multivariate",
+    "tarp": ".honesty",
 }
 
 __all__ = [
     "DetectionCurve",
     "Pair",
     "aperture_photometry",
-    "binomial_band",
     "calibration_table",
     "calibration_tests",
     "coverage",

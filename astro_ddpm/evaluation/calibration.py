@@ -1,15 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Are samples and error bars honest: scores of an ensemble against the truth.
+Scores of samples against the truth.
 
-Samples of shape ``(n_samples, ...)`` and a truth of shape ``(...)`` are arrays or Quantities; element by
-element, the truth should look like one more sample. Elements that are masked or not finite, in the truth or
-in any sample, are left out.
+Samples of shape ``(n_samples, ...)`` and a truth of shape ``(...)`` are arrays or Quantities. For a
+calibrated posterior the truth looks like one more sample. Elements that are masked or not finite, in the
+truth or in any sample, are left out.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from astropy.table import QTable
     from astropy.units import Quantity
 
-__all__ = ["binomial_band", "calibration_table", "coverage", "crps", "rank_histogram", "spread_skill"]
+__all__ = ["calibration_table", "coverage", "crps", "energy_score", "rank_histogram", "spread_skill"]
 
 LEVELS = (0.68, 0.95)
+# of brightness, in units of the noise of the sky
+BINS = {"sky": (-math.inf, 1.0), "lsb": (1.0, 5.0), "mid": (5.0, 30.0), "hi": (30.0, math.inf)}
 
 
 def crps(
@@ -32,9 +35,9 @@ def crps(
     r"""
     Fair continuous ranked probability score of every element.
 
-    It is the error of a probabilistic estimate in the unit of the data, the less the better; of a single
-    sure value it would be the absolute error. Its expectation does not depend on the number of samples,
-    and is least for samples of the true distribution.
+    The score is the error of a probabilistic estimate, in the unit of the data; less is better. For a single
+    value it is the absolute error. Its expectation does not depend on the number of samples, and is least for
+    samples of the true distribution.
 
     Parameters
     ----------
@@ -50,8 +53,8 @@ def crps(
     Returns
     -------
     score : `~numpy.ndarray` or `~astropy.units.Quantity`, shape (...)
-        The score in the unit of ``truth``; NaN for elements that are left out. A single one may be
-        negative, the mean of many is not, but for noise.
+        The score in the unit of ``truth``; NaN for elements that are left out. A single score may be
+        negative; the mean of many is positive, apart from noise.
 
     Raises
     ------
@@ -61,6 +64,9 @@ def crps(
     ValueError
         If shapes do not match or there are fewer than two samples.
 
+    ImportError
+        If scoringrules is not installed.
+
     Notes
     -----
     With samples :math:`x_i` and the truth :math:`y`
@@ -69,13 +75,8 @@ def crps(
 
         \mathrm{CRPS} = \frac{1}{m} \sum_{i=1}^m |x_i - y| - \frac{1}{2 m (m - 1)} \sum_{i,j=1}^m |x_i - x_j|
 
-    (Ferro 2014, *Fair scores for ensemble forecasts*; the usual estimator divides by :math:`2 m^2` and
-    prefers ensembles that are too narrow.) For sorted samples the difference of neighbours
-    :math:`x_{(k + 1)} - x_{(k)}` is part of :math:`k (m - k)` of the distances, from which
-
-    .. math:: \sum_{i<j} |x_i - x_j| = \sum_{k=1}^m (2 k - m - 1) \, x_{(k)}
-
-    follows, at the cost of sorting.
+    (Ferro 2014, *Fair scores for ensemble forecasts*), computed by scoringrules. The usual estimator divides
+    by :math:`2 m^2` and favours samples that are too narrow.
 
     Examples
     --------
@@ -85,10 +86,70 @@ def crps(
     [0.33333333]
     """
     samples, truth, unit = _unpack(samples, truth, mask)
+    options = {"m_axis": 0, "estimator": "pwm", "backend": "numpy"}  # that of the fair score, by sorting
+    score = _scoringrules().crps_ensemble(np.zeros_like(truth), samples - truth, **options)
+    return score if unit is None else score << unit
+
+
+def energy_score(
+    samples: np.ndarray | Quantity,
+    truth: np.ndarray | Quantity,
+    *,
+    mask: np.ndarray | None = None,
+) -> np.ndarray | Quantity:
+    r"""
+    Fair energy score of every vector.
+
+    The energy score is the `crps` of vectors; less is better. It notices wrong correlations between features,
+    which no score of one feature does. The features with the largest spread dominate it, so bring features
+    to one scale first.
+
+    Parameters
+    ----------
+    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ..., n_features)
+        The samples, at least two.
+
+    truth : array_like or `~astropy.units.Quantity`, shape (..., n_features)
+        What they are compared with.
+
+    mask : array_like of bool, optional
+        Features to leave out, broadcastable to ``truth``; `True` leaves out the whole vector.
+
+    Returns
+    -------
+    score : `~numpy.ndarray` or `~astropy.units.Quantity`, shape (...)
+        The score in the unit of ``truth``; NaN for vectors that are left out.
+
+    Raises
+    ------
+    TypeError
+        If only one of ``samples`` and ``truth`` has a unit.
+
+    ValueError
+        If shapes do not match, there are fewer than two samples, or ``truth`` has no axis of features.
+
+    Notes
+    -----
+    With samples :math:`x_i` and the truth :math:`y`
+
+    .. math::
+
+        \mathrm{ES} = \frac{1}{m} \sum_{i=1}^m \lVert x_i - y \rVert
+            - \frac{1}{2 m (m - 1)} \sum_{i,j=1}^m \lVert x_i - x_j \rVert
+
+    (Gneiting & Raftery 2007, *Strictly Proper Scoring Rules, Prediction, and Estimation*, equation 22, with
+    the divisor that makes it fair to ensembles of any size).
+
+    Examples
+    --------
+    >>> from astro_ddpm.evaluation import energy_score
+    >>> print(energy_score([[[3.0, 4.0]], [[0.0, 0.0]]], [[0.0, 0.0]]))
+    [0.]
+    """
+    samples, truth, unit = _unpack_vectors(samples, truth, mask)
     m = len(samples)
-    distance = np.sort(samples - truth, axis=0)
-    weight = (2 * np.arange(1, m + 1) - m - 1) / (m * (m - 1))
-    score = np.abs(distance).mean(axis=0) - np.tensordot(weight, distance, axes=1)
+    to_truth = np.linalg.norm(samples - truth, axis=-1).mean(axis=0)
+    score = to_truth - distance_sums(samples).sum(axis=0) / (2 * m * (m - 1))
     return score if unit is None else score << unit
 
 
@@ -124,8 +185,8 @@ def coverage(
     -------
     fraction, error : `~numpy.ndarray`, shape of ``levels``
         The fraction for each level, to be compared with the level, and its binomial standard error. The
-        error counts every element as independent. Neighbouring pixels are not, and the true error is then
-        larger. Both are NaN if no element is left.
+        error takes elements as independent. Neighbouring pixels are not, and their true error is larger.
+        Both are NaN if no element is left.
 
     Raises
     ------
@@ -138,76 +199,18 @@ def coverage(
     Notes
     -----
     If the truth is distributed as the samples, its rank :math:`R` among :math:`m` of them takes the values
-    0 to :math:`m` with equal probability, so that :math:`R + U` with :math:`U` uniform in [0, 1) is uniform
-    in :math:`[0, m + 1)`. An element is covered at the level :math:`c` if
+    0 to :math:`m` with equal probability. Then :math:`R + U`, with :math:`U` uniform in [0, 1), is uniform in
+    :math:`[0, m + 1)`. An element is covered at the level :math:`c` if
 
-    .. math:: (m + 1) \frac{1 - c}{2} \le R + U < (m + 1) \frac{1 + c}{2}
+    .. math:: (m + 1) \frac{1 - c}{2} \le R + U < (m + 1) \frac{1 + c}{2} ,
 
-    which has the probability :math:`c` for any number of samples, where intervals between quantiles of few
-    samples are too narrow. Ties have random ranks.
+    which has the probability :math:`c` for any number of samples. Intervals between quantiles of few samples
+    are too narrow. Ties have random ranks.
     """
     levels = _levels(levels)
     rng = np.random.default_rng(seed)
     ranks, m = _ranks(samples, truth, mask, rng)
     return _covered((ranks + rng.random(ranks.shape)) / (m + 1), levels)
-
-
-def binomial_band(
-    level: float | np.ndarray, n: int | np.ndarray, *, probability: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The band in which the fraction covered lies if the samples are honest.
-
-    Parameters
-    ----------
-    level : float or array_like
-        The probability of the interval, between 0 and 1.
-
-    n : int or array_like of int
-        How many **independent** elements the fraction is of. Neighbouring pixels are not independent, and
-        their band is wider.
-
-    probability : float, optional
-        How often the fraction of honest samples lies within the band, at least.
-
-    Returns
-    -------
-    low, high : `~numpy.ndarray`
-        The lowest and the highest fraction within the band, NaN for ``n`` of zero. It leaves out at most
-        ``(1 - probability) / 2`` on each side.
-
-    Raises
-    ------
-    ValueError
-        If ``level`` or ``probability`` is not between 0 and 1, or ``n`` is negative.
-
-    Examples
-    --------
-    A curve of coverage, with its band:
-
-    >>> import numpy as np
-    >>> from astro_ddpm.evaluation import binomial_band, coverage
-    >>> rng = np.random.default_rng(1)
-    >>> samples, truth = rng.standard_normal((16, 1000)), rng.standard_normal(1000)
-    >>> levels = np.linspace(0.1, 0.9, 9)
-    >>> fraction, _ = coverage(samples, truth, levels)
-    >>> low, high = binomial_band(levels, truth.size)
-    >>> print(low.round(2), bool(np.all((low <= fraction) & (fraction <= high))))
-    [0.08 0.18 0.27 0.37 0.47 0.57 0.67 0.78 0.88] True
-    """
-    from scipy.stats import binom
-
-    for name, values in {"level": np.asarray(level), "probability": np.asarray(probability)}.items():
-        if not np.all((values > 0) & (values < 1)):
-            msg = f"{name} must lie between 0 and 1, not {values.tolist()}"
-            raise ValueError(msg)
-    n = np.asarray(n)
-    if np.any(n < 0):
-        msg = f"n must not be negative, not {n.tolist()}"
-        raise ValueError(msg)
-    low, high = binom.interval(probability, n, level)
-    with np.errstate(invalid="ignore"):
-        return low / n, high / n
 
 
 def rank_histogram(
@@ -218,11 +221,11 @@ def rank_histogram(
     seed: int | np.random.Generator = 0,
 ) -> tuple[np.ndarray, float]:
     """
-    How often the truth takes each rank among the samples.
+    Histogram of the ranks of the truth among the samples.
 
-    The histogram of honest samples is flat. Of samples that are too narrow it is U-shaped, of those that
-    are too wide it has a hump, and of biased ones a slope (Hamill 2001, *Interpretation of Rank Histograms
-    for Verifying Ensemble Forecasts*).
+    The histogram of calibrated samples is flat. It is U-shaped if they are too narrow, has a hump if they are
+    too wide, and a slope if they are biased (Hamill 2001, *Interpretation of Rank Histograms for Verifying
+    Ensemble Forecasts*).
 
     Parameters
     ----------
@@ -241,12 +244,12 @@ def rank_histogram(
     Returns
     -------
     counts : `~numpy.ndarray` of int, shape (n_samples + 1,)
-        How often 0, 1, ..., n_samples samples are less than the truth.
+        The number of elements with 0, 1, ..., n_samples samples below the truth.
 
     p_value : float
         The probability of a chi-square as large as that of ``counts`` if every rank is equally probable
-        **and the elements are independent**. Neighbouring pixels are not: give well-separated ones, or
-        compare histograms and do not test them. NaN if no element is left.
+        **and the elements are independent**. Neighbouring pixels are not: take well-separated ones, or
+        compare histograms without the test. NaN if no element is left.
 
     Raises
     ------
@@ -286,7 +289,7 @@ def spread_skill(
     Returns
     -------
     ratio : float
-        1 for honest samples, less if they are too narrow. NaN if no element is left.
+        1 for calibrated samples, less if they are too narrow. NaN if no element is left.
 
     Raises
     ------
@@ -300,9 +303,9 @@ def spread_skill(
     -----
     With the variance :math:`s^2` (divisor :math:`m - 1`) and the mean :math:`\bar x` of :math:`m` samples
 
-    .. math:: \sqrt{\frac{m + 1}{m} \, \frac{\langle s^2 \rangle}{\langle (\bar x - y)^2 \rangle}}
+    .. math:: \sqrt{\frac{m + 1}{m} \, \frac{\langle s^2 \rangle}{\langle (\bar x - y)^2 \rangle}} .
 
-    where the first factor makes up for the error of a mean of few samples (Fortin et al. 2014, *Why Should
+    The first factor corrects for the error of a mean of few samples (Fortin et al. 2014, *Why Should
     Ensemble Spread Match the RMSE of the Ensemble Mean?*, equation 15).
     """
     samples, truth, _ = _unpack(samples, truth, mask)
@@ -318,35 +321,44 @@ def calibration_table(
     level: np.ndarray | Quantity,
     edges: tuple[float, ...] | Quantity,
     *,
+    std: np.ndarray | Quantity | None = None,
     levels: tuple[float, ...] = LEVELS,
     mask: np.ndarray | None = None,
+    n_ranks: int = 9,
     seed: int | np.random.Generator = 0,
 ) -> QTable:
-    """
-    Every score of the samples, in bins of brightness.
+    r"""
+    All scores of samples, or of Gaussian errors, in bins of brightness.
 
     Parameters
     ----------
     samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two.
+        The samples, at least two. With ``std`` they are the mean of Gaussian distributions instead, of the
+        shape of ``truth``.
 
     truth : array_like or `~astropy.units.Quantity`, shape (...)
         What they are compared with.
 
     level : array_like or `~astropy.units.Quantity`, broadcastable to ``truth``
-        What the elements are binned by, such as the brightness in units of the noise. It should be known
-        without the truth: where the *truth* is bright, the errors of honest samples are one-sided, and
-        their intervals do not cover what they promise. Take the estimate of a model, or the mean of the
-        samples.
+        What the elements are binned by, such as the brightness in units of the noise. Take what is known
+        without the truth: the estimate of a model, or the mean of the samples. Where the *truth* is bright
+        the errors even of calibrated samples are one-sided.
 
     edges : sequence of float or `~astropy.units.Quantity`, shape (n_bins + 1,)
         The rising edges of the bins, which may be infinite. A bin contains its lower edge.
+
+    std : array_like or `~astropy.units.Quantity`, shape (...), optional
+        The standard deviation of the Gaussian distributions.
 
     levels : sequence of float, optional
         The probabilities of the intervals for `coverage`.
 
     mask : array_like of bool, optional
         Elements to leave out, broadcastable to ``truth``; `True` means left out.
+
+    n_ranks : int, optional
+        The number of equal bins of the cumulative probability that take the place of ranks if ``std`` is
+        given.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -363,7 +375,7 @@ def calibration_table(
         * ``spread_skill``: the result of `spread_skill`.
         * ``ranks``: the counts of `rank_histogram`.
 
-        The scores of empty bins are NaN. The metadata hold ``n_samples`` and ``levels``.
+        The scores of empty bins are NaN. The metadata hold ``n_samples`` (0 with ``std``) and ``levels``.
 
     Raises
     ------
@@ -373,6 +385,11 @@ def calibration_table(
     ValueError
         If shapes do not match, there are fewer than two samples, ``edges`` do not rise, or a probability in
         ``levels`` is not between 0 and 1.
+
+    Notes
+    -----
+    The scores of Gaussian distributions have closed forms. The rank is :math:`\Phi((y - \mu) / s)`, and the
+    CRPS is that of Gneiting & Raftery (2007, equation 21), by scoringrules.
 
     Examples
     --------
@@ -387,19 +404,20 @@ def calibration_table(
     """
     from astropy.table import QTable
 
+    levels = tuple(np.atleast_1d(_levels(levels)).tolist())
+    if std is not None:
+        samples = _stack(samples, std, _common_unit(samples=samples, truth=truth))
     samples, truth, unit = _unpack(samples, truth, mask)
     level, edges, level_unit = _unpack_bins(level, edges, truth.shape)
-    rng = np.random.default_rng(seed)
-    table = QTable({"low": edges[:-1], "high": edges[1:]}, meta={"n_samples": len(samples), "levels": levels})
-    rows = [
-        ensemble_scores(samples[:, pick], truth[pick], levels=levels, seed=rng)
-        for pick in ((level >= low) & (level < high) & np.isfinite(truth) for low, high in table.iterrows())
-    ]
-    names = [f"coverage_{100 * probability:g}" for probability in np.atleast_1d(levels)]
+    options = {"is_gaussian": std is not None, "levels": levels, "n_ranks": n_ranks, "seed": seed}
+    table = QTable({"low": edges[:-1], "high": edges[1:]})
+    table.meta |= {"n_samples": 0 if std is not None else len(samples), "levels": levels}
+    rows = binned_scores(samples, truth, level, edges, **options)
     for key in rows[0]:
         column = np.array([row[key] for row in rows])
         if key.startswith("coverage"):
-            table.add_columns(column.T.copy(), names=[key.replace("coverage", name) for name in names])
+            names = [key.replace("coverage", f"coverage_{100 * probability:g}") for probability in levels]
+            table.add_columns(column.T.copy(), names=names)
         else:
             table[key] = column
     for key, its_unit in {"low": level_unit, "high": level_unit, "crps": unit}.items():
@@ -408,128 +426,91 @@ def calibration_table(
     return table
 
 
-def ensemble_scores(samples, truth, *, levels=LEVELS, seed=0):
+def binned_scores(samples, truth, level, edges, *, is_gaussian=False, levels=LEVELS, n_ranks=9, seed=0):
     """
-    Gather all scores of samples.
+    Compute all scores in bins.
 
     Parameters
     ----------
-    samples : array_like, shape (n_samples, n)
-        The samples.
+    samples : ndarray, shape (n_samples, ...), or (2, ...)
+        The samples, or mean and standard deviation of Gaussian distributions.
 
-    truth : array_like, shape (n,)
-        What they are compared with.
+    truth, level : ndarray, shape (...)
+        What they are compared with, NaN for elements to leave out, and what they are binned by.
 
-    levels : sequence of float, optional
-        The probabilities of the intervals.
+    edges : sequence of float, shape (n_bins + 1,)
+        The edges of the bins.
 
-    seed : int or `~numpy.random.Generator`, optional
-        Selects the random numbers.
+    is_gaussian : bool, optional
+        Whether ``samples`` are mean and standard deviation.
+
+    levels, n_ranks, seed
+        As for `calibration_table`.
 
     Returns
     -------
-    scores : dict
-        ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill`` and
-        ``ranks`` (an array).
+    scores : list of dict
+        For each bin ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays),
+        ``spread_skill`` and ``ranks`` (an array).
     """
-    rng = np.random.default_rng(seed)
-    fraction, error = coverage(samples, truth, np.atleast_1d(levels), seed=rng)
+    rng, rows = np.random.default_rng(seed), []
+    for low, high in pairwise(edges):
+        pick = (level >= low) & (level < high) & np.isfinite(truth)
+        if is_gaussian:
+            rows.append(_gaussian_scores(*samples[:, pick], truth[pick], levels, n_ranks))
+        else:
+            rows.append(_ensemble_scores(samples[:, pick], truth[pick], levels, rng))
+    return rows
+
+
+def _ensemble_scores(samples, truth, levels, rng):
+    """Return all scores of samples, shape (n_samples, n)."""
+    fraction, error = coverage(samples, truth, levels, seed=rng)
     counts, _ = rank_histogram(samples, truth, seed=rng)
-    return {
-        "n": int(counts.sum()),
-        "crps": _mean(crps(samples, truth)),
-        "coverage": fraction,
-        "coverage_err": error,
-        "spread_skill": spread_skill(samples, truth),
-        "ranks": counts,
-    }
+    score, ratio = _mean(crps(samples, truth)), spread_skill(samples, truth)
+    return _scores(int(counts.sum()), score, fraction, error, ratio, counts)
 
 
-def gaussian_scores(mean, std, truth, *, levels=LEVELS, n_ranks=9):
-    r"""
-    Gather the same scores for Gaussian distributions, in closed form.
-
-    .. math:: \mathrm{CRPS} = s \left[ w (2 \Phi(w) - 1) + 2 \varphi(w) - \pi^{-1/2} \right], \qquad
-              w = (y - \mu) / s
-
-    (Gneiting & Raftery 2007, *Strictly Proper Scoring Rules, Prediction, and Estimation*, equation 21.)
-    What a rank is for samples, :math:`\Phi(w)` is here.
-
-    Parameters
-    ----------
-    mean, std, truth : array_like, shape (n,)
-        Mean and standard deviation of the Gaussians, and what they are compared with.
-
-    levels : sequence of float, optional
-        The probabilities of the intervals.
-
-    n_ranks : int, optional
-        The number of equal bins of :math:`\Phi(w)`, one more than samples would be.
-
-    Returns
-    -------
-    scores : dict
-        As for `ensemble_scores`. Elements that are not finite make ``crps`` and ``spread_skill`` NaN, here
-        as there.
-    """
+def _gaussian_scores(mean, std, truth, levels, n_ranks):
+    """Return the same scores of Gaussian distributions, shape (n,)."""
     from scipy.special import ndtr
 
-    mean, std, truth = (np.asarray(values, float) for values in (mean, std, truth))
-    w = (truth - mean) / std
-    probability = ndtr(w)
-    density = np.exp(-(w**2) / 2) / math.sqrt(2 * math.pi)
-    score = std * (w * (2 * probability - 1) + 2 * density - 1 / math.sqrt(math.pi))
-    probability = probability[np.isfinite(probability)]
-    fraction, error = _covered(probability, np.atleast_1d(levels))
+    probability = ndtr((truth - mean) / std)
+    score, ratio = _mean(_scoringrules().crps_normal(truth, mean, std)), _ratio(std**2, mean - truth)
     ranks = np.minimum(probability * n_ranks, n_ranks - 1).astype(int)
-    return {
-        "n": probability.size,
-        "crps": _mean(score),
-        "coverage": fraction,
-        "coverage_err": error,
-        "spread_skill": _ratio(std**2, mean - truth),
-        "ranks": np.bincount(ranks, minlength=n_ranks),
-    }
+    counts = np.bincount(ranks, minlength=n_ranks)
+    return _scores(truth.size, score, *_covered(probability, np.asarray(levels)), ratio, counts)
 
 
-def rank_test(ranks, n_samples):
-    r"""
-    Test whether every rank is equally probable, with an eye on slopes and U-shapes.
+def _scores(n, score, fraction, error, ratio, counts):
+    scores = {"n": n, "crps": score, "coverage": fraction, "coverage_err": error}
+    return scores | {"spread_skill": ratio, "ranks": counts}
+
+
+def distance_sums(vectors):
+    """
+    Add up the distances from each vector to all others.
 
     Parameters
     ----------
-    ranks : `~numpy.ndarray` of int, shape (n,)
-        The ranks of truths among samples.
-
-    n_samples : int
-        The number of samples.
+    vectors : `~numpy.ndarray`, shape (m, ..., n_features)
+        The vectors.
 
     Returns
     -------
-    components : `~numpy.ndarray`, shape (min(4, n_samples),)
-        Slope, U-shape and the next shapes of the histogram, each with zero mean and unit variance if the
-        samples are honest.
-
-    p_value : float
-        The probability of a sum of their squares as large.
-
-    Notes
-    -----
-    With polynomials :math:`h_k` orthonormal on the :math:`m + 1` ranks, the squares of
-
-    .. math:: z_k = n^{-1/2} \sum_i h_k(R_i), \qquad k = 1 \dots m
-
-    add up to the chi-square of the histogram (Jolliffe & Primo 2008, *Evaluating Rank Histograms Using
-    Decompositions of the Chi-Square Test Statistic*). The wrong widths and biases that occur are in the
-    first of them; the others only add noise.
+    sums : `~numpy.ndarray`, shape (m, ...)
+        The sums over the first axis.
     """
-    from scipy.stats import chi2
+    return np.stack([np.linalg.norm(vectors - one, axis=-1).sum(axis=0) for one in vectors])
 
-    powers = np.vander(np.linspace(-1, 1, n_samples + 1), min(5, n_samples + 1), increasing=True)
-    shapes = math.sqrt(n_samples + 1) * np.linalg.qr(powers)[0]
-    shapes *= np.sign(shapes[-1])
-    components = shapes[ranks, 1:].sum(axis=0) / math.sqrt(ranks.size)
-    return components, chi2.sf(np.sum(components**2), components.size)
+
+def _scoringrules():
+    try:
+        import scoringrules
+    except ModuleNotFoundError as error:
+        msg = "the CRPS needs scoringrules: pip install 'astro_ddpm[evaluate]' installs it"
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    return scoringrules
 
 
 def _levels(levels):
@@ -539,6 +520,12 @@ def _levels(levels):
         msg = f"levels must lie between 0 and 1, not {levels.tolist()}"
         raise ValueError(msg)
     return levels
+
+
+def _stack(mean, std, unit):
+    """Return mean and standard deviation on a common first axis, in one unit."""
+    planes = np.broadcast_arrays(_floats("samples", mean, unit), _floats("std", std, unit))
+    return np.stack(planes) if unit is None else np.stack(planes) << unit
 
 
 def _unpack(samples, truth, mask=None):
@@ -555,6 +542,16 @@ def _unpack(samples, truth, mask=None):
     if mask is not None:
         invalid = invalid | _broadcast("mask", np.asarray(mask, bool), truth.shape)
     return np.where(invalid, np.nan, samples), np.where(invalid, np.nan, truth), unit
+
+
+def _unpack_vectors(samples, truth, mask):
+    """Return samples and truth as floats, NaN in vectors with an invalid feature, and their unit."""
+    samples, truth, unit = _unpack(samples, truth, mask)
+    if not truth.ndim or not truth.shape[-1]:
+        msg = f"truth must have features along its last axis, not the shape {truth.shape}"
+        raise ValueError(msg)
+    valid = np.isfinite(truth).all(axis=-1, keepdims=True)
+    return np.where(valid, samples, np.nan), np.where(valid, truth, np.nan), unit
 
 
 def _unpack_bins(level, edges, shape):

@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Is a posterior honest: every score beside what it would be if the truth were one more sample.
+Tests of a posterior: every score, beside what it is for a calibrated posterior.
 
-If it is, truth and samples of a case may change places. Doing so at random, for every case, gives the
-distribution of any score under honesty, whatever the posterior looks like.
+If a posterior is calibrated, the truth and the samples of a case are exchangeable. Exchanging them at random,
+for every case, gives the distribution of any score of a calibrated posterior, whatever its shape.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,24 +16,34 @@ import numpy as np
 
 import astro_ddpm
 
-from .calibration import LEVELS, _levels, _ranks, _unpack, rank_test
-from .multivariate import distance_sums, tarp_ranks
+from .calibration import (
+    LEVELS,
+    _common_unit,
+    _floats,
+    _levels,
+    _ranks,
+    _unpack,
+    _unpack_vectors,
+    distance_sums,
+)
 
 if TYPE_CHECKING:
     from astropy.table import QTable
     from astropy.units import Quantity
 
-__all__ = ["calibration_tests"]
+__all__ = ["calibration_tests", "tarp"]
 
+TOO_FEW = "too few"
+MIN_CASES = 30  # below which no score finds a width that is wrong by half
 _DESCRIPTIONS = {
-    "feature": "feature that is tested, or all together",
-    "metric": "score",
-    "n": "number of cases",
-    "value": "the score",
-    "expected": "its mean for an honest posterior",
-    "error": "its standard deviation for an honest posterior",
-    "p_value": "probability of a score as far from the expected one",
-    "verdict": "what the score says of the posterior",
+    "feature": "Feature that is tested, or all together",
+    "metric": "Score",
+    "n": "Number of cases",
+    "value": "The score",
+    "expected": "Mean of the score for a calibrated posterior",
+    "error": "Standard deviation of the score for a calibrated posterior",
+    "p_value": "Probability of a score as far from the expected one",
+    "verdict": "What the score says of the posterior",
 }
 
 
@@ -47,14 +58,16 @@ def calibration_tests(
     seed: int | np.random.Generator = 0,
 ) -> QTable:
     r"""
-    Test a posterior with every score: what it is, what it should be, and what that means.
+    Test a posterior with every score.
+
+    The table gives each score, its expectation for a calibrated posterior, and a verdict.
 
     Parameters
     ----------
     samples : array_like, `~astropy.units.Quantity`, or mapping of these
-        The samples of what was measured in each of ``n`` cases: shape (n_samples, n) for one feature,
-        (n_samples, n, n_features) for several. Features of different units are given by name, such as
-        ``{"flux": ..., "radius": ...}``, each of shape (n_samples, n). At least two samples.
+        The samples of what was measured in each of ``n`` cases, at least two: shape (n_samples, n) for one
+        feature, (n_samples, n, n_features) for several. Features of different units are given by name, such
+        as ``{"flux": ..., "radius": ...}``, each of shape (n_samples, n).
 
     truth : array_like, `~astropy.units.Quantity`, mapping or `~astropy.table.QTable`
         What they are compared with, without the first axis, under the same names.
@@ -67,11 +80,12 @@ def calibration_tests(
         `True` means left out.
 
     significance : float, optional
-        The probability that a score accuses an honest posterior. The probability that any of the seven of
-        one feature does is about four times as large.
+        False-alarm rate of each test. The rate of at least one false alarm among the seven tests of one
+        feature is about four times as large.
 
     n_exchanges : int, optional
-        How often truth and samples change places. No p-value is below ``2 / (n_exchanges + 1)``.
+        The number of random exchanges of truth and samples. No p-value is below
+        ``2 / (n_exchanges + 1)``.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -86,12 +100,12 @@ def calibration_tests(
           and for all features together "energy_score" and "tarp".
         * ``n``: the number of cases.
         * ``value``: the score. All are without unit, see the notes.
-        * ``expected``, ``error``: mean and standard deviation of the score of an honest posterior.
-        * ``p_value``: the probability that the score of an honest posterior is as far from the mean.
+        * ``expected``, ``error``: mean and standard deviation of the score of a calibrated posterior.
+        * ``p_value``: the probability that the score of a calibrated posterior is as far from the mean.
         * ``verdict``: "honest" if ``p_value`` is at least ``significance``, else "too narrow",
-          "too wide", "biased" or "wrong shape", as far as the score can tell. A biased posterior is
-          "too narrow" to most of them: the truth is further away than the samples say; the rank histogram
-          tells a bias from a width. Empty if there are no cases.
+          "too wide", "biased" or "wrong shape". Most scores call a biased posterior "too narrow", because
+          the truth is farther away than the samples say; the rank histogram tells a bias from a width.
+          "too few" if ``p_value`` is not below ``significance`` and there are fewer than 30 cases.
 
         The metadata hold ``n_samples``, ``significance``, ``n_exchanges`` and ``version``.
 
@@ -106,21 +120,21 @@ def calibration_tests(
 
     Notes
     -----
-    Let :math:`z_0` be the truth and :math:`z_1 \dots z_m` the samples of a case. If the posterior is honest,
-    they are exchangeable: any of them may have been the truth. The score is computed for each choice, and
-    one choice is drawn for each case, ``n_exchanges`` times. The rank of the actual score among the drawn
-    ones is the p-value, two-sided, which is exact for any posterior, number of samples and number of cases
-    (a Monte Carlo permutation test), **if the cases are independent**. Pixels of one image are not, nor are
-    sources that overlap. The rank histogram and `tarp` are tested by the chi-square of the first four
-    components of the histogram of ranks (slope, U-shape and the next two; Jolliffe & Primo 2008, *Evaluating
-    Rank Histograms Using Decompositions of the Chi-Square Test Statistic*).
+    Let :math:`z_0` be the truth and :math:`z_1 \dots z_m` the samples of a case. If the posterior is
+    calibrated, any of them may have been the truth. The score is computed for each choice, and one choice is
+    drawn for each case, ``n_exchanges`` times. The rank of the actual score among the drawn ones gives the
+    two-sided p-value. This Monte Carlo permutation test is exact for any posterior, number of samples and
+    number of cases, **if the cases are independent**. Pixels of one image are not, nor are sources that
+    overlap. The rank histogram and `tarp` are tested by the chi-square of the first four components of the
+    histogram of ranks (slope, U-shape and the next two; Jolliffe & Primo 2008, *Evaluating Rank Histograms
+    Using Decompositions of the Chi-Square Test Statistic*).
 
     Before ``spread_skill``, ``crps`` and ``energy_score`` are computed, the features of each case are
-    divided by the standard deviation of truth and samples together. So each case and feature counts alike,
-    where the brightest would outweigh all others; `spread_skill`, `crps` and `energy_score` of the features
-    as they are differ. The coverage is the mean of `coverage` over its random numbers.
+    divided by the standard deviation of truth and samples together. Otherwise the brightest case would
+    outweigh all others. So these scores differ from those of `spread_skill`, `crps` and `energy_score` of the
+    same features. The coverage is the mean of `coverage` over its random numbers.
 
-    **What it takes.** In trials with 1000 cases of two Gaussian features and ``significance`` of 0.01, every
+    **Sensitivity.** In trials with 1000 cases of two Gaussian features and ``significance`` of 0.01, every
     score found a posterior 20 % too narrow nearly always, even with 8 samples. One 20 % too wide is harder:
     with 16 samples or more all scores found it in 98 of 100 trials or more, but the coverage of the 95 %
     interval in 95 with 16 samples, 96 with 32 and 97 with 64.
@@ -169,6 +183,124 @@ def calibration_tests(
         "version": astro_ddpm.__version__,
     }
     return _table(rows, significance, meta)
+
+
+def tarp(
+    samples: np.ndarray | Quantity,
+    truth: np.ndarray | Quantity,
+    levels: float | tuple[float, ...] = LEVELS,
+    *,
+    references: np.ndarray | Quantity | None = None,
+    mask: np.ndarray | None = None,
+    seed: int | np.random.Generator = 0,
+) -> tuple[np.ndarray, float]:
+    r"""
+    Expected coverage by tests of accuracy with random points (TARP).
+
+    A ball around a random point that holds, say, 68 % of the samples should hold the truth in 68 % of the
+    cases.
+
+    Use it for a few features that science is done with, such as the logarithms of fluxes, radii and shapes.
+    **Do not use it for pixels of whole images**: distances in thousands of dimensions measure the power of
+    the noise and little else, and a galaxy with a wrong flux passes.
+
+    Parameters
+    ----------
+    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, n, n_features)
+        The samples, at least two.
+
+    truth : array_like or `~astropy.units.Quantity`, shape (n, n_features)
+        What they are compared with.
+
+    levels : float or sequence of float, optional
+        The fractions of the samples within the balls, between 0 and 1.
+
+    references : array_like or `~astropy.units.Quantity`, shape (n, n_features), optional
+        The points; their choice must not depend on the truth. By default they are drawn from a Gaussian
+        with the mean and standard deviation of each feature in all samples and truths.
+
+    mask : array_like of bool, optional
+        Features to leave out, broadcastable to ``truth``; `True` means left out, with the whole vector.
+
+    seed : int or `~numpy.random.Generator`, optional
+        Selects the random numbers.
+
+    Returns
+    -------
+    fraction : `~numpy.ndarray`, shape of ``levels``
+        The fraction of truths within the balls, which for calibrated samples is that of ``levels``. NaN if
+        no vector is left.
+
+    p_value : float
+        The probability of deviations as large if the samples are calibrated **and the vectors independent**.
+        NaN if no vector is left.
+
+    Raises
+    ------
+    TypeError
+        If only one of ``samples`` and ``truth``, or of ``references`` and ``truth``, has a unit.
+
+    ValueError
+        If shapes do not match, there are fewer than two samples, or a level is not between 0 and 1.
+
+    Notes
+    -----
+    Lemos et al. 2023, *Sampling-Based Accuracy Testing of Posterior Estimators for General Inference*,
+    algorithm 2, with distances in units of the standard deviation of each feature in all samples and
+    truths. The rank :math:`R` of the distance of the truth among those of the :math:`m` samples takes the
+    values 0 to :math:`m` with equal probability if the samples are calibrated. A truth lies within the ball
+    of the level :math:`c` if :math:`R + U < (m + 1) c` with :math:`U` uniform in [0, 1), which has the
+    probability :math:`c` for any number of samples.
+
+    Samples that are too narrow make the curve of ``fraction`` against ``levels`` an S that crosses the
+    diagonal, because a ball is a half-space if its center is far from the samples. A Kolmogorov-Smirnov test
+    hardly sees the S. ``p_value`` is therefore that of the first four components of the chi-square of the
+    ranks (Jolliffe & Primo 2008).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.evaluation import tarp
+    >>> rng = np.random.default_rng(1)
+    >>> samples, truth = rng.standard_normal((16, 1000, 3)), rng.standard_normal((1000, 3))
+    >>> fraction, p_value = tarp(samples, truth)
+    >>> print(fraction.round(2), p_value > 0.01)
+    [0.7  0.95] True
+    >>> fraction, p_value = tarp(0.8 * samples, truth)
+    >>> print(p_value < 0.01)
+    True
+    """
+    fractions = _levels(levels)
+    rng = np.random.default_rng(seed)
+    if references is not None:
+        references = _floats("references", references, _common_unit(references=references, truth=truth))
+    samples, truth, _ = _unpack_vectors(samples, truth, mask)
+    ranks = _tarp_ranks(samples, truth, references, seed=rng)
+    if not ranks.size:
+        return np.full(fractions.shape, np.nan), math.nan
+    below = (ranks + rng.random(ranks.shape)) / (len(samples) + 1) < fractions[..., None]
+    return below.mean(axis=-1), float(_rank_test(ranks, len(samples))[1])
+
+
+def _tarp_ranks(samples, truth, references=None, *, seed=0):
+    """Return how many samples are nearer to a point than the truth, for each valid case."""
+    if truth.ndim != 2:
+        msg = f"truth must have the shape (n, n_features), not {truth.shape}"
+        raise ValueError(msg)
+    if references is not None and references.shape != truth.shape:
+        msg = f"references must have the shape {truth.shape} of truth, not {references.shape}"
+        raise ValueError(msg)
+    rng = np.random.default_rng(seed)
+    valid = np.isfinite(truth).all(axis=-1)
+    pool = np.concatenate([truth[None, valid], samples[:, valid]])
+    if not pool.size:
+        return np.zeros(0, int)
+    center, scale = pool.mean(axis=(0, 1)), pool.std(axis=(0, 1))
+    scale[scale == 0] = 1
+    drawn = center + scale * rng.standard_normal(pool.shape[1:])
+    points = drawn if references is None else references[valid]
+    distance = np.linalg.norm((pool - points) / scale, axis=-1)
+    return _ranks(distance[1:], distance[0], None, rng)[0]
 
 
 def _features(samples, truth, mask):
@@ -220,7 +352,7 @@ def _joint_rows(samples, truth, n_exchanges, rng):
     """Test all features together."""
     scores = _energy_scores(_pool(samples, truth))[None]
     yield {"metric": "energy_score", **_exchange(scores, 0, _same, "more", n_exchanges, rng)}
-    ranks = tarp_ranks(samples, truth, seed=rng)
+    ranks = _tarp_ranks(samples, truth, seed=rng)
     yield {"metric": "tarp", **_rank_row(ranks, len(samples), can_be_biased=False)}
 
 
@@ -231,6 +363,27 @@ def _pool(samples, truth):
     pool -= pool.mean(axis=0)
     scale = pool.std(axis=0, ddof=1)
     return pool / np.where(scale > 0, scale, 1)
+
+
+def _rank_test(ranks, n_samples):
+    r"""
+    Test whether every rank is equally probable.
+
+    With polynomials :math:`h_k` orthonormal on the :math:`m + 1` ranks, the squares of
+
+    .. math:: z_k = n^{-1/2} \sum_i h_k(R_i), \qquad k = 1 \dots m
+
+    add up to the chi-square of the histogram (Jolliffe & Primo 2008). Biases and wrong widths are in the
+    first of them: slope, U-shape and the next two. The components have zero mean and unit variance for a
+    calibrated posterior, and the p-value is that of the sum of their squares.
+    """
+    from scipy.stats import chi2
+
+    powers = np.vander(np.linspace(-1, 1, n_samples + 1), min(5, n_samples + 1), increasing=True)
+    shapes = math.sqrt(n_samples + 1) * np.linalg.qr(powers)[0]
+    shapes *= np.sign(shapes[-1])
+    components = shapes[ranks, 1:].sum(axis=0) / math.sqrt(ranks.size)
+    return components, chi2.sf(np.sum(components**2), components.size)
 
 
 def _coverage_of_ranks(level, m):
@@ -273,7 +426,7 @@ def _exchange(scores, own, statistic, narrow, n_exchanges, rng):
     """
     _, choices, n = scores.shape
     if not n:
-        return _row(0, np.nan, np.nan, np.nan, np.nan, "")
+        return _row(0, np.nan, np.nan, np.nan, np.nan, TOO_FEW)
     case = np.arange(n)
     value = statistic(*scores[:, own, case].mean(axis=-1))
     expected = statistic(*scores.mean(axis=(-2, -1)))
@@ -292,37 +445,38 @@ def _exchange(scores, own, statistic, narrow, n_exchanges, rng):
 def _rank_row(ranks, m, *, can_be_biased):
     """Test ranks of the truth among m samples."""
     if not ranks.size:
-        return _row(0, np.nan, np.nan, np.nan, np.nan, "")
-    components, p_value = rank_test(ranks, m)
+        return _row(0, np.nan, np.nan, np.nan, np.nan, TOO_FEW)
+    components, p_value = _rank_test(ranks, m)
     strongest = max(components[:2], key=abs)
     if abs(strongest) < 2:
-        accusation = "wrong shape"
+        finding = "wrong shape"
     elif can_be_biased and strongest == components[0]:
-        accusation = "biased"
+        finding = "biased"
     else:
-        accusation = "too narrow" if strongest > 0 else "too wide"
+        finding = "too narrow" if strongest > 0 else "too wide"
     degrees = components.size
-    return _row(ranks.size, np.sum(components**2), degrees, np.sqrt(2 * degrees), p_value, accusation)
+    return _row(ranks.size, np.sum(components**2), degrees, np.sqrt(2 * degrees), p_value, finding)
 
 
-def _row(n, value, expected, error, p_value, accusation):
+def _row(n, value, expected, error, p_value, finding):
     return {
         "n": n,
         "value": float(value),
         "expected": float(expected),
         "error": float(error),
         "p_value": float(p_value),
-        "verdict": accusation,
+        "verdict": finding,
     }
 
 
 def _table(rows, significance, meta):
-    """Return rows as a table, in which the honest ones are not accused."""
+    """Return rows as a table with verdicts."""
     from astropy.table import QTable
 
     table = QTable(rows=rows, names=list(_DESCRIPTIONS), meta=meta)
-    acquitted = table["p_value"] >= significance
-    table["verdict"] = np.where(acquitted, "honest", table["verdict"])
+    passed = table["p_value"] >= significance
+    honest = np.where(table["n"] < MIN_CASES, TOO_FEW, "honest")
+    table["verdict"] = np.where(passed, honest, table["verdict"])
     for name, description in _DESCRIPTIONS.items():
         table[name].info.description = description
         if table[name].dtype.kind == "f":

@@ -24,8 +24,8 @@ _MASK_COLOR = "#38b6b0"
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """A plane, shape ``(ny, nx)``, and what it is; panels of one kind share their colors."""
+class Panel:
+    """A plane, shape ``(ny, nx)``, its title, and its kind: panels of one kind share their scale."""
 
     title: str
     plane: np.ndarray | None
@@ -33,14 +33,97 @@ class _Panel:
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """The colors of one kind of panel; ``ticks`` are in units of ``unit``."""
+class Scale:
+    """Colors of one kind of panel; ``ticks`` are in units of ``unit``. Only a label makes a color bar."""
 
     cmap: Any
     norm: Any
-    unit: float
-    ticks: tuple[float, ...]
-    label: str
+    unit: float = 1.0
+    ticks: tuple[float, ...] = ()
+    label: str = ""
+
+
+def flux_scale(sigma: float, top: float, label: str = "", cmap: Any = "magma") -> Scale:
+    """Return an arcsinh stretch from -2 ``sigma`` to ``top``, or to 20 ``sigma`` if that is brighter."""
+    from matplotlib.colors import AsinhNorm
+
+    norm = AsinhNorm(1.5 * sigma, vmin=-2 * sigma, vmax=max(float(top), 20 * sigma))
+    return Scale(cmap, norm, sigma, (0, 3, 10, 30, 100, 300, 1000, 3000, 10_000), label)
+
+
+def residual_scale(limit: float, label: str = "") -> Scale:
+    """Return a scale from ``-limit`` (blue) to ``limit`` (red)."""
+    from matplotlib.colors import Normalize
+
+    return Scale("RdBu_r", Normalize(-limit, limit), 1.0, tuple(limit * np.linspace(-1, 1, 5)), label)
+
+
+def width_scale(sigma: float, low: float, top: float, label: str = "") -> Scale:
+    """Return a logarithmic scale of standard deviations."""
+    from matplotlib.colors import LogNorm
+
+    ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    return Scale("viridis", LogNorm(low, top, clip=True), sigma, ticks, label)
+
+
+def draw_panels(panels: list[Panel], scales: dict[str, Scale], n_columns: int, panel_size: float) -> Figure:
+    """
+    Draw panels row by row, with one color bar for each scale that has a label.
+
+    Parameters
+    ----------
+    panels : list of `Panel`
+        What to draw.
+
+    scales : dict of `Scale`
+        The scale of each kind of panel.
+
+    n_columns : int
+        The number of panels in a row.
+
+    panel_size : float
+        The width of a panel in inches.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The figure; its axes with a title are the panels.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ny, nx = panels[0].plane.shape
+    n_rows, height = -(-len(panels) // n_columns), panel_size * ny / nx + 0.8
+    layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
+    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
+    without_bar = {kind for kind, scale in scales.items() if scale.label}
+    for number, panel in enumerate(panels, start=1):
+        axes, scale = figure.add_subplot(n_rows, n_columns, number), scales[panel.kind]
+        cmap = colormaps[scale.cmap] if isinstance(scale.cmap, str) else scale.cmap
+        axes.set_title(panel.title, fontsize="medium")
+        axes.set(xticks=[], yticks=[], anchor="N")
+        axes.spines[:].set_visible(False)
+        look = {"cmap": cmap.with_extremes(bad=_MASK_COLOR), "norm": scale.norm}
+        plane = np.ma.masked_invalid(panel.plane)
+        picture = axes.imshow(plane, origin="lower", interpolation="nearest", **look)
+        if panel.kind in without_bar:
+            _add_bar(figure, axes, picture, scale)
+            without_bar.remove(panel.kind)
+    return figure
+
+
+def _add_bar(figure, axes, picture, scale):
+    """Add a color bar under a panel."""
+    low, high = scale.norm.vmin, scale.norm.vmax
+    ticks = [tick for tick in scale.ticks if low <= tick * scale.unit <= high]
+    options = {"location": "bottom", "fraction": 0.04, "pad": 0.02, "aspect": 30, "panchor": False}
+    bar = figure.colorbar(picture, ax=axes, **options)
+    bar.set_ticks([tick * scale.unit for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize="small", length=2)
+    bar.set_label(scale.label, fontsize="small")
+    bar.outline.set_visible(False)
 
 
 def plot_comparison(
@@ -57,8 +140,8 @@ def plot_comparison(
 
     The panels are the input, the posterior mean, the reference, the
     residual, samples and the uncertainty, as far as they are given. All
-    images have one arcsinh stretch in common. The ticks of the color bars
-    are in units of the noise.
+    images share one arcsinh stretch. The ticks of the color bars are in
+    units of the noise.
 
     Parameters
     ----------
@@ -86,9 +169,8 @@ def plot_comparison(
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        The figure. It is not known to `matplotlib.pyplot`, so it needs no
-        display and is not to be closed. Save it with
-        ``figure.savefig(filename)``.
+        The figure. `matplotlib.pyplot` does not know it: it needs no
+        display and no closing. Save it with ``figure.savefig(filename)``.
 
     Raises
     ------
@@ -101,9 +183,9 @@ def plot_comparison(
 
     Notes
     -----
-    The noise that serves as unit is the median of the uncertainty of
-    ``image``, or what is measured in ``image`` if it has none, or the
-    median of the uncertainty of ``enhanced`` if there is no ``image``.
+    The unit of noise is the median of the uncertainty of ``image``, or
+    what is measured in ``image`` if it has none, or the median of the
+    uncertainty of ``enhanced`` if there is no ``image``.
 
     The residual is :math:`(\mathrm{enhanced} - \mathrm{reference}) /
     \sigma`, and without a reference :math:`(\mathrm{image} -
@@ -121,9 +203,6 @@ def plot_comparison(
     >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
     ['Input', 'Enhanced', 'Reference', 'Enhanced − reference', 'Uncertainty']
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     if n_samples < 0:
         msg = f"n_samples must not be negative, got {n_samples!r}"
         raise ValueError(msg)
@@ -132,21 +211,8 @@ def plot_comparison(
     noise, level = _noise(image, planes[0], mean, sigma, enhanced.unit)
     draws = [] if samples is None else samples[:n_samples]
     panels = _panels(*planes, sigma, draws, noise)
-    scales = _scales(panels, level, enhanced.unit, cmap)
-
-    n_rows = 1 if len(panels) <= 5 else 2
-    n_columns = -(-len(panels) // n_rows)
-    height = panel_size * mean.shape[0] / mean.shape[1] + 0.8
-    layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
-    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
-    without_bar = set(scales)
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(n_rows, n_columns, number)
-        picture = _show(axes, panel, scales[panel.kind])
-        if panel.kind in without_bar:
-            _add_bar(figure, axes, picture, scales[panel.kind])
-            without_bar.remove(panel.kind)
-    return figure
+    n_columns = len(panels) if len(panels) <= 5 else -(-len(panels) // 2)
+    return draw_panels(panels, _scales(panels, level, enhanced.unit, cmap), n_columns, panel_size)
 
 
 def _plane(name, value, enhanced):
@@ -182,11 +248,11 @@ def _image_noise(image, unit):
 
 def _panels(image, mean, reference, sigma, draws, noise):
     """Return what there is to show, in order."""
-    uncertainty = _Panel("Uncertainty", sigma, "uncertainty")
-    panels = [_Panel("Input", image), _Panel("Enhanced", mean), _Panel("Reference", reference)]
+    uncertainty = Panel("Uncertainty", sigma, "uncertainty")
+    panels = [Panel("Input", image), Panel("Enhanced", mean), Panel("Reference", reference)]
     panels += [uncertainty] if reference is None else []
     panels += [_residual(image, mean, reference, noise)]
-    panels += [_Panel(f"Sample {number}", draw) for number, draw in enumerate(draws, start=1)]
+    panels += [Panel(f"Sample {number}", draw) for number, draw in enumerate(draws, start=1)]
     panels += [] if reference is None else [uncertainty]
     return [panel for panel in panels if panel.plane is not None]
 
@@ -198,62 +264,23 @@ def _residual(image, mean, reference, noise):
     elif image is not None:
         title, difference = "Input − enhanced", image - mean
     else:
-        return _Panel("", None, "residual")
-    return _Panel(title, np.ma.masked_invalid(difference / noise), "residual")
+        return Panel("", None, "residual")
+    return Panel(title, np.ma.masked_invalid(difference / noise), "residual")
 
 
 def _scales(panels, level, unit, cmap):
     """Return the colors of every kind of panel."""
-    from matplotlib import colormaps
-    from matplotlib.colors import AsinhNorm, LogNorm, Normalize
-
     planes = {panel.kind: panel.plane for panel in panels if panel.title != "Input"}
-    flux = np.ma.masked_invalid(next(p.plane for p in panels if p.title == "Enhanced"))
-    top = max(np.percentile(flux.compressed(), 99.8), 20 * level)
-    scales = {
-        "flux": _Scale(
-            colormaps[cmap] if isinstance(cmap, str) else cmap,
-            AsinhNorm(1.5 * level, vmin=-2 * level, vmax=top),
-            level,
-            (0, 3, 10, 30, 100, 300, 1000, 3000, 10_000),
-            f"flux / σ   (σ = {level * unit:.3g})",
-        )
-    }
+    flux = np.ma.masked_invalid(next(p.plane for p in panels if p.title == "Enhanced")).compressed()
+    label = f"flux / σ   (σ = {level * unit:.3g})"
+    scales = {"flux": flux_scale(level, np.percentile(flux, 99.8), label, cmap)}
     if "uncertainty" in planes:
         low, top = np.nanpercentile(planes["uncertainty"], [1, 99.9])
         low = max(0.8 * low, 0.01 * level)
-        norm = LogNorm(low, max(top, 5 * low), clip=True)
-        ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-        scales["uncertainty"] = _Scale(colormaps["viridis"], norm, level, ticks, "uncertainty / σ")
+        scales["uncertainty"] = width_scale(level, low, max(top, 5 * low), "uncertainty / σ")
     if "residual" in planes:
         pulls = planes["residual"].compressed()
         spread = mad_std(pulls) if pulls.size else 0
         limit = next((nice for nice in (0.5, 1, 2, 3) if nice >= 2.5 * spread), 5)
-        norm = Normalize(-limit, limit)
-        ticks = (-limit, -limit / 2, 0, limit / 2, limit)
-        scales["residual"] = _Scale(colormaps["RdBu_r"], norm, 1.0, ticks, "residual / σ")
+        scales["residual"] = residual_scale(limit, "residual / σ")
     return scales
-
-
-def _show(axes, panel, scale):
-    """Draw a panel and return its image."""
-    cmap = scale.cmap.with_extremes(bad=_MASK_COLOR)
-    plane = np.ma.masked_invalid(panel.plane)
-    axes.set_title(panel.title, fontsize="medium")
-    axes.set(xticks=[], yticks=[], anchor="N")
-    axes.spines[:].set_visible(False)
-    return axes.imshow(plane, cmap=cmap, norm=scale.norm, origin="lower", interpolation="nearest")
-
-
-def _add_bar(figure, axes, picture, scale):
-    """Add a color bar under a panel."""
-    low, high = scale.norm.vmin, scale.norm.vmax
-    ticks = [tick for tick in scale.ticks if low <= tick * scale.unit <= high]
-    bar = figure.colorbar(
-        picture, ax=axes, location="bottom", fraction=0.04, pad=0.02, aspect=30, panchor=False
-    )
-    bar.set_ticks([tick * scale.unit for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
-    bar.minorticks_off()
-    bar.ax.tick_params(labelsize="small", length=2)
-    bar.set_label(scale.label, fontsize="small")
-    bar.outline.set_visible(False)

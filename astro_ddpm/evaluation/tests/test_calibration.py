@@ -14,17 +14,16 @@ from astropy.table import QTable
 from astropy.utils.masked import Masked
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
-from scipy.stats import binom, chisquare, kstest, norm
+from scipy.stats import chisquare, kstest, norm
 
 from astro_ddpm.evaluation import (
-    binomial_band,
     calibration_table,
     coverage,
     crps,
     rank_histogram,
     spread_skill,
 )
-from astro_ddpm.evaluation.calibration import ensemble_scores, gaussian_scores, rank_test
+from astro_ddpm.evaluation.honesty import _rank_test
 
 LEVELS = (0.68, 0.95)
 FUNCTIONS = [crps, coverage, rank_histogram, spread_skill]
@@ -154,52 +153,10 @@ class TestCoverage:
         assert_array_equal(coverage(2 * samples + 1, 2 * truth + 1), coverage(samples, truth))
 
 
-class TestBinomialBand:
-    @pytest.mark.parametrize("n", [10, 137, 1000])
-    @pytest.mark.parametrize("probability", [0.68, 0.95])
-    def test_holds_what_it_promises(self, n, probability):
-        levels = np.linspace(0.05, 0.95, 7)
-        low, high = (
-            np.rint(n * edge).astype(int) for edge in binomial_band(levels, n, probability=probability)
-        )
-        tail = (1 - probability) / 2
-        assert np.all(binom.cdf(low - 1, n, levels) <= tail)
-        assert np.all(binom.sf(high, n, levels) <= tail)
-        # and is no wider than needed
-        assert np.all(binom.cdf(low, n, levels) > tail)
-        assert np.all(binom.sf(high - 1, n, levels) > tail)
-
-    def test_by_hand(self):
-        # of 4, each with 1/2: none and all have the probability 1/16
-        assert binomial_band(0.5, 4, probability=0.8) == (0.25, 0.75)
-        assert binomial_band(0.5, 4, probability=0.95) == (0, 1)
-
-    def test_honest_coverage(self):
-        inside = []
-        for seed in range(200):
-            fraction, _ = coverage(*gaussian(9, 400, seed=seed), 0.68, seed=seed)
-            low, high = binomial_band(0.68, 400, probability=0.9)
-            inside.append(low <= fraction <= high)
-        assert abs(np.mean(inside) - 0.91) < 4 * np.sqrt(0.09 / 200)
-
-    def test_shapes(self):
-        low, high = binomial_band([0.5, 0.9], np.array([[0], [10], [1000]]))
-        assert low.shape == high.shape == (3, 2)
-        assert_array_equal(np.isnan(low), [[True, True], [False, False], [False, False]])
-
-    def test_errors(self):
-        with pytest.raises(ValueError, match="level must lie between 0 and 1, not 1"):
-            binomial_band(1, 10)
-        with pytest.raises(ValueError, match="probability must lie between 0 and 1, not 95"):
-            binomial_band(0.5, 10, probability=95)
-        with pytest.raises(ValueError, match="n must not be negative, not -1"):
-            binomial_band(0.5, -1)
-
-
 class TestRankTest:
     def test_all_components_make_chi_square(self):
         ranks = np.random.default_rng(0).binomial(4, 0.4, 300)
-        components, p_value = rank_test(ranks, 4)
+        components, p_value = _rank_test(ranks, 4)
         expected = chisquare(np.bincount(ranks, minlength=5))
         assert_allclose(np.sum(components**2), expected.statistic, rtol=1e-10)
         assert_allclose(p_value, expected.pvalue, rtol=1e-10)
@@ -207,14 +164,14 @@ class TestRankTest:
     @pytest.mark.parametrize("m", [1, 2, 3, 20])
     def test_components_are_standard_normal(self, m):
         rng = np.random.default_rng(1)
-        components = np.array([rank_test(rng.integers(m + 1, size=500), m)[0] for _ in range(400)])
+        components = np.array([_rank_test(rng.integers(m + 1, size=500), m)[0] for _ in range(400)])
         assert components.shape == (400, min(4, m))
         assert_allclose(components.mean(axis=0), 0, atol=4 / 20)
         assert_allclose(np.cov(components.T), np.eye(min(4, m)), atol=4 * np.sqrt(2) / 20)
 
     def test_p_value_is_uniform(self):
         rng = np.random.default_rng(2)
-        p_values = [rank_test(rng.integers(10, size=200), 9)[1] for _ in range(500)]
+        p_values = [_rank_test(rng.integers(10, size=200), 9)[1] for _ in range(500)]
         assert kstest(p_values, "uniform").pvalue > 1e-3
 
     @pytest.mark.parametrize(
@@ -222,7 +179,7 @@ class TestRankTest:
         [([7, 8, 8], 0, 1), ([0, 0, 1], 0, -1), ([0, 0, 8, 8], 1, 1), ([4, 4, 4], 1, -1)],
     )
     def test_slope_and_u_shape(self, ranks, component, sign):
-        components, _ = rank_test(np.array(ranks), 8)
+        components, _ = _rank_test(np.array(ranks), 8)
         assert np.argmax(np.abs(components[:2])) == component
         assert np.sign(components[component]) == sign
 
@@ -463,30 +420,40 @@ class TestTable:
             calibration_table(samples, truth, level, [0, 1] * u.mag)
 
 
-class TestGaussianScores:
+class TestGaussianErrors:
+    """A mean and a standard deviation in place of samples."""
+
     def test_crps_is_the_integral(self):
-        cases = [(0.0, 1.0, 0.3), (2.0, 0.5, -1.0), (-1.0, 3.0, 4.0)]
-        for mean, std, truth in cases:
-            score = gaussian_scores([mean], [std], [truth])["crps"]
-            assert_allclose(score, gaussian_crps(mean, std, truth), rtol=1e-7)
+        mean, std, truth = [0.0, 2.0, -1.0], [1.0, 0.5, 3.0], [0.3, -1.0, 4.0]
+        table = calibration_table(mean, truth, [0, 1, 2], [0, 1, 2, 3], std=std)
+        expected = [gaussian_crps(*case) for case in zip(mean, std, truth, strict=True)]
+        assert_allclose(table["crps"], expected, rtol=1e-7)
+        assert table.meta["n_samples"] == 0
 
     @pytest.mark.parametrize("width", [0.6, 1.0])
     def test_many_samples_agree(self, width):
         rng = np.random.default_rng(4)
         mean = rng.standard_normal(4000)
         truth = mean + rng.standard_normal(4000)
-        exact = gaussian_scores(mean, np.full(4000, width), truth, n_ranks=4)
-        sampled = ensemble_scores(mean + width * rng.standard_normal((199, 4000)), truth)
-        assert exact.keys() == sampled.keys()
+        samples = mean + width * rng.standard_normal((199, 4000))
+        options = {"level": 0, "edges": [-1, 1]}
+        exact = calibration_table(mean, truth, std=np.full(4000, width), n_ranks=4, **options)
+        sampled = calibration_table(samples, truth, **options)
+        assert exact.colnames == sampled.colnames
         assert_allclose(exact["crps"], sampled["crps"], rtol=0.01)
-        assert_allclose(exact["coverage"], sampled["coverage"], atol=0.015)
+        for name in ("coverage_68", "coverage_95"):
+            assert_allclose(exact[name], sampled[name], atol=0.015)
         assert_allclose(exact["spread_skill"], sampled["spread_skill"], rtol=0.01)
-        assert_allclose(exact["ranks"], sampled["ranks"].reshape(4, 50).sum(axis=1), atol=60)
+        assert_allclose(exact["ranks"][0], sampled["ranks"].reshape(4, 50).sum(axis=1), atol=60)
 
-    def test_not_finite(self):
-        scores = gaussian_scores([np.nan, 0.0], [1.0, 1.0], [0.0, 0.1])
-        assert np.isnan(scores["crps"])
-        assert scores["n"] == scores["ranks"].sum() == 1
+    def test_invalid_elements_are_left_out(self):
+        table = calibration_table([np.nan, 0.0], [0.0, 0.1], 0, [-1, 1], std=[1.0, 1.0])
+        assert table["n"][0] == table["ranks"].sum() == 1
+        assert_allclose(table["crps"], gaussian_crps(0, 1, 0.1))
+
+    def test_units(self):
+        table = calibration_table([1.0] * u.Jy, [1500.0] * u.mJy, 0, [-1, 1], std=[500.0] * u.mJy)
+        assert_allclose(table["crps"].to_value(u.Jy), gaussian_crps(1, 0.5, 1.5))
 
 
 def test_needs_no_astropy():

@@ -90,6 +90,16 @@ class TestVerdicts:
         assert said.pop("spread_skill") == ""
         assert set(said.values()) == {"honest"}
 
+    def test_too_few_cases_do_not_make_it_honest(self):
+        table = calibration_tests(*gaussian(n=12, width=0.8))
+        assert_array_equal(table["verdict"][table["p_value"] >= 0.01], "too few")
+        assert_array_equal(calibration_tests(*gaussian(n=30))["verdict"], "honest")
+
+    def test_few_cases_can_be_enough_to_find_fault(self):
+        table = calibration_tests(*gaussian(n=12, width=0.1))
+        assert_array_equal(table["verdict"][table["p_value"] < 0.01], "too narrow")
+        assert np.any(table["p_value"] < 0.01)
+
 
 def test_false_alarms():
     """p-values are uniform for an honest posterior of any shape, with few cases and samples."""
@@ -202,7 +212,7 @@ class TestFeatures:
     def test_nothing_left(self):
         table = calibration_tests(*gaussian(m=8, n=20), mask=True)
         assert_array_equal(table["n"], 0)
-        assert_array_equal(table["verdict"], "")
+        assert_array_equal(table["verdict"], "too few")
         for name in ("value", "expected", "error", "p_value"):
             assert np.isnan(table[name]).all()
 

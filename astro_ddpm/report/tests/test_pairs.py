@@ -10,7 +10,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.evaluation import Pair, degrade_images, read_pairs
+from astro_ddpm.report import Pair, degrade_images, read_pairs
 
 BRIGHT = 20
 

@@ -6,7 +6,7 @@ Test the classical denoisers.
 import numpy as np
 import pytest
 
-from astro_ddpm.evaluation.classics import CLASSICS, starlet
+from astro_ddpm.report.classics import CLASSICS, starlet
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from astropy.table import QTable
 from astro_ddpm import enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.evaluation import degrade_images, evaluate, report
+from astro_ddpm.report import degrade_images, evaluate, run
 from astro_ddpm.tests.helpers import toy_model
 
 pytestmark = [
@@ -100,13 +100,14 @@ class TestEvaluate:
         assert (done / "honesty_toy_ddpm.ecsv").is_file()
         assert not (done / "honesty_toy_raunet.ecsv").is_file()
 
+    @pytest.mark.slow
     def test_goes_on_where_it_was(self, done, deep_images, models, monkeypatch):
         enhanced = sorted(done.rglob("enhanced/**/*.fits"))
         assert len(enhanced) == 2 * 3
         before = {path: path.read_bytes() for path in enhanced}
         enhanced[0].write_bytes(before[enhanced[0]][:3000])
         calls = []
-        monkeypatch.setattr(report, "enhance", lambda *args, **kw: calls.append(1) or enhance(*args, **kw))
+        monkeypatch.setattr(run, "enhance", lambda *args, **kw: calls.append(1) or enhance(*args, **kw))
         options = {"models": models, "classics": [], "n_samples": 3, "n_injections": 0}
         evaluate(degrade_images(deep_images), done, **options)
         assert len(calls) == 1
@@ -133,9 +134,12 @@ class TestEvaluate:
         assert not list(tmp_path.iterdir())
 
     def test_missing_package(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(report, "find_spec", lambda name: None)
+        monkeypatch.setattr(run, "find_spec", lambda name: None if name == "pywt" else name)
         with pytest.raises(ImportError, match=r"'wavelet' in classics needs pywt: pip install"):
             evaluate([None], tmp_path, classics=["wavelet"])
+        monkeypatch.setattr(run, "find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r"evaluate needs jinja2: pip install 'astro_ddpm\[evaluate\]'"):
+            evaluate([None], tmp_path, classics=[])
 
 
 class TestCommand:

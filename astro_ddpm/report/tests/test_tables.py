@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from astropy.nddata import CCDData, StdDevUncertainty
 from photutils.aperture import CircularAperture
+from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr, ndtri
 
 from astro_ddpm import EnhancedCCDData
-from astro_ddpm.evaluation import Pair, measures
+from astro_ddpm.report import Pair
+from astro_ddpm.report import tables as measures
 
 SIGMA, DEPTH, ERROR = 2.0, 0.2, 0.3
 SHAPE = (64, 64)
@@ -197,6 +199,30 @@ class TestInvented:
         assert table["rate_high"][0] == pytest.approx(7.3, abs=0.2)
 
 
+class TestSigns:
+    """What is too bright, large or round is so with a positive sign."""
+
+    def test_fluxes(self, pairs, scene):
+        bright = {
+            "input": [pair.image for pair in pairs],
+            "bright": [image_of(scene + SIGMA, ERROR * SIGMA) for _ in pairs],
+        }
+        positions = [np.array([[20.0, 20.0], [44.0, 42.0]])] * 4
+        fluxes = measures.flux_rows(pairs, bright, positions, radii=(5.0,))
+        assert np.all(fluxes["pull"][fluxes["method"] == "bright"] > 0)
+        assert measures.flux_summary(fluxes)["bias"][1] > 0
+
+    def test_sizes(self, pairs, scene):
+        wide = {"wide": [image_of(gaussian_filter(scene, 2), SIGMA) for _ in pairs]}
+        summary = measures.structure_summary(measures.source_rows(pairs, wide))
+        assert summary["half_light_radius_bias"][0] > 0.3
+        assert summary["concentration_bias"][0] < 0
+
+    def test_smooth_images_lack_power(self, pairs, scene):
+        smooth = {"smooth": [image_of(gaussian_filter(scene, 2), SIGMA) for _ in pairs]}
+        assert measures.spectrum_rows(pairs, smooth)["ratio"][-1] < 0.2
+
+
 class TestStructure:
     """Test source_rows, structure_summary, image_rows and spectrum_rows."""
 
@@ -231,6 +257,6 @@ def test_pixels_of_large_images():
     sigma = StdDevUncertainty(np.ones(shape))
     mask = np.zeros(shape, bool)
     image = CCDData(data, unit="adu", uncertainty=sigma, mask=mask)
-    pixels = measures.Pixels.of(Pair("large", image, image, 1.0))
+    pixels = measures.Pixels([Pair("large", image, image, 1.0)])
     assert len(pixels.truth) == 20_000
-    np.testing.assert_array_equal(pixels.of_plane(data), pixels.truth)
+    np.testing.assert_array_equal(pixels.gather([data]), pixels.truth)

@@ -1,14 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The figures of the report, each made from tables or images and not known to `matplotlib.pyplot`.
+The figures of the report, each made from tables or images; `matplotlib.pyplot` does not know them.
 """
 
 import numpy as np
-from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 
-from .measures import BINS
-from .photometry import standard_deviation
+from astro_ddpm.evaluation.calibration import BINS
+from astro_ddpm.evaluation.photometry import standard_deviation
+from astro_ddpm.evaluation.plots import Panel, draw_panels, flux_scale, residual_scale
 
 __all__ = [
     "plot_completeness",
@@ -37,75 +37,40 @@ def _axes(width=6.0, height=4.2):
 
 def plot_panels(pairs, results, numbers, methods):
     """
-    Show some pairs: input, reference, the image of every method, a sample, and residuals.
+    Show some pairs, one in each row: input, reference, the image of every method, a sample, and residuals.
 
-    Parameters
-    ----------
-    pairs : list of `~astro_ddpm.evaluation.pairs.Pair`
-        The images and their references.
-
-    results : dict
-        The images of every method.
-
-    numbers : sequence of int
-        The pairs to show, one in each row.
-
-    methods : sequence of str
-        The methods to show.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Images share one arcsinh stretch in each row; residuals against the reference are in units of the
-        noise of the input, from -2 (blue) to 2 (red).
+    ``numbers`` are those of the pairs. Images share one arcsinh stretch in each row. Residuals are image
+    minus reference in units of the noise of the input, from -2 (blue) to 2 (red).
     """
-    rows = [_panels(pairs[number], {m: results[m][number] for m in methods}) for number in numbers]
-    n_columns = len(rows[0])
-    figure = Figure(figsize=(1.7 * n_columns, 1.85 * len(rows) + 0.2), layout="compressed")
-    axes = figure.subplots(len(rows), n_columns, squeeze=False)
-    for ax, title in zip(axes[0], rows[0], strict=True):
-        ax.set_title(title, fontsize="small")
-    for row, number, panels in zip(axes, numbers, rows, strict=True):
+    panels, scales = [], {"residual": residual_scale(2.0)}
+    for row, number in enumerate(numbers):
+        planes = _planes(pairs[number], {m: results[m][number] for m in methods})
         sky = float(np.nanpercentile(standard_deviation(pairs[number].image), 2))
-        top = max(np.nanpercentile(panels["Reference"], 99.8), 20 * sky)
-        norm = AsinhNorm(1.5 * sky, vmin=-2 * sky, vmax=top)
-        for ax, (title, plane) in zip(row, panels.items(), strict=True):
-            residual = title.endswith("residual")
-            look = {"cmap": "RdBu_r", "vmin": -2, "vmax": 2} if residual else {"cmap": "magma", "norm": norm}
-            ax.imshow(plane, origin="lower", interpolation="nearest", **look)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        row[0].set_ylabel(pairs[number].name, fontsize="xx-small")
+        scales[f"flux {row}"] = flux_scale(sky, np.nanpercentile(planes["Reference"], 99.8))
+        for title, plane in planes.items():
+            kind = "residual" if title.endswith("residual") else f"flux {row}"
+            panels.append(Panel(title, plane, kind))
+    n_columns = len(panels) // len(numbers)
+    figure = draw_panels(panels, scales, n_columns, 1.7)
+    for axes, number in zip(figure.axes[::n_columns], numbers, strict=True):
+        axes.set_ylabel(pairs[number].name, fontsize="xx-small")
     return figure
 
 
-def _panels(pair, images):
+def _planes(pair, images):
     """Return the planes of one row by their titles."""
-    hidden, sigma = pair.reference.mask, standard_deviation(pair.image)
-    reference = np.where(hidden, np.nan, pair.reference.data)
-    panels = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference}
-    panels |= {name: image.data for name, image in images.items()}
+    masked, sigma = pair.reference.mask, standard_deviation(pair.image)
+    reference = np.where(masked, np.nan, pair.reference.data)
+    planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference}
+    planes |= {name: image.data for name, image in images.items()}
     for name, image in images.items():
         if getattr(image, "samples", None) is not None:
-            panels[f"{name} sample"] = image.samples[0]
-    panels |= {f"{name} residual": (image.data - reference) / sigma for name, image in images.items()}
-    return panels
+            planes[f"{name} sample"] = image.samples[0]
+    return planes | {f"{name} residual": (image.data - reference) / sigma for name, image in images.items()}
 
 
 def plot_excess(pixels):
-    """
-    Show the noise that each method leaves, in bins of brightness.
-
-    Parameters
-    ----------
-    pixels : `~astropy.table.QTable`
-        From `~astro_ddpm.evaluation.measures.pixel_rows`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Grouped bars.
-    """
+    """Show the noise that each method leaves, in bins of brightness, from `pixel_rows`."""
     figure, ax = _axes(7.5)
     methods = [name for name in dict.fromkeys(pixels["method"]) if name != "input"]
     width = 0.8 / len(methods)
@@ -122,19 +87,7 @@ def plot_excess(pixels):
 
 
 def plot_coverage(curves):
-    """
-    Show how often intervals contain the reference.
-
-    Parameters
-    ----------
-    curves : `~astropy.table.QTable`
-        From `~astro_ddpm.evaluation.measures.coverage_rows`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The fraction covered against the probability of the interval; honest errors follow the diagonal.
-    """
+    """Show the fraction covered against the probability of the interval, from `coverage_rows`."""
     figure, ax = _axes(4.6, 4.6)
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
     methods = list(dict.fromkeys(curves["method"]))
@@ -149,19 +102,7 @@ def plot_coverage(curves):
 
 
 def plot_ranks(calibration):
-    """
-    Show rank histograms in bins of brightness.
-
-    Parameters
-    ----------
-    calibration : `~astropy.table.QTable`
-        From `~astro_ddpm.evaluation.measures.calibration_rows`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        One histogram for each method (rows) and bin (columns), relative to a flat one.
-    """
+    """Show rank histograms, relative to flat, of each method (rows) and bin (columns)."""
     methods = list(dict.fromkeys(calibration["method"]))
     figure = Figure(figsize=(8.5, 1.9 * len(methods) + 0.3), layout="constrained")
     axes = figure.subplots(len(methods), len(BINS), squeeze=False, sharey=True)
@@ -171,13 +112,8 @@ def plot_ranks(calibration):
         for ax, name in zip(row, BINS, strict=True):
             pick = (calibration["method"] == method) & (calibration["bin"] == name)
             ranks = np.asarray(calibration["ranks"][pick][0], float)
-            ax.bar(
-                np.arange(len(ranks)),
-                ranks / max(ranks.mean(), 1e-9),
-                1.0,
-                color=_color(method, methods),
-                alpha=0.7,
-            )
+            look = {"color": _color(method, methods), "alpha": 0.7}
+            ax.bar(np.arange(len(ranks)), ranks / max(ranks.mean(), 1e-9), 1.0, **look)
             ax.axhline(1, color="black", lw=0.8)
             ax.set(ylim=(0, 2.5), xticks=[0, len(ranks) - 1])
         row[0].set_ylabel(method)
@@ -186,22 +122,7 @@ def plot_ranks(calibration):
 
 
 def plot_pulls(fluxes, methods):
-    """
-    Show the pulls of fluxes against magnitude.
-
-    Parameters
-    ----------
-    fluxes : `~astropy.table.QTable`
-        From `~astro_ddpm.evaluation.measures.flux_rows`.
-
-    methods : sequence of str
-        The methods to show.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Difference over error of every source, in one panel for each radius and method.
-    """
+    """Show the pulls of fluxes against magnitude, from `flux_rows`, for each radius and method."""
     radii = sorted(set(fluxes["radius"]))
     figure = Figure(figsize=(3.2 * len(methods), 2.4 * len(radii) + 0.3), layout="constrained")
     axes = figure.subplots(len(radii), len(methods), squeeze=False, sharex=True, sharey=True)
@@ -221,19 +142,7 @@ def plot_pulls(fluxes, methods):
 
 
 def plot_spectra(spectra):
-    """
-    Show the power of the images, and how far their structure is where it should be.
-
-    Parameters
-    ----------
-    spectra : `~astropy.table.QTable`
-        From `~astro_ddpm.evaluation.measures.spectrum_rows`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Ratio of powers and correlation with the reference against spatial frequency.
-    """
+    """Show the ratio of powers and the correlation with the reference, from `spectrum_rows`."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     methods = list(dict.fromkeys(spectra["method"]))
@@ -254,35 +163,15 @@ def plot_spectra(spectra):
 
 
 def plot_completeness(curves):
-    """
-    Show which part of injected sources is found.
-
-    Parameters
-    ----------
-    curves : dict of `~astropy.table.QTable`
-        For every model the table ``curve`` of `~astro_ddpm.evaluation.detection_curve`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Completeness against magnitude in one panel for each model.
-    """
+    """Show completeness against magnitude, from ``curve`` of `detection_curve` for every model."""
     figure = Figure(figsize=(4.4 * len(curves), 3.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
     for ax, (model, curve) in zip(axes, curves.items(), strict=True):
         for method, color in zip(dict.fromkeys(curve["method"]), ("#888888", *_OTHERS), strict=False):
             pick = curve["method"] == method
             error = np.asarray(curve["completeness_err"][pick], float)
-            ax.errorbar(
-                curve["magnitude"][pick].value,
-                curve["completeness"][pick],
-                error,
-                color=color,
-                label=method,
-                marker="o",
-                ms=3,
-                lw=1.2,
-            )
+            look = {"color": color, "label": method, "marker": "o", "ms": 3, "lw": 1.2}
+            ax.errorbar(curve["magnitude"][pick].value, curve["completeness"][pick], error, **look)
         ax.axhline(0.9, color="#888888", lw=1, ls="--")
         ax.set(title=model, xlabel="magnitude", ylim=(0, 1.03))
         ax.legend(frameon=False, fontsize="small")
@@ -291,31 +180,13 @@ def plot_completeness(curves):
 
 
 def plot_reliability(diagrams):
-    """
-    Show whether the probability of existence keeps its promise.
-
-    Parameters
-    ----------
-    diagrams : dict of `~astropy.table.QTable`
-        For every model with samples the table ``reliability`` of `~astro_ddpm.evaluation.detection_curve`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The frequency with which it came true against the probability; honest ones follow the diagonal.
-    """
+    """Show the frequency of existence against its probability, from `detection_curve`."""
     figure, ax = _axes(4.6, 4.6)
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
     for method, table in diagrams.items():
-        ax.errorbar(
-            table["probability"],
-            table["frequency"],
-            np.asarray(table["frequency_err"], float),
-            color=_color(method, [method]),
-            label=method,
-            marker="o",
-            ms=4,
-        )
+        look = {"color": _color(method, [method]), "label": method, "marker": "o", "ms": 4}
+        error = np.asarray(table["frequency_err"], float)
+        ax.errorbar(table["probability"], table["frequency"], error, **look)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set(xlabel="probability of existence", ylabel="part that exists")
     ax.legend(frameon=False)

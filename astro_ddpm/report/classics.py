@@ -1,0 +1,91 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Classical denoisers to compare with.
+
+Each takes an image of shape ``(ny, nx)`` and the noise of its sky, and returns the denoised image. The
+strengths are those with the least error on the training pairs of the released models.
+"""
+
+import numpy as np
+
+__all__ = ["CLASSICS", "bm3d", "gaussian", "non_local_means", "starlet", "total_variation", "wavelet"]
+
+
+def gaussian(data, sigma):
+    """Convolve with a Gaussian of 0.7 pixels; ``sigma`` is not used."""
+    from scipy.ndimage import gaussian_filter
+
+    del sigma
+    return gaussian_filter(data, 0.7)
+
+
+def starlet(data, sigma, *, threshold=3.0, n_scales=4):
+    r"""
+    Keep the starlet coefficients above ``threshold`` times their own noise.
+
+    The starlet transform (isotropic undecimated wavelet of the B3 spline; Starck, Fadili & Murtagh 2007)
+    writes an image as a sum of ``n_scales`` details :math:`w_j` and a coarse image.
+    """
+    noise = np.random.default_rng(0).standard_normal((256, 256))
+    coarse, clean = np.asarray(data, float), np.zeros(data.shape)
+    for scale in range(n_scales):
+        coarser, smoother = _spline(coarse, scale), _spline(noise, scale)
+        detail = coarse - coarser
+        clean += detail * (np.abs(detail) > threshold * sigma * (noise - smoother).std())
+        coarse, noise = coarser, smoother
+    return clean + coarse
+
+
+def _spline(data, scale):
+    """Convolve with the B3 spline whose taps are 2**scale pixels apart."""
+    from scipy.ndimage import convolve1d
+
+    taps = np.zeros(4 * 2**scale + 1)
+    taps[:: 2**scale] = np.array([1, 4, 6, 4, 1]) / 16
+    for axis in (0, 1):
+        data = convolve1d(data, taps, axis=axis, mode="mirror")
+    return data
+
+
+def non_local_means(data, sigma):
+    """Average pixels with similar surroundings (Buades, Coll & Morel 2005), by scikit-image."""
+    from skimage.restoration import denoise_nl_means
+
+    return denoise_nl_means(data, patch_size=5, patch_distance=11, h=0.9 * sigma, sigma=sigma, fast_mode=True)
+
+
+def total_variation(data, sigma):
+    """Minimise total variation and distance to the image (Chambolle 2004), by scikit-image."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    return sigma * denoise_tv_chambolle(data / sigma, weight=2.0)
+
+
+def wavelet(data, sigma):
+    """Threshold the coefficients of orthogonal wavelets (Donoho & Johnstone 1994), by scikit-image."""
+    from skimage.restoration import denoise_wavelet
+
+    options = {"method": "VisuShrink", "wavelet": "sym4", "mode": "hard", "rescale_sigma": False}
+    return denoise_wavelet(data, sigma=sigma, **options)
+
+
+def bm3d(data, sigma):
+    """
+    Filter groups of similar blocks together (Dabov et al. 2007), by the package ``bm3d``.
+
+    The licence of that package allows non-commercial use only, so no extra installs it.
+    """
+    from bm3d import bm3d as filter_blocks
+
+    return filter_blocks(data, sigma_psd=sigma)
+
+
+REQUIREMENTS = {"nlm": "skimage", "tv": "skimage", "wavelet": "pywt", "bm3d": "bm3d"}
+CLASSICS = {
+    "gaussian": gaussian,
+    "starlet": starlet,
+    "nlm": non_local_means,
+    "tv": total_variation,
+    "wavelet": wavelet,
+    "bm3d": bm3d,
+}

@@ -1,0 +1,463 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tables that compare the images of several methods with their references.
+
+``pairs`` are `Pair`, and ``results`` maps the name of a method to its images, `~astropy.nddata.CCDData` in
+the order of the pairs. The errors of images with an uncertainty, or with samples, are tested as well.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from astropy.stats import mad_std, poisson_conf_interval
+from astropy.table import QTable, vstack
+from photutils.aperture import CircularAperture
+from scipy.ndimage import label
+
+from astro_ddpm.evaluation.calibration import BINS, binned_scores, calibration_table
+from astro_ddpm.evaluation.images import image_metrics, power_ratio
+from astro_ddpm.evaluation.photometry import aperture_photometry, standard_deviation
+from astro_ddpm.evaluation.sources import NoSourceError, recovered_photometry
+
+__all__ = [
+    "Pixels",
+    "calibration_rows",
+    "coverage_rows",
+    "flux_features",
+    "flux_rows",
+    "flux_summary",
+    "image_rows",
+    "invented_rows",
+    "noise_rows",
+    "pixel_rows",
+    "sky_noise",
+    "source_rows",
+    "spectrum_rows",
+    "structure_summary",
+]
+
+STRUCTURE = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
+LEVELS = tuple(np.arange(0.05, 1, 0.05).round(2).tolist())
+_EDGES = [low for low, _ in BINS.values()] + [math.inf]
+_MAX_PIXELS = 20_000  # of each pair
+
+
+def hidden(pair):
+    """Return the pixels of a pair that are masked in the image or in the reference."""
+    return pair.reference.mask | pair.image.mask
+
+
+def sky_noise(pair):
+    """Return the noise of the sky in the unit of the image."""
+    return float(np.percentile(standard_deviation(pair.image)[~hidden(pair)], 2))
+
+
+def have_samples(images):
+    """Tell whether all images have samples."""
+    return all(getattr(image, "samples", None) is not None for image in images)
+
+
+class Pixels:
+    """
+    The usable pixels of pairs, at most 20 000 of each, in units of the noise of the image.
+
+    Attributes
+    ----------
+    truth, floor : ndarray, shape (n,)
+        The reference and its noise.
+
+    to_sky : ndarray, shape (n,)
+        The noise of the image in units of the noise of the sky.
+    """
+
+    def __init__(self, pairs, seed=0):
+        self._where = [_choose(pair, seed) for pair in pairs]
+        self._unit = 1.0
+        self._unit = self.gather([standard_deviation(pair.image) for pair in pairs])
+        self.truth = self.gather([pair.reference.data for pair in pairs])
+        self.floor = self.gather([standard_deviation(pair.reference) for pair in pairs])
+        sky = [np.full(pair.image.shape, sky_noise(pair)) for pair in pairs]
+        self.to_sky = 1 / self.gather(sky)
+
+    def gather(self, planes):
+        """Return the pixels of planes, shape ``(..., ny, nx)``, in units of the noise of the image."""
+        parts = [plane[(..., *where)].astype(float) for plane, where in zip(planes, self._where, strict=True)]
+        return np.concatenate(parts, axis=-1) / self._unit
+
+    def std(self, images):
+        """Return the standard deviations of images, or None if one has none."""
+        planes = [standard_deviation(image) for image in images]
+        return None if any(plane is None for plane in planes) else self.gather(planes)
+
+    def predict(self, images):
+        """Return the prediction of the reference: samples, or mean and standard deviation, or None."""
+        if have_samples(images):
+            return self.gather([image.samples for image in images])
+        std = self.std(images)
+        return (
+            None
+            if std is None
+            else (self.gather([image.data for image in images]), np.hypot(std, self.floor))
+        )
+
+
+def _choose(pair, seed):
+    """Return the rows and columns of usable pixels."""
+    usable = ~hidden(pair) & np.isfinite(pair.reference.data)
+    index = np.flatnonzero(usable)
+    if len(index) > _MAX_PIXELS:
+        index = np.sort(np.random.default_rng(seed).choice(index, _MAX_PIXELS, replace=False))
+    return np.unravel_index(index, usable.shape)
+
+
+def pixel_rows(pairs, results):
+    r"""
+    Tabulate the error of the images in bins of the brightness of the reference.
+
+    There is one row per method and bin: ``n`` pixels, ``rmse`` and ``bias`` in units of the noise of the
+    image, ``excess``, the error :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}` without the noise of
+    the reference, and ``std_over_rmse``, the stated error over the actual one.
+
+    All methods share the pixels of a bin. Pixels that are chosen by the truth are a biased sample of a
+    posterior: in a bin of bright pixels even the best estimate is too faint on average, and ``std_over_rmse``
+    of a calibrated posterior is not exactly 1. `calibration_rows` has bins of the estimate.
+    """
+    pixels, rows = Pixels(pairs), []
+    level = pixels.truth * pixels.to_sky
+    for method, images in results.items():
+        error = pixels.gather([image.data for image in images]) - pixels.truth
+        std = pixels.std(images)
+        for name, (low, high) in BINS.items():
+            pick = (level >= low) & (level < high)
+            row = {"method": method, "bin": name, "n": int(pick.sum())}
+            planes = (None if plane is None else plane[pick] for plane in (error, pixels.floor, std))
+            rows.append(row | _error_scores(*planes))
+    return QTable(rows)
+
+
+def _error_scores(error, floor, std):
+    if not error.size:
+        return dict.fromkeys(("rmse", "excess", "bias", "std_over_rmse"), np.nan)
+    square, base = np.mean(error**2), np.mean(floor**2)
+    return {
+        "rmse": np.sqrt(square),
+        "excess": np.sqrt(max(square - base, 0.0)),
+        "bias": np.mean(error),
+        "std_over_rmse": np.nan if std is None else np.sqrt((np.mean(std**2) + base) / square),
+    }
+
+
+def calibration_rows(pairs, results):
+    """
+    Tabulate the calibration of the errors of pixels in bins of the **estimated** brightness.
+
+    There is one row per method and bin, with the columns of `calibration_table`; methods without uncertainty
+    and samples are left out. Samples are compared with the reference as they are. The noise of the reference
+    is added to a standard deviation.
+    """
+    pixels, tables = Pixels(pairs), []
+    n_ranks = max((len(i[0].samples) + 1 for i in results.values() if have_samples(i)), default=17)
+    for method, images in results.items():
+        prediction = pixels.predict(images)
+        if prediction is None:
+            continue
+        samples, std = prediction if isinstance(prediction, tuple) else (prediction, None)
+        level = pixels.gather([image.data for image in images]) * pixels.to_sky
+        table = calibration_table(samples, pixels.truth, level, _EDGES, std=std, n_ranks=n_ranks)
+        table.remove_columns(["low", "high"])
+        table.add_columns([[method] * len(BINS), list(BINS)], names=["method", "bin"], indexes=[0, 0])
+        tables.append(table)
+    return vstack(tables, metadata_conflicts="silent")
+
+
+def coverage_rows(pairs, results, levels=LEVELS):
+    """
+    Tabulate the fraction of reference pixels within central intervals, at many levels.
+
+    There is one row per method and level: ``level`` and ``covered``. Methods without uncertainty and samples
+    are left out.
+    """
+    pixels, rows = Pixels(pairs), []
+    for method, images in results.items():
+        prediction = pixels.predict(images)
+        if prediction is None:
+            continue
+        options = {"is_gaussian": isinstance(prediction, tuple), "levels": levels}
+        everywhere = np.zeros(pixels.truth.shape), (-math.inf, math.inf)
+        (scores,) = binned_scores(np.stack(prediction), pixels.truth, *everywhere, **options)
+        covered = zip(levels, scores["coverage"], strict=True)
+        rows += [{"method": method, "level": level, "covered": fraction} for level, fraction in covered]
+    return QTable(rows)
+
+
+def flux_rows(pairs, results, positions, *, radii=(5.0, 10.0), zero_point=0.0):
+    r"""
+    Tabulate fluxes of sources in circular apertures, beside those of the references.
+
+    ``positions`` holds columns and rows of the sources of each pair, shape ``(n_sources, 2)``. There is one
+    row per method, source and radius: ``pair``, ``x``, ``y``, ``radius``, the ``magnitude`` and ``snr`` (over
+    the noise of the image) of the reference, ``flux``, ``flux_err``, ``reference``, ``noise``, the error of
+    the flux in the image, and ``pull``, the flux minus the reference over the error of the difference (NaN
+    without one). The error of samples contains the noise of the reference; to others it is added.
+    """
+    tables = []
+    for number, pair in enumerate(pairs):
+        inside = _undisturbed(pair, positions[number], max(radii))
+        for radius in radii if len(inside) else ():
+            apertures = CircularAperture(inside, radius)
+            truth, before = (_fluxes(image, apertures) for image in (pair.reference, pair.image))
+            for method, images in results.items():
+                table = _compare_fluxes(_fluxes(images[number], apertures), truth, before, zero_point)
+                keys = [method, pair.name, radius]
+                table.add_columns(keys, names=["method", "pair", "radius"], indexes=[0] * 3)
+                tables.append(table)
+    return vstack(tables, metadata_conflicts="silent") if tables else QTable()
+
+
+def _fluxes(image, apertures):
+    return aperture_photometry(image, apertures, scene=False)
+
+
+def _compare_fluxes(after, truth, before, zero_point):
+    """Return fluxes of one method beside those of reference and input."""
+    table = QTable({name: after[name].value for name in ("x", "y")})
+    flux, reference, noise = after["flux"], truth["flux"], before["flux_err"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table["magnitude"] = zero_point - 2.5 * np.log10(reference.value)
+    table["snr"] = (reference / noise).value
+    table["flux"], table["reference"], table["noise"] = flux, reference, noise
+    error = after["flux_err"] if "flux_err" in after.colnames else np.full(len(after), np.nan) * flux.unit
+    if after.meta.get("flux_err") != "samples":
+        error = np.hypot(error, truth["flux_err"])
+    table["flux_err"] = error
+    table["pull"] = ((flux - reference) / error).value
+    return table
+
+
+def _undisturbed(pair, positions, radius):
+    """Return the positions whose apertures hold usable pixels only."""
+    bad = CircularAperture(positions, radius).do_photometry(hidden(pair).astype(float))[0]
+    top = np.array(pair.image.shape[::-1]) - 1 - radius
+    inside = np.all((positions > radius) & (positions < top), axis=1)
+    return positions[inside & (bad == 0)]
+
+
+def flux_features(pairs, images, fluxes):
+    """
+    Gather the fluxes of samples and references for `calibration_tests`.
+
+    ``images`` are those of one method, with samples, and ``fluxes`` is from `flux_rows`. Returns dicts of
+    arrays of the shapes ``(n_samples, n)`` and ``(n,)``, under the name of each radius, in units of the noise
+    of the flux in the input.
+    """
+    samples, truth = {}, {}
+    before = fluxes[fluxes["method"] == "input"]
+    for radius in dict.fromkeys(fluxes["radius"]):
+        draws, expected = [], []
+        for pair, image in zip(pairs, images, strict=True):
+            rows = before[(before["radius"] == radius) & (before["pair"] == pair.name)]
+            if len(rows):
+                apertures = CircularAperture(np.transpose([rows["x"], rows["y"]]), radius)
+                sums = np.array([apertures.do_photometry(sample)[0] for sample in image.samples])
+                draws.append(sums / rows["noise"].value)
+                expected.append((rows["reference"] / rows["noise"]).value)
+        name = f"flux, r = {radius:g}"
+        samples[name], truth[name] = np.concatenate(draws, axis=1), np.concatenate(expected)
+    return samples, truth
+
+
+def flux_summary(fluxes):
+    """
+    Summarize bias, scatter and pulls of fluxes from `flux_rows`.
+
+    There is one row per method and radius: the number of sources ``n``, and in units of the noise of the flux
+    in the image ``bias`` (the median of flux minus reference), its error ``bias_err`` and ``scatter``;
+    ``scatter_ratio`` to that of the input; the robust width ``pull`` of the pulls and its error ``pull_err``.
+    """
+    rows = []
+    for method in dict.fromkeys(fluxes["method"]):
+        for radius in dict.fromkeys(fluxes["radius"]):
+            pick = (fluxes["method"] == method) & (fluxes["radius"] == radius)
+            rows.append({"method": method, "radius": radius} | _summarize_fluxes(fluxes[pick]))
+    table = QTable(rows)
+    before = {row["radius"]: row["scatter"] for row in rows if row["method"] == "input"}
+    table["scatter_ratio"] = [row["scatter"] / before[row["radius"]] for row in rows]
+    return table
+
+
+def _summarize_fluxes(fluxes):
+    difference = ((fluxes["flux"] - fluxes["reference"]) / fluxes["noise"]).to_value("")
+    scatter, pull = mad_std(difference), mad_std(np.asarray(fluxes["pull"]))
+    return {
+        "n": len(fluxes),
+        "bias": np.median(difference),
+        # the standard error of the median of Gaussian numbers
+        "bias_err": scatter * np.sqrt(np.pi / 2 / len(fluxes)),
+        "scatter": scatter,
+        "pull": pull,
+        # that of the median absolute deviation, whose efficiency is 37 %
+        "pull_err": pull / np.sqrt(2 * 0.37 * len(fluxes)),
+    }
+
+
+def invented_rows(pairs, results, *, threshold=5.0, n_pixels=5):
+    r"""
+    Count sources that the reference does not show, and sources of the reference that are missed.
+
+    A source is a region of at least ``n_pixels`` pixels above ``threshold`` times the noise of the reference.
+    A source of an image is *invented* if the flux of the reference in the region is less than 2 of its
+    standard deviations, or less than a fifth of the flux in the image. A source of the reference is *missed*
+    if the image has less than half of its flux there and no pixel above the threshold.
+
+    There is one row per method: ``sources`` in its images, how many of them are ``invented``, ``references``,
+    the sources in the references, and how many of them are ``missed``.
+    """
+    rows, names = [], ("sources", "invented", "references", "missed")
+    for method, images in results.items():
+        counts = [_count_invented(*args, threshold, n_pixels) for args in zip(pairs, images, strict=True)]
+        rows.append({"method": method} | dict(zip(names, np.sum(counts, axis=0).tolist(), strict=True)))
+    return QTable(rows)
+
+
+def _count_invented(pair, image, threshold, n_pixels):
+    usable = ~hidden(pair)
+    data, truth = (np.where(usable, plane.data, 0).astype(float) for plane in (image, pair.reference))
+    noise = standard_deviation(pair.reference)
+    found, expected = (_regions(plane, threshold * noise, n_pixels) for plane in (data, truth))
+    invented = sum(
+        truth[region].sum() < max(2 * np.sqrt(np.sum(noise[region] ** 2)), data[region].sum() / 5)
+        for region in found
+    )
+    missed = sum(
+        data[region].sum() < truth[region].sum() / 2 and not np.any(data[region] > threshold * noise[region])
+        for region in expected
+    )
+    return len(found), invented, len(expected), missed
+
+
+def _regions(data, threshold, n_pixels):
+    """Return the connected regions above a threshold, as masks."""
+    labels, number = label(data > threshold)
+    sizes = np.bincount(labels.ravel(), minlength=number + 1)
+    return [labels == index for index in range(1, number + 1) if sizes[index] >= n_pixels]
+
+
+def noise_rows(images, noises, area):
+    """
+    Count the sources in enhanced images of pure noise, one of every method.
+
+    ``noises`` maps the method to the noise of the exposure that was asked for, in the unit of the images, and
+    ``area`` is that of an image in pixels. There is one row per method: ``sources``, the regions above 5
+    times that noise, and their ``rate`` per million pixels with the limits of its 95 % interval (Gehrels
+    1986), ``rate_low`` and ``rate_high``.
+    """
+    rows = []
+    for method, image in images.items():
+        number = label(image.data > 5 * noises[method])[1]
+        low, high = poisson_conf_interval(number, "frequentist-confidence", sigma=2)
+        rates = [1e6 * value / area for value in (number, max(low, 0), high)]
+        names = ("rate", "rate_low", "rate_high")
+        rows.append({"method": method, "sources": number} | dict(zip(names, rates, strict=True)))
+    return QTable(rows)
+
+
+def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
+    """
+    Measure the sources of each reference by `recovered_photometry`.
+
+    Images with samples are compared as one exposure with another, since Gini, M20 and asymmetry depend on
+    noise. There is one row per method and source: ``method``, ``pair``, and the columns of
+    `recovered_photometry` without the profiles. The table is empty if no reference shows a source.
+    """
+    tables = []
+    for method, images in results.items():
+        for pair, image in zip(pairs, images, strict=True):
+            options = {"n_pixels": n_pixels, "zero_point": zero_point, "mask": pair.image.mask}
+            try:
+                table = recovered_photometry(
+                    image, pair.reference, scene=not have_samples([image]), **options
+                )
+            except NoSourceError:
+                continue
+            table.remove_columns([name for name in table.colnames if name.startswith(("profile", "sky"))])
+            table.add_columns([method, pair.name], names=["method", "pair"], indexes=[0, 0])
+            tables.append(table)
+    return vstack(tables, metadata_conflicts="silent") if tables else QTable()
+
+
+def structure_summary(sources, quantities=STRUCTURE):
+    """
+    Summarize the differences in size and shape from the references, from `source_rows`.
+
+    There is one row per method: ``n`` sources, and for each quantity the median of image minus reference,
+    ``_bias``, and the robust scatter of the difference, ``_scatter``, over the sources for which all methods
+    have it.
+    """
+    methods = list(dict.fromkeys(sources["method"]))
+    rows = [{"method": method, "n": int(np.sum(sources["method"] == method))} for method in methods]
+    for name in quantities:
+        column = plain_values(sources[f"{name}_difference"])
+        difference = np.array([column[sources["method"] == method] for method in methods])
+        common = difference[:, np.isfinite(difference).all(axis=0)]
+        for row, values in zip(rows, common, strict=True):
+            row[f"{name}_bias"] = np.median(values) if values.size else np.nan
+            row[f"{name}_scatter"] = mad_std(values) if values.size else np.nan
+    return QTable(rows)
+
+
+def plain_values(column):
+    """Return the numbers of a column with or without unit."""
+    return np.asarray(getattr(column, "value", column), float)
+
+
+def image_rows(pairs, results):
+    r"""
+    Compute the metrics of image restoration for every image.
+
+    They are computed on :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`, which gives faint structure
+    weight. There is one row per method and pair: ``rmse``, the error over all pixels in units of the noise of
+    the image, and the metrics of `image_metrics`.
+    """
+    rows = []
+    for number, pair in enumerate(pairs):
+        pixels, sky = Pixels([pair]), sky_noise(pair)
+        reference = np.arcsinh(pair.reference.data / sky)
+        for method, images in results.items():
+            error = pixels.gather([images[number].data]) - pixels.truth
+            row = {"method": method, "pair": pair.name, "rmse": np.sqrt(np.mean(error**2))}
+            scaled = np.arcsinh(images[number].data / sky)
+            rows.append(row | image_metrics(scaled, reference, mask=hidden(pair)))
+    return QTable(rows)
+
+
+def spectrum_rows(pairs, results, n_bins=14):
+    r"""
+    Compute power spectra beside those of the references.
+
+    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`.
+    Samples, where there are any, appear as a method of their own. There is one row per method and bin:
+    ``frequency``, and the medians over the pairs of the ``ratio`` of powers and of the ``correlation`` with
+    the reference.
+    """
+    tables, skies = [], [sky_noise(pair) for pair in pairs]
+    for method, images in results.items():
+        planes = {method: [image.data for image in images]}
+        if have_samples(images):
+            planes[f"{method} samples"] = [image.samples for image in images]
+        for name, stack in planes.items():
+            spectra = [
+                power_ratio(
+                    np.arcsinh(plane / sky),
+                    np.arcsinh(pair.reference.data / sky),
+                    mask=hidden(pair),
+                    n_bins=n_bins,
+                )
+                for plane, pair, sky in zip(stack, pairs, skies, strict=True)
+            ]
+            table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
+            for key in ("ratio", "correlation"):
+                table[key] = np.median([plain_values(spectrum[key]) for spectrum in spectra], axis=0)
+            tables.append(table)
+    return vstack(tables, metadata_conflicts="silent")

@@ -1,0 +1,158 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The sentences of the report, and whether what they say holds, fails, or rests on too few cases.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from astropy.stats import binom_conf_interval
+
+__all__ = [
+    "FAILS",
+    "HOLDS",
+    "TOO_FEW",
+    "combine",
+    "coverage",
+    "fluxes",
+    "gains",
+    "invented",
+    "judge",
+    "pulls",
+]
+
+HOLDS, FAILS, TOO_FEW = "holds", "fails", "too few"
+_BIAS = 0.1  # in units of the error of the input
+_WIDTHS = (0.85, 1.15)  # of pulls
+_TOLERANCES = {68: 0.02, 95: 0.01}  # of coverage
+_MIN_SOURCES = 20
+
+
+def judge(value: float, error: float, low: float, high: float) -> str:
+    """
+    Say whether a measured value lies in the allowed range.
+
+    Parameters
+    ----------
+    value, error : float
+        What was measured, and its standard error.
+
+    low, high : float
+        The range.
+
+    Returns
+    -------
+    verdict : str
+        "fails" if the value is more than two errors outside of the range, else "holds", or "too few" if the
+        error is larger than half of the range, or not a number.
+    """
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return TOO_FEW
+    if max(low - value, value - high) > 2 * error:
+        return FAILS
+    return HOLDS if error <= (high - low) / 2 else TOO_FEW
+
+
+def combine(verdicts: list[str]) -> str:
+    """
+    Combine the verdicts on several bins.
+
+    Parameters
+    ----------
+    verdicts : list of str
+        One for each bin.
+
+    Returns
+    -------
+    verdict : str
+        "fails" if any fails, else "holds" if any holds, else "too few".
+    """
+    return next((verdict for verdict in (FAILS, HOLDS) if verdict in verdicts), TOO_FEW)
+
+
+def fluxes(summary, names):
+    """Judge the bias of fluxes, from `~astro_ddpm.report.tables.flux_summary`."""
+    sentences = []
+    for row in _rows_of(summary, names):
+        text = (
+            f"{row['method']}, {row['n']} sources within {row['radius']:g} pixels: biased by "
+            f"{row['bias']:+.2f} ± {row['bias_err']:.2f} of the error of the input (allowed ±{_BIAS}); their "
+            f"scatter is {row['scatter_ratio']:.2f} times that of the input."
+        )
+        sentences.append((judge(row["bias"], row["bias_err"], -_BIAS, _BIAS), text))
+    return sentences
+
+
+def pulls(summary, names):
+    """Judge the width of the pulls of fluxes, from `~astro_ddpm.report.tables.flux_summary`."""
+    sentences, (low, high) = [], _WIDTHS
+    for row in _rows_of(summary, names):
+        text = (
+            f"{row['method']}: pulls of fluxes within {row['radius']:g} pixels have a width of "
+            f"{row['pull']:.2f} ± {row['pull_err']:.2f} (allowed {low} to {high})."
+        )
+        sentences.append((judge(row["pull"], row["pull_err"], low, high), text))
+    return sentences
+
+
+def coverage(calibration, names):
+    """Judge the coverage of intervals, from `~astro_ddpm.report.tables.calibration_rows`."""
+    sentences = []
+    for name in names:
+        rows = calibration[(calibration["method"] == name) & (calibration["n"] > 0)]
+        n = np.asarray(rows["n"], float)
+        for level, tolerance in _TOLERANCES.items():
+            covered, wanted = np.asarray(rows[f"coverage_{level}"], float), level / 100
+            error = np.sqrt(wanted * (1 - wanted) / n)
+            low, high = wanted - tolerance, wanted + tolerance
+            verdict = combine([judge(c, e, low, high) for c, e in zip(covered, error, strict=True)])
+            least, most = (100 * covered.min(), 100 * covered.max()) if len(rows) else (np.nan, np.nan)
+            text = (
+                f"{name}: the {level} % intervals contain {least:.1f} to {most:.1f} % of the reference "
+                f"pixels, depending on brightness (allowed {100 * low:g} to {100 * high:g} %, in bins with "
+                "enough pixels)."
+            )
+            sentences.append((verdict, text))
+    return sentences
+
+
+def invented(counts, noise, names, area):
+    """Judge invented sources, from `~astro_ddpm.report.tables.invented_rows` and ``noise_rows``."""
+    sentences = []
+    for row in _rows_of(counts, names):
+        k, n = int(row["invented"]), int(row["sources"])
+        most = binom_conf_interval(k, n, 0.95, interval="jeffreys")[1] if n else 1.0
+        text = (
+            f"{row['method']}: of {n} sources in its images {k} are not in the references (at most "
+            f"{100 * most:.0f} %, at 95 % confidence); of {row['references']} in the references it misses "
+            f"{row['missed']}."
+        )
+        enough = HOLDS if n >= _MIN_SOURCES else TOO_FEW
+        sentences.append((FAILS if k else enough, text))
+    for row in _rows_of(noise, names):
+        text = (
+            f"{row['method']}: {row['sources']} sources in {area} pixels of pure noise, a rate of "
+            f"{row['rate_low']:.0f} to {row['rate_high']:.0f} per million pixels (95 %)."
+        )
+        sentences.append((FAILS if row["sources"] else HOLDS, text))
+    return sentences
+
+
+def gains(limits):
+    """State how much fainter sources are found, from ``limits`` of `detection_curve` for every model."""
+    sentences = []
+    for name, table in limits.items():
+        for row in table[1:]:
+            gain, error = (float(getattr(row[key], "value", row[key])) for key in ("gain", "gain_err"))
+            text = (
+                f"{name}, {row['method']}: point sources in noise are found {gain:+.2f} ± {error:.2f} mag "
+                "fainter than by a matched filter on the input, at the same completeness and purity."
+            )
+            sentences.append((None, text))
+    return sentences
+
+
+def _rows_of(table, names):
+    return [row for name in names for row in table[table["method"] == name]]
