@@ -455,8 +455,8 @@ def _flux_verdict(table):
 
 def evaluate_command(args):
     """Run ``astro-ddpm evaluate``."""
-    from .evaluation import degrade_images, evaluate, read_pairs
-    from .evaluation.report import load_methods
+    from .report import degrade_images, evaluate, read_pairs
+    from .report.run import load_methods
 
     load_methods(args.models, args.classics, args.n_samples)  # complains before the long work
     Path(args.output).mkdir(parents=True, exist_ok=True)

@@ -477,9 +477,10 @@ def _gaussian_scores(mean, std, truth, levels, n_ranks):
 
     probability = ndtr((truth - mean) / std)
     score, ratio = _mean(_scoringrules().crps_normal(truth, mean, std)), _ratio(std**2, mean - truth)
+    probability = probability[np.isfinite(probability)]
     ranks = np.minimum(probability * n_ranks, n_ranks - 1).astype(int)
     counts = np.bincount(ranks, minlength=n_ranks)
-    return _scores(truth.size, score, *_covered(probability, np.asarray(levels)), ratio, counts)
+    return _scores(probability.size, score, *_covered(probability, np.asarray(levels)), ratio, counts)
 
 
 def _scores(n, score, fraction, error, ratio, counts):

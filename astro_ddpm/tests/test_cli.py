@@ -258,7 +258,7 @@ class TestEvaluate:
         ],
     )
     def test_methods(self, tmp_path, capsys, monkeypatch, options, match):
-        monkeypatch.setattr("astro_ddpm.evaluation.pairs.read_listing", None)
+        monkeypatch.setattr("astro_ddpm.report.pairs.read_listing", None)
         assert main(["evaluate", "--pairs", "pairs.csv", "-o", str(tmp_path / "report"), *options]) == 1
         assert re.search(f"astro-ddpm: error: {match}", capsys.readouterr().err)
         assert not (tmp_path / "report").exists()

@@ -14,11 +14,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from astro_ddpm.evaluation.calibration import LEVELS, ensemble_scores, gaussian_scores
+from astro_ddpm.evaluation.calibration import BINS, LEVELS, binned_scores
 from astro_ddpm.utils import atomic_path
 from astro_ddpm.zoo.model import Model
 
-from .checks import BINS
 from .modules import TrainingModule
 
 __all__ = ["EnsembleValidation"]
@@ -194,20 +193,14 @@ class EnsembleValidation(pl.Callback):
             return np.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
 
         z, estimate, truth = gather("z"), gather("estimate"), gather("residual")
-        brightness, finite = z + estimate, np.isfinite(truth)
-        picks = {name: (brightness >= low) & (brightness < high) for name, (low, high) in BINS.items()}
-        if self._images[0].samples is None:
-            mean, std = gather("mean"), gather("std")
-
-            def score(pick):
-                return gaussian_scores(mean[pick], std[pick], truth[pick], n_ranks=self.n_samples + 1)
-        else:
-            samples = gather("samples")
-
-            def score(pick):
-                return ensemble_scores(samples[:, pick], truth[pick], seed=self.seed)
-
-        return score(finite), {name: score(pick & finite) for name, pick in picks.items()}
+        is_gaussian = self._images[0].samples is None
+        samples = np.stack([gather("mean"), gather("std")]) if is_gaussian else gather("samples")
+        options = {"is_gaussian": is_gaussian, "n_ranks": self.n_samples + 1, "seed": self.seed}
+        edges = [low for low, _ in BINS.values()] + [math.inf]
+        (total,) = binned_scores(samples, truth, np.zeros_like(truth), edges[:: len(BINS)], **options)
+        return total, dict(
+            zip(BINS, binned_scores(samples, truth, z + estimate, edges, **options), strict=True)
+        )
 
     def _write(self, stem, when, total, bins):
         """Write the scores as JSON, and the picture."""
@@ -250,48 +243,22 @@ def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _panels(image):
-    """Return the kind and the plane of each panel by its title, those of one kind side by side."""
-    samples = [] if image.samples is None else image.samples[:_SHOWN_SAMPLES]
-    panels = {"Input": ("flux", image.z), "Mean": ("flux", image.z + image.mean)}
-    for number, sample in enumerate(samples, start=1):
-        panels[f"Sample {number}"] = "flux", image.z + sample
-    panels["Target"] = "flux", image.z + image.residual
-    panels["Mean − target"] = "difference", image.mean - image.residual
-    panels["Std. deviation"] = "deviation", image.std
-    return panels
-
-
 def _draw(images):
     """Return a figure with one row of panels per image, in units of the noise."""
-    from matplotlib.colors import AsinhNorm, LogNorm, Normalize
-    from matplotlib.figure import Figure
+    from astro_ddpm.evaluation.plots import Panel, draw_panels, flux_scale, residual_scale, width_scale
 
-    rows = [_panels(image) for image in images]
-    bright = np.nanpercentile([row["Target"][1] for row in rows], 99.8)
+    panels = []
+    for image in images:
+        draws = [] if image.samples is None else image.samples[:_SHOWN_SAMPLES]
+        panels += [Panel("Input", image.z), Panel("Mean", image.z + image.mean)]
+        panels += [Panel(f"Sample {n}", image.z + draw) for n, draw in enumerate(draws, start=1)]
+        panels.append(Panel("Target", image.z + image.residual))
+        panels.append(Panel("Mean − target", image.mean - image.residual, "difference"))
+        panels.append(Panel("Std. deviation", image.std, "deviation"))
+    bright = np.nanpercentile([image.z + image.residual for image in images], 99.8)
     scales = {
-        "flux": ("magma", AsinhNorm(1.5, vmin=-2, vmax=max(bright, 20)), (0, 3, 10, 30, 100, 300, 1000)),
-        "difference": ("RdBu_r", Normalize(-1, 1), (-1, 0, 1)),
-        "deviation": ("viridis", LogNorm(0.05, 2), (0.1, 0.3, 1)),
+        "flux": flux_scale(1.0, bright, "flux / σ"),
+        "difference": residual_scale(1.0, "difference / σ"),
+        "deviation": width_scale(1.0, 0.05, 2.0, "deviation / σ"),
     }
-    figure = Figure(figsize=(1.7 * len(rows[0]), 1.7 * len(rows) + 0.8), layout="constrained")
-    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for axes_of_row, row in zip(grid, rows, strict=True):
-        for axes, (title, (kind, plane)) in zip(axes_of_row, row.items(), strict=True):
-            cmap, norm, _ = scales[kind]
-            axes.imshow(plane, cmap=cmap, norm=norm, origin="lower", interpolation="nearest")
-            axes.set(xticks=[], yticks=[], title=title if axes in grid[0] else "")
-    kinds = np.array([kind for kind, _ in rows[0].values()])
-    for kind, (_, norm, ticks) in scales.items():
-        columns = grid[:, kinds == kind]
-        bar = figure.colorbar(
-            columns[0, 0].images[0],
-            ax=columns.ravel().tolist(),
-            location="bottom",
-            aspect=15 * columns.shape[1],
-        )
-        ticks = [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        bar.minorticks_off()
-        bar.set_label("in units of the noise", fontsize="small")
-    return figure
+    return draw_panels(panels, scales, len(panels) // len(images), 1.7)

@@ -3,7 +3,6 @@
 Checks of a trained network, before it is built upon.
 """
 
-import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from astro_ddpm.evaluation.calibration import BINS
 from astro_ddpm.utils import warn_user
 
 from .data import PairDataset
@@ -18,9 +18,6 @@ from .ema import average_snapshots
 from .modules import restore_module
 
 __all__ = ["choose_average", "residual_gap"]
-
-# brightness in units of the noise of the input
-BINS = {"sky": (-math.inf, 1), "lsb": (1, 5), "mid": (5, 30), "hi": (30, math.inf)}
 
 
 def residual_gap(raunet, train, validation, *, batch_size=16):
