@@ -415,7 +415,6 @@ def compare_fluxes(field, enhanced):
         and the pull of the latter.
     """
     import numpy as np
-    from astropy.nddata import CCDData
     from photutils.aperture import CircularAperture
 
     from .evaluation import aperture_photometry
@@ -423,10 +422,10 @@ def compare_fluxes(field, enhanced):
     catalog = field.catalog
     positions = np.transpose([np.asarray(catalog["x"]), np.asarray(catalog["y"])])
     apertures = CircularAperture(positions, r=6)
-    truth = CCDData(field.truth, unit=field.image.unit)
+    truth = field.truth << field.image.unit
     table = aperture_photometry(enhanced, apertures)["id", "x", "y", "flux", "flux_err"]
     table.rename_columns(["flux", "flux_err"], ["enhanced", "enhanced_err"])
-    before = aperture_photometry(field.image, apertures, mask=field.image.mask)
+    before = aperture_photometry(field.image, apertures)
     table["true"] = aperture_photometry(truth, apertures)["flux"]
     table["input"], table["input_err"] = before["flux"], before["flux_err"]
     if "enhanced_err" in table.colnames:

@@ -6,36 +6,34 @@ How faint a source is found before and after enhancement, and how often one is i
 from __future__ import annotations
 
 import os
-from copy import copy
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import warnings
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import cycle
 from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
-import astropy
 import astropy.units as u
 import numpy as np
-import scipy
 from astropy.convolution import Gaussian2DKernel
 from astropy.modeling.models import Sersic2D
 from astropy.nddata import CCDData, NDData, StdDevUncertainty, block_reduce
-from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.stats import binom_conf_interval, gaussian_fwhm_to_sigma
 from astropy.table import QTable
+from photutils.datasets import make_model_image
+from photutils.detection import find_peaks
+from photutils.psf import ImagePSF
+from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import maximum_filter
 from scipy.optimize import isotonic_regression
 from scipy.signal import fftconvolve
 from scipy.special import ndtri
-from scipy.stats import beta
 
-import astro_ddpm
-from astro_ddpm.nddata import unpack
+from astro_ddpm.nddata import Exposure
 from astro_ddpm.noise import neighbour_correlation
 from astro_ddpm.utils import progress, warn_user
 
-from .photometry import standard_deviation
-from .photometry import unpack as unpack_enhanced
+from .photometry import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +53,6 @@ _N_BOOTSTRAP = 500
 _MIN_FALSE = 3  # false detections, below which their number says little of a threshold
 _INPUT, _MEAN, _JOINT, _EXISTENCE = "matched filter", "mean", "joint", "existence"
 _THRESHOLDS = (1, 2, 3, 4, 5)
-_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
 _DESCRIPTIONS = {
     "method": "Where sources are sought",
     "magnitude": "Magnitude of the injected sources",
@@ -317,9 +314,9 @@ def detection_curve(
     ['method', 'threshold', 'limiting_magnitude', 'limiting_magnitude_err', 'gain', 'gain_err']
     """
     _check_options(n_injections, purity)
-    images, rng = _as_list("image", image), np.random.default_rng(seed)
-    blanks = [] if blank is None else _as_list("blank", blank, images[0].unit)
-    psf = _psf_image(psf, images[0])
+    images, rng = _parse_all("image", image), np.random.default_rng(seed)
+    blanks = [] if blank is None else _parse_all("blank", blank, images[0].unit)
+    psf = _psf_image(psf, images[0].ccd)
     source = _profile("half_light_radius", psf, half_light_radius)
     profile = source if filter_radius is None else _profile("filter_radius", psf, filter_radius)
     search = _Search(
@@ -329,7 +326,7 @@ def detection_curve(
         match_radius=_fwhm(source) / 2 if match_radius is None else float(match_radius),
         separation=int(np.ceil(6 * _fwhm(source))) if separation is None else int(separation),
     )
-    frames = [_Frame(image, search) for image in images]
+    frames = [_Frame(each, search) for each in images]
     zero_point = float(_in_magnitudes("zero_point", zero_point))
     response = search.response(source)
     injected = _magnitudes(magnitudes, frames[0], response, zero_point)
@@ -339,15 +336,14 @@ def detection_curve(
     trials, searched = [], []
     with progress(len(todo), show=progress_bar) as advance:
         for frame, places, numbers in _place(frames, todo, rng):
-            scene = np.zeros(frame.data.shape)
-            scene[places] = fluxes[numbers]
+            scene = _scene(frame.data.shape, source, places, fluxes[numbers])
             snr = response * fluxes[numbers] / frame.flux_error[places]
-            trials.append(_find_injected(frame, _convolve(scene, source), places, numbers, snr, rng))
+            trials.append(_find_injected(frame, scene, places, numbers, snr, rng))
             if blank is None:
-                searched.append(_find_false(_Frame(frame.blank(rng), search), rng))
+                searched.append(_find_false(frame.blank(rng), rng))
             for _ in numbers:
                 advance()
-    searched += [_find_false(_Frame(image, search), rng) for image in blanks]
+    searched += [_find_false(_Frame(each, search), rng) for each in blanks]
     false = _FalseDetections(searched, search)
 
     found, before, snr = _by_magnitude(trials, len(fluxes))
@@ -365,7 +361,8 @@ def detection_curve(
             f"to more than {COMPLETENESS:.0%} completeness with every method; give other magnitudes="
         )
 
-    meta = _provenance(trials[0].meta, model) | {
+    meta = {"model": getattr(model, "__name__", type(model).__name__)} | provenance(trials[0].meta)
+    meta |= {
         "seed": seed,
         "zero_point": zero_point,
         "half_light_radius": float(u.Quantity(half_light_radius, u.pix).value),
@@ -579,17 +576,12 @@ class _Frame:
     """
 
     def __init__(self, image, search):
-        noisy = unpack(image)
-        if noisy.sigma is None:
-            msg = "image must have an uncertainty: a matched filter needs its noise"
-            raise ValueError(msg)
-        self.search, self.ccd, self._before = search, noisy.ccd, None
-        self.data, self.valid = noisy.data.astype(float), noisy.valid
-        self.sigma = np.where(noisy.valid, noisy.sigma, np.median(noisy.sigma[noisy.valid])).astype(float)
-        self._weight = np.where(noisy.valid, self.sigma**-2.0, 0.0)
-        signal = search.profile * search.kernel
-        information = _correlate(self._weight, signal)
-        self.usable = noisy.valid & (_correlate(noisy.valid, search.profile) >= _MIN_COVERAGE)
+        self.search, self.image, self._before = search, image, None
+        self.data, self.valid = image.data.astype(float), image.valid
+        self.sigma = np.where(self.valid, image.sigma, np.median(image.sigma[self.valid])).astype(float)
+        self._weight = np.where(self.valid, self.sigma**-2.0, 0.0)
+        information = _correlate(self._weight, search.profile * search.kernel)
+        self.usable = self.valid & (_correlate(self.valid, search.profile) >= _MIN_COVERAGE)
         self.usable &= information > 0
         self._norm = np.sqrt(np.where(self.usable, information, np.inf))
 
@@ -608,29 +600,38 @@ class _Frame:
         return self.sigma * _unit_noise(rng, self.sigma.shape, self.search.correlation)
 
     def blank(self, rng):
-        """Return the image with nothing but noise."""
-        return self._replace(self.noise(rng))
+        """Return the frame with nothing but noise."""
+        return _Frame(replace(self.image, data=self.noise(rng)), self.search)
 
     def statistics(self, data, rng):
         """Return the statistic of each method, that of the samples or None, and the header."""
-        enhanced = self.search.enhance(self._replace(data), seed=int(rng.integers(2**31)))
-        mean, _, samples = unpack_enhanced(enhanced)
-        if mean.shape != data.shape:
-            msg = f"model must return an image of the shape {data.shape}, got {mean.shape}"
+        enhanced = self.search.enhance(self._pack(data), seed=int(rng.integers(2**31)))
+        result = Exposure.parse(enhanced, name="the image that model returns")
+        if result.shape != data.shape:
+            msg = f"model must return an image of the shape {data.shape}, got {result.shape}"
             raise ValueError(msg)
-        statistics = {_INPUT: self.snr(data), _MEAN: self.snr(mean)}
+        statistics = {_INPUT: self.snr(data), _MEAN: self.snr(result.data)}
         statistics[_JOINT] = statistics[_INPUT] + statistics[_MEAN]
+        samples = None if result.samples is None else self.snr(result.samples)
         if samples is not None:
-            samples = self.snr(samples)
             statistics[_EXISTENCE] = np.quantile(samples, 0.5, axis=0, method="higher")
         hidden = np.where(self.usable, 0.0, -np.inf)
-        return {method: values + hidden for method, values in statistics.items()}, samples, enhanced.meta
+        return {method: values + hidden for method, values in statistics.items()}, samples, result.ccd.meta
 
     def before(self, rng):
         """Return the highest statistic near every pixel by each method, before anything is injected."""
         if self._before is None:
             self._before = self.highest(self.statistics(self.data, rng)[0])
         return self._before
+
+    def peaks(self, values):
+        """Return rows and columns of the maxima within the match radius."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoDetectionsWarning)
+            found = find_peaks(values, -np.inf, footprint=self.search.footprint, mask=~self.usable)
+        if found is None:
+            return np.zeros((2, 0), int)
+        return np.asarray(found["y_peak"]), np.asarray(found["x_peak"])
 
     def highest(self, statistics):
         """Return the highest statistic within the match radius of every pixel."""
@@ -646,10 +647,12 @@ class _Frame:
         inside[border:-border, border:-border] = True
         return free & inside
 
-    def _replace(self, data):
-        image = self.ccd.copy()
-        image.data = data.astype(image.data.dtype if image.data.dtype.kind == "f" else float)
-        return image
+    def _pack(self, data):
+        """Return an image with other data."""
+        image, sigma = self.image, StdDevUncertainty(self.image.sigma)
+        carried = {name: getattr(image.ccd, name) for name in ("wcs", "meta", "psf")}
+        data = data.astype(image.sigma.dtype)
+        return CCDData(data, unit=image.unit, uncertainty=sigma, mask=image.mask, **carried)
 
 
 class _Trial(NamedTuple):
@@ -692,14 +695,15 @@ def _place(frames, todo, rng):
 def _find_injected(frame, scene, places, numbers, snr, rng):
     """Add sources to a frame and seek them."""
     statistics, samples, meta = frame.statistics(frame.data + scene, rng)
-    candidates = _peaks(statistics[_INPUT], frame.search.footprint) & frame.free
+    candidates = frame.peaks(statistics[_INPUT])
+    candidates = tuple(index[frame.free[candidates]] for index in candidates)
     deep = frame.snr(scene + float(meta.get("DDPMDEP", 0)) * frame.noise(rng))
     return _Trial(
         numbers,
         snr,
         {method: values[places] for method, values in frame.highest(statistics).items()},
         {method: values[places] for method, values in frame.before(rng).items()},
-        None if samples is None else samples[:, candidates],
+        None if samples is None else samples[:, *candidates],
         deep[candidates],
         meta,
     )
@@ -708,8 +712,8 @@ def _find_injected(frame, scene, places, numbers, snr, rng):
 def _find_false(frame, rng):
     """Return rows, columns and values of all maxima by each method, and the map of the usable pixels."""
     statistics, _, _ = frame.statistics(frame.data, rng)
-    peaks = {method: _peaks(values, frame.search.footprint) for method, values in statistics.items()}
-    return {m: (*np.nonzero(peaks[m]), statistics[m][peaks[m]]) for m in statistics}, frame.usable
+    peaks = {method: frame.peaks(values) for method, values in statistics.items()}
+    return {m: (*peaks[m], statistics[m][peaks[m]]) for m in statistics}, frame.usable
 
 
 class _FalseDetections:
@@ -836,8 +840,9 @@ def _reliability(trials, thresholds):
 
 
 def _binomial_error(k, n):
-    """Return the error of the frequency of k in n."""
-    return beta(k + 0.5, n - k + 0.5).std()
+    """Return the error of the frequency of k in n, half of the 68 % interval of Jeffreys."""
+    low, high = binom_conf_interval(k, np.maximum(n, 1), interval="jeffreys")
+    return (high - low) / 2
 
 
 def _describe(table):
@@ -845,17 +850,6 @@ def _describe(table):
     for name in table.colnames:
         table[name].info.description = _DESCRIPTIONS[name]
     return table
-
-
-def _provenance(header, model):
-    """Return versions and what is known of the model."""
-    modules = {"astro_ddpm": astro_ddpm, "astropy": astropy, "numpy": np, "scipy": scipy}
-    known = {name: header[key] for name, key in _KEYWORDS.items() if key in header}
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": {name: module.__version__ for name, module in modules.items()},
-        "model": getattr(model, "__name__", type(model).__name__),
-    } | known
 
 
 def _enhancer(model, n_samples):
@@ -923,15 +917,16 @@ def _unit_noise(rng, shape, correlation):
     return np.fft.ifft2(np.fft.fft2(white) * np.sqrt(_noise_spectrum(shape, correlation))).real
 
 
-def _convolve(planes, kernel):
-    """Convolve images, shape ``(..., ny, nx)``, with zeros beyond their edges."""
-    kernel = kernel.reshape((1,) * (np.ndim(planes) - 2) + kernel.shape)
-    return fftconvolve(planes, kernel, mode="same", axes=(-2, -1))
+def _scene(shape, source, places, fluxes):
+    """Return an image of sources at pixel centers."""
+    table = QTable({"x_0": places[1].astype(float), "y_0": places[0].astype(float), "flux": fluxes})
+    return make_model_image(shape, ImagePSF(source), table, model_shape=source.shape)
 
 
 def _correlate(planes, kernel):
-    """Correlate images with a kernel, with zeros beyond their edges."""
-    return _convolve(planes, kernel[::-1, ::-1])
+    """Correlate images, shape ``(..., ny, nx)``, with a kernel, with zeros beyond their edges."""
+    kernel = kernel[::-1, ::-1].reshape((1,) * (np.ndim(planes) - 2) + kernel.shape)
+    return fftconvolve(planes, kernel, mode="same", axes=(-2, -1))
 
 
 def _disc(radius):
@@ -940,18 +935,12 @@ def _disc(radius):
     return np.hypot(y, x) <= radius
 
 
-def _peaks(values, footprint):
-    """Mark the finite maxima within a footprint."""
-    return (values == maximum_filter(values, footprint=footprint)) & np.isfinite(values)
-
-
 def _correlation(correlation, images):
     """Return the correlation of neighbouring pixels, given or measured."""
     if correlation is not None:
         return _check_correlation(correlation)
-    noisy = [unpack(image) for image in images]
-    measured = [neighbour_correlation(n.data / n.sigma, ~n.valid) for n in noisy if n.sigma is not None]
-    return float(np.clip(np.mean(measured), 0, 0.9)) if measured else 0.0
+    measured = [neighbour_correlation(image.data / image.sigma, image.mask) for image in images]
+    return float(np.clip(np.mean(measured), 0, 0.9))
 
 
 def _check_correlation(correlation):
@@ -982,22 +971,18 @@ def _in_magnitudes(name, value):
     return np.asarray(getattr(value, "value", value), float)
 
 
-def _as_list(name, images, unit=None):
-    """Return one or several images as a list, in one unit, by default that of the first."""
+def _parse_all(name, images, unit=None):
+    """Return one or several images as a list of `Exposure` in one unit, by default that of the first."""
     images = [images] if isinstance(images, NDData) else list(images)
     if not images or not all(isinstance(image, CCDData) for image in images):
         msg = f"{name} must be a CCDData or a sequence of them"
         raise TypeError(msg)
     unit = images[0].unit if unit is None else unit
-    return [image if image.unit == unit else _in_unit(image, unit) for image in images]
-
-
-def _in_unit(image, unit):
-    """Return an image in another unit; CCDData would treat a variance like the data."""
-    image = copy(image)
-    if image.uncertainty is not None:
-        image.uncertainty = StdDevUncertainty(standard_deviation(image), unit=image.unit)
-    return image.convert_unit_to(unit)
+    parsed = [Exposure.parse(image, name=name, unit=unit).check() for image in images]
+    if any(image.sigma is None for image in parsed):
+        msg = f"{name} must have an uncertainty: a matched filter needs its noise"
+        raise ValueError(msg)
+    return parsed
 
 
 def _check_options(n_injections, purity):

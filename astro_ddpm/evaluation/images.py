@@ -2,9 +2,8 @@
 """
 Compare images pixel by pixel and scale by scale.
 
-Pixels that are masked or not finite in either image are left out. Scores of single numbers say little about
-what an image is good for: a bright core outweighs thousands of pixels of sky. They are here because they are
-what methods are commonly compared by.
+`~astro_ddpm.nddata.Exposure` decides which pixels count. Single numbers say little about what an image is
+good for, since a bright core outweighs thousands of pixels of sky, but methods are commonly compared by them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from astropy import units as u
 from astropy.table import QTable
 
 import astro_ddpm
-from astro_ddpm.nddata import _as_ccddata, _float_data
+from astro_ddpm.nddata import Exposure
 
 from .calibration import _broadcast
 
@@ -54,11 +53,11 @@ def image_metrics(
         The image, shape (ny, nx), or the FITS file that holds it.
 
     reference : as ``image``
-        What it is compared with, of the same shape and in a unit it can be converted to.
+        What it is compared with, of the same shape. An image without unit is taken to be in its unit.
 
     mask : array_like of bool, optional
-        Pixels to leave out, broadcastable to the images; `True` means left out, as are the masked pixels of
-        either image and those that are not finite.
+        More pixels to leave out, broadcastable to the images; `True` means left out. Pixels that do not count
+        in either image, such as those that are masked or not finite, are left out anyway.
 
     data_range : float or `~astropy.units.Quantity`, optional
         The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default.
@@ -82,7 +81,7 @@ def image_metrics(
     Raises
     ------
     TypeError
-        If only one of the images, or only ``data_range``, has a unit, or one does not hold real numbers.
+        If an image does not hold real numbers, or only one of reference and ``data_range`` has a unit.
 
     ValueError
         If the images are not two-dimensional, differ in shape or have less than two pixels along an axis,
@@ -132,9 +131,9 @@ def image_metrics(
     40.08  1.0 0.79  0.98
     20.09 0.94 7.89 97.96
     """
-    reference, unit = _unpack_reference(reference)
-    image = _unpack_image(image, reference.shape, unit)
-    valid = _valid(image, reference, mask)
+    truth, unit = _parse(reference, "reference")
+    planes, valid = _planes(image, truth, with_samples=False)
+    valid, reference, image = _left(valid & truth.valid, mask), truth.data.astype(float), planes[0]
     level = _data_range(data_range, reference[valid], unit)
     error = (image - reference)[valid]
     mse = _mean(error**2)
@@ -171,8 +170,7 @@ def power_spectrum(
         The image, shape (ny, nx), or the FITS file that holds it.
 
     mask : array_like of bool, optional
-        Pixels to leave out, broadcastable to ``image``; `True` means left out, as are the masked pixels of
-        the image and those that are not finite.
+        More pixels to leave out, broadcastable to ``image``; `True` means left out.
 
     window : str or tuple, optional
         The window along each axis, as for `scipy.signal.get_window`; "boxcar" for none. Without one, edges
@@ -222,11 +220,11 @@ def power_spectrum(
     >>> print(table["power"].value.round(1))
     [3.1 3.8 3.9 3.9]
     """
-    data, unit = _unpack_reference(image, name="image")
-    valid = _valid(data, data, mask)
-    bins = _Bins(data.shape, n_bins)
+    exposure, unit = _parse(image, "image")
+    bins = _Bins(exposure.shape, n_bins)
     table = bins.table()
-    table["power"] = bins.mean(np.abs(_modes(data, valid, window)) ** 2)
+    modes = _modes(exposure.data.astype(float), _left(exposure.valid, mask), window)
+    table["power"] = bins.mean(np.abs(modes) ** 2)
     return _finish(table, unit, window)
 
 
@@ -241,22 +239,21 @@ def power_ratio(
     r"""
     Power spectra of samples, or of an image, beside that of a reference.
 
-    Honest samples have a ratio of 1. It is below 1 where a method smooths, and above where it adds structure
-    of its own. The correlation tells whether structure is where it should be.
+    The ratio of calibrated samples is 1. It is below 1 where a method smooths, and above 1 where it adds
+    structure of its own. The correlation tells whether structure is where it should be.
 
     Parameters
     ----------
     image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
         The image, shape (ny, nx), or the FITS file that holds it, or samples of shape (n_samples, ny, nx).
-        If it has samples, as `~astro_ddpm.EnhancedCCDData`, they are compared, which show the noise of
-        an exposure as the reference does; the mean, which does not, is ``image.data``.
+        The samples of an `~astro_ddpm.EnhancedCCDData` are compared, since they show the noise of an
+        exposure as the reference does; its mean, which does not, is ``image.data``.
 
     reference : as ``image``
-        What it is compared with, shape (ny, nx), in a unit it can be converted to.
+        What it is compared with, shape (ny, nx). An image without unit is taken to be in its unit.
 
     mask : array_like of bool, optional
-        Pixels to leave out, broadcastable to ``reference``; `True` means left out, as are the masked pixels
-        of either image and those that are not finite in any sample.
+        More pixels to leave out, broadcastable to ``reference``; `True` means left out.
 
     window : str or tuple, optional
         The window, as for `power_spectrum`.
@@ -275,13 +272,13 @@ def power_ratio(
         * ``ratio``, ``ratio_err``: the two first divided by the power of the reference.
         * ``correlation``: how well the mean of the samples agrees with the reference, at most 1.
 
-        The errors are NaN for fewer than two samples. They are those of one image: an honest ``ratio``
-        scatters by ``ratio_err`` times :math:`\sqrt{1 + 1/m}` round 1, for :math:`m` samples.
+        The errors are NaN for fewer than two samples. They are those of one image: the ``ratio`` of
+        :math:`m` calibrated samples scatters about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
 
     Raises
     ------
     TypeError
-        If only one of the images has a unit, or one does not hold real numbers.
+        If an image does not hold real numbers.
 
     ValueError
         If shapes do not match, ``mask`` does not fit, or ``n_bins`` is less than 1.
@@ -307,11 +304,11 @@ def power_ratio(
     >>> print(table["correlation"].value.round(2))
     [0.97 0.98 0.98 0.98]
     """
-    reference, unit = _unpack_reference(reference)
-    planes = _unpack_image(image, reference.shape, unit, with_samples=True)
-    valid = _valid(planes, reference, mask)
-    bins = _Bins(reference.shape, n_bins)
-    modes, expected = (_modes(values, valid, window) for values in (planes, reference))
+    truth, unit = _parse(reference, "reference")
+    planes, valid = _planes(image, truth, with_samples=True)
+    valid = _left(valid & truth.valid, mask)
+    bins = _Bins(truth.shape, n_bins)
+    modes, expected = (_modes(values, valid, window) for values in (planes, truth.data.astype(float)))
     power = np.array([bins.mean(np.abs(plane) ** 2) for plane in modes])
     mean = modes.mean(axis=0)
     table = bins.table()
@@ -411,43 +408,29 @@ def _mean(values):
     return float(np.mean(values)) if values.size else np.nan
 
 
-def _unpack_reference(image, name="reference"):
-    """Return a two-dimensional image as floats, NaN where it is masked, and its unit or None."""
-    ccd = _as_ccddata(image)
-    if ccd.data.ndim != 2:
-        msg = f"{name} must be two-dimensional (ny, nx), not of shape {ccd.data.shape}"
+def _parse(image, name):
+    """Return an image as an `Exposure`, and its unit, None if it has none."""
+    exposure = Exposure.parse(image, name=name)
+    return exposure, None if exposure.unit == u.dimensionless_unscaled else exposure.unit
+
+
+def _planes(image, truth, *, with_samples):
+    """Return image or samples, shape (n, ny, nx), in the unit of the reference, and the pixels that count."""
+    if with_samples and not hasattr(image, "wcs") and np.ndim(image) == 3:
+        parsed = [Exposure.parse(plane, name="image", unit=truth.unit) for plane in image]
+        planes, valid = np.array([each.data for each in parsed]), [each.valid for each in parsed]
+    else:
+        exposure = Exposure.parse(image, name="image", unit=truth.unit)
+        drawn = exposure.samples is not None and with_samples
+        planes, valid = exposure.samples if drawn else exposure.data[np.newaxis], [exposure.valid]
+    if planes.shape[1:] != truth.shape:
+        msg = f"image must have the shape {truth.shape} of reference, not {planes.shape[1:]}"
         raise ValueError(msg)
-    return _floats(ccd.data, ccd.mask), _unit(ccd)
+    return planes.astype(float), np.all(valid, axis=0)
 
 
-def _unpack_image(image, shape, unit, *, with_samples=False):
-    """Return an image in a unit as `_unpack_reference` does, or samples of shape (n_samples, ny, nx)."""
-    ccd = _as_ccddata(image)
-    samples = getattr(ccd, "samples", None) if with_samples else None
-    data = _floats(ccd.data if samples is None else samples, ccd.mask)
-    if with_samples and data.ndim == 2:
-        data = data[None]
-    if data.ndim != 2 + with_samples or data.shape[-2:] != shape:
-        msg = f"image must have the shape {shape} of reference, not {ccd.data.shape}"
-        raise ValueError(msg)
-    if (_unit(ccd) is None) != (unit is None):
-        msg = f"image and reference must both have a unit, or neither, not {_unit(ccd)} and {unit}"
-        raise TypeError(msg)
-    return data if unit is None else ccd.unit.to(unit, data)
-
-
-def _floats(data, mask):
-    data = _float_data(data).astype(float)
-    return data if mask is None else np.where(mask, np.nan, data)
-
-
-def _unit(ccd):
-    return None if ccd.unit == u.dimensionless_unscaled else ccd.unit
-
-
-def _valid(planes, reference, mask):
-    """Return the pixels that are finite in all planes and not masked."""
-    valid = np.isfinite(reference) & np.isfinite(planes).reshape(-1, *reference.shape).all(axis=0)
+def _left(valid, mask):
+    """Return the valid pixels that a mask does not exclude."""
     return valid if mask is None else valid & ~_broadcast("mask", np.asarray(mask, bool), valid.shape)
 
 

@@ -2,14 +2,16 @@
 """
 Sizes and shapes of one source on many images at once.
 
-Images are stacks of shape ``(n, ny, nx)``, cut out round one source, of which every function makes ``n``
-numbers from the same pixels, as the samples of a posterior need it: they must not choose their own apertures.
-What cannot be measured is NaN.
+``planes`` are images of shape ``(n, ny, nx)``, cut out around one source. Every function measures the same
+pixels of each and returns ``n`` numbers: the samples of a posterior must not choose their own apertures.
+``segment`` and ``use`` are masks of shape ``(ny, nx)`` of the pixels to measure, and positions are ``(x, y)``
+in pixels. What cannot be measured is NaN.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from photutils.morphology import gini as photutils_gini
 from scipy import ndimage, optimize
 
 __all__ = ["asymmetry", "asymmetry_center", "concentration", "ellipse", "gini", "light_radius", "m20"]
@@ -17,33 +19,15 @@ __all__ = ["asymmetry", "asymmetry_center", "concentration", "ellipse", "gini", 
 
 def ellipse(planes: np.ndarray, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r"""
-    Ellipticity and orientation from the second moments of the light in a segment.
+    Return ellipticity and orientation (deg, -90 to 90, from the x axis) of the light in a segment.
 
-    Parameters
-    ----------
-    planes : ndarray, shape (n, ny, nx)
-        Images.
-
-    segment : ndarray of bool, shape (ny, nx)
-        The pixels of the source.
-
-    Returns
-    -------
-    ellipticity : ndarray, shape (n,)
-        One minus the ratio of the axes.
-
-    orientation : ndarray, shape (n,)
-        The angle of the major axis in deg, from -90 to 90, counterclockwise from the x axis.
-
-    Notes
-    -----
     With the second moments :math:`\mu` about the centroid of each plane (Bertin and Arnouts 1996) the squares
     of the axes are
 
     .. math:: \frac{\mu_{xx} + \mu_{yy}}{2} \pm \sqrt{\frac{(\mu_{xx} - \mu_{yy})^2}{4} + \mu_{xy}^2}
 
     and :math:`\tan 2 \theta = 2 \mu_{xy} / (\mu_{xx} - \mu_{yy})`. Negative pixels count as they are, so that
-    noise of zero mean cancels in the moments.
+    noise of zero mean cancels in the moments; `~photutils.segmentation.SourceCatalog` leaves them out.
     """
     flux, dx, dy = _centered(planes, segment)
     xx, xy, yy = ((flux * product).sum(axis=-1) for product in (dx * dx, dx * dy, dy * dy))
@@ -56,54 +40,15 @@ def ellipse(planes: np.ndarray, segment: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def gini(planes: np.ndarray, segment: np.ndarray) -> np.ndarray:
-    r"""
-    Gini coefficient of the pixels of a segment: 0 if all are alike, 1 if one holds all the light.
-
-    Parameters
-    ----------
-    planes : ndarray, shape (n, ny, nx)
-        Images.
-
-    segment : ndarray of bool, shape (ny, nx)
-        The pixels of the source.
-
-    Returns
-    -------
-    gini : ndarray, shape (n,)
-        The coefficient.
-
-    Notes
-    -----
-    For the sorted absolute values of :math:`k` pixels (Lotz et al. 2004, equation 6)
-
-    .. math:: G = \frac{1}{\langle |x| \rangle \, k (k - 1)} \sum_{i=1}^k (2 i - k - 1) \, |x_{(i)}| .
-
-    Noise raises it.
-    """
-    values = np.sort(np.abs(planes[:, segment]), axis=-1)
-    k = values.shape[-1]
-    return _ratio(values @ (2.0 * np.arange(1, k + 1) - k - 1), (k - 1) * values.sum(axis=-1))
+    """Return the Gini coefficient of a segment (Lotz et al. 2004): 0 if pixels are alike; noise raises it."""
+    values = [photutils_gini(plane, mask=~segment) for plane in planes]
+    return np.where(planes[:, segment].any(axis=-1), values, np.nan)
 
 
 def m20(planes: np.ndarray, segment: np.ndarray) -> np.ndarray:
     r"""
-    Second moment of the brightest fifth of the light.
+    Return the logarithm of the second moment of the brightest fifth of the light over that of all.
 
-    Parameters
-    ----------
-    planes : ndarray, shape (n, ny, nx)
-        Images.
-
-    segment : ndarray of bool, shape (ny, nx)
-        The pixels of the source.
-
-    Returns
-    -------
-    m20 : ndarray, shape (n,)
-        The logarithm of the ratio, negative.
-
-    Notes
-    -----
     With the moments :math:`M_i = f_i \, ((x_i - x_c)^2 + (y_i - y_c)^2)` about the centroid, which makes
     their sum least, and the pixels from the brightest down (Lotz et al. 2004, equation 8)
 
@@ -126,37 +71,18 @@ def asymmetry(
     planes: np.ndarray, center: tuple[float, float], use: np.ndarray, noise: np.ndarray | float = 0.0
 ) -> np.ndarray:
     r"""
-    Difference between a source and itself turned by 180 degrees.
+    Return the difference between a source and itself turned by 180 degrees, 0 for what is symmetric.
 
-    Parameters
-    ----------
-    planes : ndarray, shape (n, ny, nx)
-        Images.
-
-    center : tuple of float
-        The point ``(x, y)`` to turn about, in pixels.
-
-    use : ndarray of bool, shape (ny, nx)
-        The pixels to compare. Those whose opposite is not among them are left out.
-
-    noise : ndarray or float, shape (ny, nx), optional
-        The standard deviation of independent noise, whose part in the difference is subtracted.
-
-    Returns
-    -------
-    asymmetry : ndarray, shape (n,)
-        The asymmetry, 0 for what is symmetric.
-
-    Notes
-    -----
-    After Conselice (2003, equation 1), the turned image being interpolated by cubic splines,
+    Pixels of ``use`` whose opposite is not in ``use`` are left out. ``noise`` is the standard deviation of
+    independent noise, whose part in the difference is subtracted. After Conselice (2003, equation 1), the
+    turned image being interpolated by cubic splines,
 
     .. math:: A = \frac{\sum |d| - b}{\sum |x|}, \qquad d = x - x_{180}, \qquad
         b = \sum \frac{2 s}{\sqrt{\pi}} \, e^{-d^2 / 2 s^2}, \qquad s^2 = \sigma^2 + \sigma_{180}^2 .
 
     The last sum takes the place of the asymmetry of a patch of blank sky, whose noise differs from that on
-    the source. It has the expectation of the first where there is nothing but noise, and vanishes where the
-    difference exceeds the noise; in between it takes away too much, up to about half of :math:`s`.
+    the source. It has the expectation of the first sum where there is only noise, and vanishes where the
+    difference exceeds the noise; in between it subtracts too much, up to about half of :math:`s`.
     """
     turned = _turn(planes, center)
     use = use & (_turn(use[np.newaxis].astype(float), center, order=1)[0] > 0.999)
@@ -170,23 +96,9 @@ def asymmetry(
 
 def asymmetry_center(plane: np.ndarray, start: tuple[float, float], use: np.ndarray) -> np.ndarray:
     """
-    Find the point about which a source is most symmetric (Conselice, Bershady and Jangren 2000).
+    Return the point about which a source is most symmetric (Conselice, Bershady and Jangren 2000).
 
-    Parameters
-    ----------
-    plane : ndarray, shape (ny, nx)
-        An image.
-
-    start : tuple of float
-        Where to begin, ``(x, y)`` in pixels. Points more than 3 pixels away are not tried.
-
-    use : ndarray of bool, shape (ny, nx)
-        The pixels to compare.
-
-    Returns
-    -------
-    center : ndarray, shape (2,)
-        The point ``(x, y)`` of the least `asymmetry`.
+    The search begins at ``start`` and tries points within 3 pixels of it along each axis.
     """
     result = optimize.minimize(
         lambda center: np.nan_to_num(asymmetry(plane[np.newaxis], center, use)[0], nan=np.inf),
@@ -206,26 +118,11 @@ def light_radius(
     radii: np.ndarray, growth: np.ndarray, total: np.ndarray, fraction: float = 0.5
 ) -> np.ndarray:
     """
-    Radius within which a part of the light lies.
+    Return the radius within which a part of the light lies.
 
-    Parameters
-    ----------
-    radii : ndarray, shape (m,)
-        Ascending radii.
-
-    growth : ndarray, shape (n, m)
-        The curve of growth: the light within each radius, for each image.
-
-    total : ndarray, shape (n,)
-        All of the light.
-
-    fraction : float, optional
-        The part.
-
-    Returns
-    -------
-    radius : ndarray, shape (n,)
-        Where the curve of growth first reaches the part. Between two radii the light is taken as uniform.
+    ``growth``, shape ``(n, m)``, is the light within ``m`` ascending ``radii``, and ``total`` all of it. The
+    radius is where the curve of growth first reaches the part; between two radii the light is taken as
+    uniform. `~photutils.profiles.CurveOfGrowth` refuses curves that noise makes fall.
     """
     growth = np.pad(growth, [(0, 0), (1, 0)])
     area = np.pad(np.asarray(radii, float) ** 2, (1, 0))
@@ -240,26 +137,8 @@ def light_radius(
 
 def concentration(radii: np.ndarray, growth: np.ndarray, total: np.ndarray) -> np.ndarray:
     r"""
-    Concentration of the light toward the center.
+    Return the concentration of the light toward the center, 1.5 for a uniform disc.
 
-    Parameters
-    ----------
-    radii : ndarray, shape (m,)
-        Ascending radii.
-
-    growth : ndarray, shape (n, m)
-        The light within each radius, for each image.
-
-    total : ndarray, shape (n,)
-        All of the light.
-
-    Returns
-    -------
-    concentration : ndarray, shape (n,)
-        The index, 1.5 for a uniform disc.
-
-    Notes
-    -----
     From the radii with 20 % and 80 % of the light (Bershady, Jangren and Conselice 2000)
 
     .. math:: C = 5 \log_{10} \frac{r_{80}}{r_{20}} .

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import inspect
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import astropy
 import astropy.units as u
 import numpy as np
 import photutils
+import scipy
 from astropy.coordinates import SkyCoord
-from astropy.nddata import CCDData
 from astropy.table import QTable
 from photutils.aperture import Aperture, SkyAperture
 
 import astro_ddpm
-from astro_ddpm.nddata import EnhancedCCDData, _std_in_unit, image_wcs
+from astro_ddpm.nddata import Exposure
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
 
 __all__ = ["aperture_photometry"]
 
 _QUANTILES = {"flux_q16": 0.16, "flux_q50": 0.50, "flux_q84": 0.84}
-_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP"}
+_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
 _DESCRIPTIONS = {
     "id": "Aperture number, from 1",
     "x": "Column of the aperture center; pixel centers are integers, from 0",
@@ -42,7 +46,7 @@ def aperture_photometry(
     apertures: Aperture | list[Aperture],
     *,
     mask: np.ndarray | None = None,
-    scene: bool = False,
+    scene: bool = True,
 ) -> QTable:
     r"""
     Sum an enhanced image, and all its samples, in apertures.
@@ -56,27 +60,26 @@ def aperture_photometry(
     ----------
     enhanced : `~astropy.nddata.CCDData`
         The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it,
-        with its samples of shape ``(n, ny, nx)``. Any other
-        `~astropy.nddata.CCDData` will do, such as the input of the
-        enhancement to compare with.
+        with its samples of shape ``(n, ny, nx)``. Any other image that
+        `~astro_ddpm.enhance` takes will do, such as its input to compare
+        with.
 
     apertures : `~photutils.aperture.Aperture` or list of it
         The apertures, in pixel or sky coordinates. All apertures of a
         list must have the same positions.
 
     mask : array_like of bool, optional
-        Pixels to leave out, shape ``(ny, nx)``; `True` means left out.
-        The mask of ``enhanced`` is **not** used by default: it marks the
-        pixels that were masked in the input and that the posterior has
-        filled (unless it was made with ``mask_treatment="propagate"``;
-        then it is used). To leave them out give ``mask=enhanced.mask``, which
-        for an image that was not enhanced is most often the right choice.
-        Pixels that are not finite are left out anyway.
+        More pixels to leave out, shape ``(ny, nx)``; `True` means left out.
+        Masked pixels of an image that was not enhanced, and pixels that are
+        not finite, are always left out. The posterior has filled the masked
+        pixels of an enhanced image, so they count, unless it was made with
+        ``mask_treatment="propagate"``. ``mask=enhanced.mask`` leaves them
+        out.
 
     scene : bool, optional
-        Whether ``flux_err`` is the error of the noise-free scene, to be compared
-        with a truth without noise, rather than that of an exposure of the
-        depth of the samples. The quantiles are always those of an exposure.
+        Whether ``flux_err`` is the error of the flux of the noise-free scene.
+        If `False`, it is the error of what an exposure of the depth of the
+        samples would measure. The quantiles are always those of an exposure.
 
     Returns
     -------
@@ -104,12 +107,13 @@ def aperture_photometry(
     Raises
     ------
     TypeError
-        If ``enhanced`` or ``apertures`` is of the wrong class.
+        If ``enhanced`` is no image or ``apertures`` are no apertures.
 
     ValueError
         If sky apertures meet an image without WCS, positions differ
         between apertures, ``mask`` or the samples do not have the
-        shape of the image, or ``scene`` is asked of samples without an uncertainty.
+        shape of the image, or ``scene=True`` meets samples without an
+        uncertainty.
 
     Notes
     -----
@@ -123,17 +127,16 @@ def aperture_photometry(
         \qquad F_s = \sum_i w_i x_{s, i}
 
     over the :math:`n` samples :math:`x_s`. Each sample is what an exposure
-    of finite depth would show, with the noise of that exposure. So
-    ``flux_err`` is the error of a prediction of what such an exposure would
-    measure. The depth, its noise in units of the noise of the input, is the
-    header keyword DDPMDEP and ``depth`` in the metadata of the table. The
-    relative error of ``flux_err`` itself is about
+    of finite depth would show, with the noise of that exposure, so this is the
+    error for ``scene=False``. The depth, its noise in units of the noise of
+    the input, is the header keyword DDPMDEP and ``depth`` in the metadata of
+    the table. The relative error of ``flux_err`` itself is about
     :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
 
-    With ``scene=True`` the noise of the exposure is taken out. It is independent
-    from pixel to pixel, so it is in the variances of the samples but not in
-    their covariances, and the uncertainty plane :math:`u_i` of an enhanced image
-    is free of it:
+    With ``scene=True`` the noise of the exposure is taken out. This noise is
+    independent from pixel to pixel, so it is in the variances of the samples
+    but not in their covariances, and the uncertainty plane :math:`u_i` of an
+    enhanced image does not contain it:
 
     .. math::
 
@@ -141,8 +144,8 @@ def aperture_photometry(
             \left(\mathrm{Var}_s(x_{s, i}) - u_i^2\right)
             \geq \sum_i w_i^2 u_i^2 ,
 
-    the variances from the plane and the covariances from the samples. The limit,
-    which is that of no covariance, applies if few samples scatter below it.
+    the variances from the plane and the covariances from the samples. The lower
+    limit, which is that of no covariance, applies if few samples scatter below it.
 
     With fewer than two samples :math:`\sigma_F^2 = \sum_i w_i^2
     \sigma_i^2` from the uncertainty plane, **which ignores the covariance
@@ -161,153 +164,21 @@ def aperture_photometry(
     >>> print(table["flux"][0].round(2), table["flux_err"][0].round(2))
     50.27 adu 3.38 adu
     """
-    data, sigma, samples = unpack(enhanced)
-    samples = None if samples is None or len(samples) < 2 else samples
-    check_scene(scene, sigma, samples)
-    valid = valid_pixels(mask, data.shape) & usable_pixels(enhanced, data, sigma, samples)
+    image = Exposure.parse(enhanced, name="enhanced").leave_out(mask)
+    samples = usable_samples(image, scene)
     single = not isinstance(apertures, list | tuple)
     given = [apertures] if single else list(apertures)
-    wcs = image_wcs(enhanced.wcs)
-    pixel_apertures = _to_pixel(given, wcs)
+    pixel_apertures = _to_pixel(given, image.wcs)
 
-    table = _position_table(pixel_apertures[0], wcs)
-    table.meta.update(provenance(enhanced, sigma, samples))
-    table.meta["scene"] = bool(scene)
-    table.meta["apertures"] = [_describe(aperture) for aperture in given]
+    table = _position_table(pixel_apertures[0], image.wcs)
+    table.meta |= provenance(image.ccd.meta) | error_origin(image, samples)
+    table.meta |= {"scene": bool(scene), "apertures": [_describe(aperture) for aperture in given]}
     for number, aperture in enumerate(pixel_apertures):
-        for name, values in _measure(aperture, data, sigma, samples, valid, scene).items():
+        for name, values in _measure(aperture, image, samples, scene).items():
             column = name if single else f"{name}_{number}"
-            table[column] = values * enhanced.unit
+            table[column] = values * image.unit
             table[column].info.description = _DESCRIPTIONS[name]
     return table
-
-
-def unpack(enhanced, name="enhanced"):
-    """
-    Take an image apart.
-
-    Parameters
-    ----------
-    enhanced : `~astropy.nddata.CCDData`
-        The image, shape ``(ny, nx)``.
-
-    name : str, optional
-        What error messages call it.
-
-    Returns
-    -------
-    data : `~numpy.ndarray`
-        The data, shape ``(ny, nx)``, as float64.
-
-    sigma : `~numpy.ndarray` or `None`
-        The standard deviation in the unit of the data.
-
-    samples : `~numpy.ndarray` or `None`
-        The samples, shape ``(n, ny, nx)``.
-
-    Raises
-    ------
-    TypeError
-        If ``enhanced`` is not a `~astropy.nddata.CCDData`.
-
-    ValueError
-        If ``enhanced`` is not two-dimensional or its samples have another
-        shape.
-    """
-    if not isinstance(enhanced, CCDData):
-        msg = f"{name} must be a CCDData, got {type(enhanced).__name__}"
-        raise TypeError(msg)
-    data = np.asarray(enhanced.data, float)
-    if data.ndim != 2:
-        msg = f"{name} must be two-dimensional, got shape {data.shape}"
-        raise ValueError(msg)
-    sigma = standard_deviation(enhanced)
-    samples = getattr(enhanced, "samples", None)
-    if samples is not None:
-        samples = np.asarray(getattr(samples, "value", samples))
-        if samples.ndim != 3 or samples.shape[1:] != data.shape:
-            msg = f"{name} has samples of shape {samples.shape} for data of shape {data.shape}"
-            raise ValueError(msg)
-    return data, sigma, samples
-
-
-def standard_deviation(image):
-    """
-    Return the standard deviation of an image in the unit of its data.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.CCDData`
-        The image, with an uncertainty of any class and unit, or without.
-
-    Returns
-    -------
-    sigma : `~numpy.ndarray` or `None`
-        The standard deviation as float64, or `None` without uncertainty.
-        Pixels of zero inverse variance are infinite.
-    """
-    if image.uncertainty is None:
-        return None
-    return _std_in_unit(image.uncertainty, image.unit, image.shape)
-
-
-def usable_pixels(image, data, sigma, samples):
-    """
-    Return the pixels of an image of which something is known.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.CCDData`
-        The image.
-
-    data, sigma, samples : `~numpy.ndarray` or `None`
-        What `unpack` made of it.
-
-    Returns
-    -------
-    valid : `~numpy.ndarray` of bool
-        False for what is not finite, and for masked pixels that an enhancement has left as they were.
-    """
-    valid = np.isfinite(data)
-    if sigma is not None:
-        valid &= np.isfinite(sigma)
-    for sample in () if samples is None else samples:
-        valid &= np.isfinite(sample)
-    is_filled = image.meta.get("DDPMMASK") != "propagate"
-    if image.mask is not None and isinstance(image, EnhancedCCDData) and not is_filled:
-        valid &= ~np.asarray(image.mask, bool)
-    return valid
-
-
-def valid_pixels(mask, shape):
-    """
-    Return the pixels that a mask does not exclude.
-
-    Parameters
-    ----------
-    mask : array_like of bool or `None`
-        True for pixels to leave out.
-
-    shape : tuple of int
-        The shape of the image.
-
-    Returns
-    -------
-    valid : `~numpy.ndarray` of bool
-        True for pixels to use.
-
-    Raises
-    ------
-    ValueError
-        If ``mask`` has another shape.
-    """
-    if mask is None:
-        return np.ones(shape, bool)
-    mask = np.asarray(mask, bool)
-    if mask.shape != shape:
-        msg = f"mask must have the shape {shape} of the image, got {mask.shape}"
-        raise ValueError(msg)
-    return ~mask
 
 
 def _to_pixel(apertures, wcs):
@@ -347,78 +218,44 @@ def _position_table(aperture, wcs):
     return table
 
 
-def provenance(enhanced, sigma, samples):
-    """
-    Say what made a table, as text and numbers.
+def usable_samples(image, scene):
+    """Return the samples of an `Exposure`, None if there are fewer than two; refuse what ``scene`` lacks."""
+    samples = None if image.samples is None or len(image.samples) < 2 else image.samples
+    if scene and samples is not None and image.sigma is None:
+        msg = f"scene=True needs the uncertainty of {image.name} beside its samples; or set scene=False"
+        raise ValueError(msg)
+    return samples
 
-    Parameters
-    ----------
-    enhanced : `~astropy.nddata.CCDData`
-        The image that was measured.
 
-    sigma, samples : `~numpy.ndarray` or `None`
-        What its errors come from: samples rather than standard deviations.
-
-    Returns
-    -------
-    meta : dict
-        Date, versions, model and checksum, and the origin of the errors.
-    """
-    modules = {"astro_ddpm": astro_ddpm, "photutils": photutils, "astropy": astropy, "numpy": np}
+def provenance(header):
+    """Return date, versions of the software, and what a header says of the model."""
+    modules = {
+        "astro_ddpm": astro_ddpm,
+        "photutils": photutils,
+        "astropy": astropy,
+        "numpy": np,
+        "scipy": scipy,
+    }
     meta = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": {name: module.__version__ for name, module in modules.items()},
     }
-    meta |= {name: enhanced.meta[key] for name, key in _KEYWORDS.items() if key in enhanced.meta}
+    return meta | {name: header[key] for name, key in _KEYWORDS.items() if key in header}
+
+
+def error_origin(image, samples):
+    """Return what the errors of fluxes on an `Exposure` are made from."""
     if samples is not None:
-        meta |= {"flux_err": "samples", "n_samples": len(samples)}
-    elif sigma is not None:
-        meta["flux_err"] = "uncertainty"
-    return meta
-
-
-def check_scene(scene, sigma, samples):
-    """
-    Raise an error if the noise of the exposure cannot be taken out of the samples.
-
-    Parameters
-    ----------
-    scene : bool
-        Whether it is to be.
-
-    sigma, samples : `~numpy.ndarray` or `None`
-        What the errors come from.
-
-    Raises
-    ------
-    ValueError
-        If there are samples but no uncertainty.
-    """
-    if scene and samples is not None and sigma is None:
-        msg = "scene=True needs the uncertainty of the image beside its samples"
-        raise ValueError(msg)
+        return {"flux_err": "samples", "n_samples": len(samples)}
+    return {} if image.sigma is None else {"flux_err": "uncertainty"}
 
 
 def scene_variance(total, pixels, scene):
     """
-    Take the noise of the exposure out of the variance of weighted sums.
+    Take the noise of the exposure out of the variance ``total`` of weighted sums over the samples.
 
-    Parameters
-    ----------
-    total : `~numpy.ndarray`
-        The variance of the sums over the samples.
-
-    pixels : `~numpy.ndarray`
-        What it would be without covariances: the variances of the pixels of the samples, times the
-        squares of their weights, summed.
-
-    scene : `~numpy.ndarray`
-        The same for the variances of the noise-free scene.
-
-    Returns
-    -------
-    variance : `~numpy.ndarray`
-        As `aperture_photometry` derives it.
+    ``pixels`` is the variance without covariances, from the variances of the pixels of the samples, and
+    ``scene`` the same from the variances of the noise-free scene; see `aperture_photometry`.
     """
     return np.maximum(total - (pixels - scene), scene)
 
@@ -430,21 +267,22 @@ def _describe(aperture):
     return f"{type(aperture).__name__}({sizes})"
 
 
-def _measure(aperture, data, sigma, samples, valid, scene):
+def _measure(aperture, image, samples, scene):
     """Return the columns that one aperture gives, each of shape ``(n_positions,)``."""
     weights = aperture.to_mask(method="exact")
     weights = [weights] if aperture.isscalar else weights
-    columns = {"flux": _sums(data[np.newaxis], weights, valid)[0]}
+    columns = {"flux": _sums(image.data[np.newaxis], weights, image.valid)[0]}
+    variances = None if image.sigma is None else image.sigma[np.newaxis].astype(float) ** 2
     if samples is not None:
-        sums = _sums(samples, weights, valid)
+        sums = _sums(samples, weights, image.valid)
         variance = sums.var(axis=0, ddof=1)
         if scene:
-            pixels = np.stack([samples.var(axis=0, ddof=1), sigma**2])
-            variance = scene_variance(variance, *_sums(pixels, weights, valid, power=2))
+            pixels = np.concatenate([samples.var(axis=0, ddof=1, dtype=float)[np.newaxis], variances])
+            variance = scene_variance(variance, *_sums(pixels, weights, image.valid, power=2))
         columns["flux_err"] = np.sqrt(variance)
         columns |= {name: np.quantile(sums, q, axis=0) for name, q in _QUANTILES.items()}
-    elif sigma is not None:
-        columns["flux_err"] = np.sqrt(_sums(sigma[np.newaxis] ** 2, weights, valid, power=2)[0])
+    elif variances is not None:
+        columns["flux_err"] = np.sqrt(_sums(variances, weights, image.valid, power=2)[0])
     return columns
 
 

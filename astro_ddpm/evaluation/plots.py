@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import astropy.units as u
 import numpy as np
-from astropy.nddata import CCDData, NDData
 from astropy.stats import mad_std
 
-from .photometry import standard_deviation, unpack
+from astro_ddpm.nddata import Exposure
 
 if TYPE_CHECKING:
+    import astropy.units as u
+    from astropy.nddata import CCDData
     from matplotlib.figure import Figure
 
 __all__ = ["plot_comparison"]
@@ -175,7 +175,7 @@ def plot_comparison(
     Raises
     ------
     TypeError
-        If ``enhanced`` is not a `~astropy.nddata.CCDData`.
+        If ``enhanced`` is no image.
 
     ValueError
         If ``reference`` or ``image`` does not have the shape of
@@ -206,44 +206,34 @@ def plot_comparison(
     if n_samples < 0:
         msg = f"n_samples must not be negative, got {n_samples!r}"
         raise ValueError(msg)
-    mean, sigma, samples = unpack(enhanced)
-    planes = _plane("image", image, enhanced), mean, _plane("reference", reference, enhanced)
-    noise, level = _noise(image, planes[0], mean, sigma, enhanced.unit)
-    draws = [] if samples is None else samples[:n_samples]
-    panels = _panels(*planes, sigma, draws, noise)
+    result = Exposure.parse(enhanced, name="enhanced")
+    given = {"image": image, "reference": reference}
+    shown = {name: _parse(name, value, result) for name, value in given.items() if value is not None}
+    noise, level = _noise(shown.get("image"), result)
+    planes = {name: np.ma.array(each.data.astype(float), mask=each.mask) for name, each in shown.items()}
+    mean = result.data.astype(float)
+    draws = [] if result.samples is None else result.samples[:n_samples]
+    panels = _panels(planes.get("image"), mean, planes.get("reference"), result.sigma, draws, noise)
     n_columns = len(panels) if len(panels) <= 5 else -(-len(panels) // 2)
-    return draw_panels(panels, _scales(panels, level, enhanced.unit, cmap), n_columns, panel_size)
+    return draw_panels(panels, _scales(panels, level, result.unit, cmap), n_columns, panel_size)
 
 
-def _plane(name, value, enhanced):
-    """Return an image as a masked array in the unit of ``enhanced``, or None."""
-    if value is None:
-        return None
-    unit = getattr(value, "unit", None) or enhanced.unit
-    data = np.ma.getdata(value.data if isinstance(value, NDData) else value)
-    plane = u.Quantity(getattr(data, "value", data), unit, dtype=float).to_value(enhanced.unit)
-    if plane.shape != enhanced.data.shape:
-        msg = f"{name} must have the shape {enhanced.data.shape} of enhanced, got {plane.shape}"
+def _parse(name, value, result):
+    """Return an image in the unit of the result."""
+    exposure = Exposure.parse(value, name=name, unit=result.unit)
+    if exposure.shape != result.shape:
+        msg = f"{name} must have the shape {result.shape} of enhanced, got {exposure.shape}"
         raise ValueError(msg)
-    mask = getattr(value, "mask", None)
-    return np.ma.masked_invalid(np.ma.array(plane, mask=False if mask is None else mask))
+    return exposure
 
 
-def _noise(image, plane, mean, sigma, unit):
-    """Return the noise of every pixel, shape ``(ny, nx)``, and its median, in ``unit``."""
-    if plane is None:
-        noise, valid = sigma, np.isfinite(mean)
-    else:
-        noise, valid = _image_noise(image, unit), ~np.ma.getmaskarray(plane)
+def _noise(image, result):
+    """Return the noise of every pixel, shape ``(ny, nx)``, and its median."""
+    source = result if image is None else image
+    noise = source.sigma
     if noise is None:
-        noise = np.full(mean.shape, mad_std((mean if plane is None else plane.data)[valid]))
-    return noise, float(np.nanmedian(noise[valid])) or 1.0
-
-
-def _image_noise(image, unit):
-    """Return the standard deviation of ``image`` in ``unit``, or None."""
-    sigma = standard_deviation(image) if isinstance(image, CCDData) else None
-    return None if sigma is None else u.Quantity(sigma, image.unit).to_value(unit)
+        noise = np.full(source.shape, mad_std(source.data[source.valid]))
+    return noise, float(np.nanmedian(noise[source.valid])) or 1.0
 
 
 def _panels(image, mean, reference, sigma, draws, noise):

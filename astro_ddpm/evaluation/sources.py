@@ -6,13 +6,12 @@ Fluxes, sizes and shapes of sources, beside those of a reference.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.nddata import CCDData
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import QTable
 from photutils.aperture import CircularAperture, EllipticalAperture
@@ -20,12 +19,15 @@ from photutils.segmentation import SegmentationImage, SourceCatalog, deblend_sou
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
 
-from astro_ddpm.nddata import EnhancedCCDData, image_wcs
+from astro_ddpm.nddata import Exposure
 from astro_ddpm.noise import estimate_sky_sigma
 from astro_ddpm.utils import warn_user
 
 from . import morphology
-from .photometry import check_scene, provenance, scene_variance, unpack, usable_pixels, valid_pixels
+from .photometry import error_origin, provenance, scene_variance, usable_samples
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
 
 __all__ = ["recovered_photometry"]
 
@@ -82,7 +84,7 @@ _SUFFIXES = {
 
 class NoSourceError(ValueError):
     """
-    There is nothing to measure: no source in the reference.
+    The reference shows no source to measure.
     """
 
 
@@ -106,37 +108,38 @@ def recovered_photometry(
     Parameters
     ----------
     image : `~astropy.nddata.CCDData`
-        The image, shape ``(ny, nx)``, sky-subtracted, as `~astro_ddpm.enhance` returns it with its samples of
-        shape ``(n, ny, nx)``; or one that was not enhanced, such as the input, to compare with.
+        The sky-subtracted image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it with its samples of
+        shape ``(n, ny, nx)``. Any other image that `~astro_ddpm.enhance` takes will do, such as its input.
 
     reference : `~astropy.nddata.CCDData`
         A deeper exposure on the same pixels and with the same PSF, or the noise-free truth of a simulation. A
-        reference without uncertainty is taken to be free of noise.
+        reference without uncertainty is taken as free of noise, and one without unit as in that of ``image``.
 
     segmentation : `~photutils.segmentation.SegmentationImage` or array_like of int, optional
         The segments of the sources, shape ``(ny, nx)``, 0 for the sky. By default they are detected by
         `~photutils.segmentation.detect_sources` and `~photutils.segmentation.deblend_sources`.
 
     threshold : `~astropy.units.Quantity`, array_like or float, optional
-        What a pixel of a source must exceed in the reference smoothed by a Gaussian of 3 pixels FWHM, in the
-        unit of ``image``; a number or one for each pixel. By default 1.5 times the noise of the reference
-        before it is smoothed, from its uncertainty or else measured. A truth without noise needs a threshold.
+        The threshold of detection in the unit of ``image``, a number or one for each pixel, for the reference
+        smoothed by a Gaussian of 3 pixels FWHM. By default 1.5 times the noise of the reference before it is
+        smoothed, from its uncertainty or else measured. A truth without noise needs a threshold.
 
     n_pixels : int, optional
         The least number of connected pixels of a source.
 
     mask : array_like of bool, optional
-        Pixels to leave out, shape ``(ny, nx)``; `True` means left out. The mask of ``reference``, that of an
-        ``image`` that was not enhanced, and pixels that are not finite are left out anyway. The mask
-        of an enhanced image is not, unless its pixels were not filled (``mask_treatment="propagate"``).
+        More pixels to leave out, shape ``(ny, nx)``; `True` means left out. Masked pixels of the reference
+        and of an image that was not enhanced, and pixels that are not finite, are always left out. The
+        posterior has filled the masked pixels of an enhanced image, so they count, unless it was made with
+        ``mask_treatment="propagate"``.
 
     zero_point : float, optional
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
 
     scene : bool, optional
-        What ``image`` is to be an estimate of. If `True`, the noise-free scene: quantities are measured on
-        its data, and the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure
-        of the depth of the samples: quantities are the means over the samples. See Notes.
+        What ``image`` estimates. If `True`, the noise-free scene: quantities are measured on its data, and
+        the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure of the depth of
+        the samples: quantities are the means over the samples. See Notes.
 
     Returns
     -------
@@ -154,16 +157,15 @@ def recovered_photometry(
         * ``profile_radius``, of the same shape, and ``position_angle``, the orientation on the sky, if there
           is a celestial WCS.
 
-        The quantities of the second to fourth groups have companions: ``_err``, the error; ``_reference`` and
-        ``_reference_err``, the same in the reference; ``_difference``, image minus reference; ``_pull``, the
-        difference divided by its error. What cannot be measured is NaN; columns of errors of which nothing is
-        known are missing. The metadata name the versions of the software, the model and its checksum, the
-        depth, and the options.
+        Each quantity has companions: ``_err``, its error; ``_reference`` and ``_reference_err``, the same in
+        the reference; ``_difference``, image minus reference; ``_pull``, the difference divided by its error.
+        What cannot be measured is NaN. Columns of unknown errors are missing. The metadata name the versions
+        of the software, the model and its checksum, the depth, and the options.
 
     Raises
     ------
     TypeError
-        If ``image`` or ``reference`` is no `~astropy.nddata.CCDData`.
+        If ``image`` or ``reference`` is no image.
 
     ValueError
         If shapes do not match, there is no source in the reference or none with a Kron aperture,
@@ -178,17 +180,15 @@ def recovered_photometry(
         If a source is left out because it has no Kron aperture, or sources cover most of the image because
         the reference has no noise to set the threshold by.
 
-    Notes
-    -----
-    **Errors.** Where there are samples, the error of a quantity is the standard deviation of what is
-    measured on each of them. A sample is an exposure of finite depth, so this is the error of a prediction
-    of what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the
-    errors of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. Sizes and shapes
-    are no sums: their errors contain the noise of the exposure, and are upper limits for the scene.
+    Notes ----- **Errors.** If there are samples, the error of a quantity is the standard deviation of its
+    values on the samples. A sample is an exposure of finite depth, so this is the error of a prediction of
+    what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
+    of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. The errors of sizes and
+    shapes, which are no sums, contain that noise and are upper limits for the scene.
 
     Without samples, errors of sums come from the uncertainty, **without covariance between pixels**, and
-    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. For
-    an exposure with independent noise that is right; for an enhanced image without samples it is too small.
+    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. That
+    is right for an exposure with independent noise, and too small for an enhanced image without samples.
 
     **Pulls.** The error of a difference is that of the image and of the reference in quadrature,
 
@@ -200,11 +200,10 @@ def recovered_photometry(
     has an error, so pulls of a perfect posterior have a standard deviation of about
     :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
-    **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of
-    a smooth one, and the mean of the posterior lacks the detail that its samples have. So compare like with
-    like: an exposure of the depth of the samples with ``scene=False``, the truth of a simulation with
-    ``scene=True``. If the latter, the part of independent noise in the asymmetry of an exposure is
-    subtracted, as far as it is known.
+    **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a
+    smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure of the
+    depth of the samples with ``scene=False``, and the truth of a simulation with ``scene=True``, which
+    subtracts the part of known independent noise in the asymmetry of an exposure.
 
     **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid
     (Bertin and Arnouts 1996), negative pixels included. Concentration: :math:`5 \log_{10} (r_{80} / r_{20})`
@@ -226,155 +225,142 @@ def recovered_photometry(
     >>> table["kron_flux"].unit, table["magnitude"].unit, table["half_light_radius"].unit
     (Unit("adu"), Unit("mag"), Unit("pix"))
     """
-    measured = _Image.unpack(image, "image")
-    truth = _Image.unpack(reference, "reference", image.unit)
-    if measured.data.shape != truth.data.shape:
-        msg = f"reference has shape {truth.data.shape}, image has {measured.data.shape}"
+    measured = Exposure.parse(image, name="image").leave_out(mask)
+    truth = Exposure.parse(reference, name="reference", unit=measured.unit)
+    if measured.shape != truth.shape:
+        msg = f"reference has shape {truth.shape}, image has {measured.shape}"
         raise ValueError(msg)
-    if not scene and measured.samples is None:
+    samples = usable_samples(measured, scene)
+    if not scene and samples is None:
         msg = "scene=False needs an image with at least two samples"
         raise ValueError(msg)
-    check_scene(scene, measured.sigma, measured.samples)
-    valid = valid_pixels(mask, truth.data.shape) & measured.valid & truth.valid
+    valid = measured.valid & truth.valid
     origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
     if segmentation is None:
-        segmentation = _detect(truth, valid, _threshold(threshold, truth, valid, image.unit), n_pixels)
+        segmentation = _detect(truth, valid, _threshold(threshold, truth, valid), n_pixels)
         covered = np.count_nonzero(segmentation.data[valid]) / valid.sum()
         if threshold is None and truth.sigma is None and covered > 0.5:
             warn_user(f"sources cover {covered:.0%} of the image; give the threshold of their detection")
     sources = _sources(segmentation, np.where(valid, truth.data, 0.0), valid)
-    rows = []
-    for source in sources:
-        cutouts = measured.cut(source), truth.cut(source)
-        rows.append(_compare(_Measure(source, cutouts[1].data, zero_point), *cutouts, scene))
-    wcs = image_wcs(image.wcs if reference.wcs is None else reference.wcs)
-    table = _table(sources, rows, wcs, image.unit)
-    table.meta.update(provenance(image, measured.sigma, measured.samples))
-    table.meta |= origin | {"scene": bool(scene), "zero_point": zero_point}
+    rows = [_compare(source, measured, truth, scene, zero_point) for source in sources]
+    wcs = measured.wcs if truth.wcs is None else truth.wcs
+    table = _table(sources, rows, wcs, measured.unit)
+    table.meta |= provenance(measured.ccd.meta) | error_origin(measured, samples) | origin
+    table.meta |= {"scene": bool(scene), "zero_point": zero_point}
     return table
 
 
-@dataclass(frozen=True)
-class _Image:
-    """
-    An image unpacked.
-
-    Parameters
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        Data and standard deviation, or `None`.
-
-    samples : ndarray, shape (n, ny, nx), or None
-        The samples, if there are two at least.
-
-    valid : ndarray of bool, shape (ny, nx)
-        Pixels that may be used.
-
-    enhanced : bool
-        Whether it is no exposure.
-    """
-
-    data: np.ndarray
-    sigma: np.ndarray | None
-    samples: np.ndarray | None
-    valid: np.ndarray
-    enhanced: bool
-
-    @classmethod
-    def unpack(cls, image, name, unit=None):
-        """Unpack the image of some name, in another unit if one is given."""
-        data, sigma, samples = unpack(image, name)
-        samples = None if samples is None or len(samples) < 2 else samples
-        valid = usable_pixels(image, data, sigma, samples)
-        enhanced = isinstance(image, EnhancedCCDData)
-        if image.mask is not None and not enhanced:
-            valid &= ~np.asarray(image.mask, bool)
-        factor = 1.0 if unit is None else image.unit.to(unit)
-        planes = (None if plane is None else plane * factor for plane in (data, sigma, samples))
-        return cls(*planes, valid, enhanced)
-
-    def cut(self, source):
-        """Cut out a source, with zeros for what is not valid."""
-        planes = (None if p is None else p[(..., *source.box)] for p in (self.data, self.sigma, self.samples))
-        planes = (None if p is None else np.where(source.valid, p, 0.0) for p in planes)
-        return replace(self, **dict(zip(("data", "sigma", "samples"), planes, strict=True)))
-
-    def draws(self):
-        """Samples, or realisations of the noise on top of the data, or nothing."""
-        if self.samples is not None or self.sigma is None:
-            return self.samples
-        noise = np.random.default_rng(0).standard_normal((_N_REALIZATIONS, *self.data.shape))
-        return self.data + self.sigma * noise
-
-
-@dataclass(frozen=True)
 class _Source:
     """
-    Where a source lies: a box of the image, and everything else in the pixels of the box.
+    A source of the reference in a box, with the weights of its sums.
 
-    Parameters
+    Attributes
     ----------
-    label : int
-        Its number.
-
     box : tuple of slice
         The part of the image.
 
-    kron : `~photutils.aperture.EllipticalAperture`
-        The Kron aperture, centered on the centroid.
+    segment, valid : ndarray of bool, shape (ny, nx)
+        The valid pixels of its segment, and of the box.
 
-    segment, own, valid : ndarray of bool, shape (ny, nx)
-        The valid pixels of its segment; those that belong to no other source; those that may be used.
+    sums : ndarray, shape (10, ny, nx)
+        The weights of isophotal and Kron flux, and of the mean in each annulus.
+
+    circles : ndarray, shape (30, ny, nx)
+        The weights within the ``radii`` of the curve of growth.
+
+    turnable : ndarray of bool, shape (ny, nx)
+        The pixels for the asymmetry.
+
+    center : ndarray, shape (2,)
+        The point in the box about which the reference is most symmetric.
     """
 
-    label: int
-    box: tuple[slice, slice]
-    kron: EllipticalAperture
-    segment: np.ndarray
-    own: np.ndarray
-    valid: np.ndarray
-
-    @property
-    def center(self):
-        """The centroid ``(x, y)`` in the box."""
-        return self.kron.positions
-
-    @property
-    def position(self):
-        """The centroid ``(x, y)`` in the image."""
-        return np.add(self.center, (self.box[1].start, self.box[0].start))
-
-    @property
-    def edges(self):
-        """The outer semi-major axes of the annuli."""
-        return self.kron.a * np.arange(1, _N_ANNULI + 1) / _N_ANNULI
-
-    @property
-    def radii(self):
-        """The radii of the curve of growth."""
-        return np.linspace(0, self.kron.a, _N_RADII + 1)[1:]
-
-    def overlap(self, apertures):
-        """Return what part of every pixel counts in apertures, shape ``(n_apertures, ny, nx)``."""
-        shape = self.segment.shape
-        weights = np.stack([aperture.to_mask(method="exact").to_image(shape) for aperture in apertures])
-        return _mirror(weights, self.own & self.valid, self.center)
-
-    def ellipses(self):
-        """Return the weights of the ellipses at `edges`; the last is the Kron aperture."""
-        ratio = self.kron.b / self.kron.a
-        return self.overlap(
-            [EllipticalAperture(self.center, a, a * ratio, theta=self.kron.theta) for a in self.edges]
+    def __init__(self, label, inner, kron, labels, valid, reference):
+        reach = kron.a + 2  # room for the circle around the Kron aperture
+        self.label, self.kron = label, kron
+        self.box = tuple(
+            slice(max(0, int(min(center - reach, part.start))), int(max(center + reach, part.stop)) + 1)
+            for center, part in zip(kron.positions[::-1], inner, strict=True)
         )
+        part, self.valid = labels[self.box], valid[self.box]
+        self.segment = (part == label) & self.valid
+        own = ((part == label) | (part == 0)) & self.valid
+        center = kron.positions - [self.box[1].start, self.box[0].start]
+        self.edges = kron.a * np.arange(1, _N_ANNULI + 1) / _N_ANNULI
+        self.radii = np.linspace(0, kron.a, _N_RADII + 1)[1:]
 
-    def circles(self):
-        """Return the weights of the circles with `radii`."""
-        return self.overlap([CircularAperture(self.center, radius) for radius in self.radii])
+        def weights(apertures):
+            parts = [aperture.to_mask(method="exact").to_image(part.shape) for aperture in apertures]
+            return _mirror(np.stack(parts), own, center)
 
-    def turnable(self):
-        """Return the pixels for the asymmetry."""
-        inside = self.kron.to_mask(method="center").to_image(self.segment.shape) > 0
-        return inside & self.own & self.valid
+        def ellipse(a):
+            return EllipticalAperture(center, a, a * kron.b / kron.a, theta=kron.theta)
+
+        ellipses = weights([ellipse(a) for a in self.edges])
+        annuli = np.diff(ellipses, axis=0, prepend=0)
+        area = annuli.sum(axis=(1, 2), keepdims=True)
+        annuli = np.where(area > 0, annuli, np.nan) / np.where(area > 0, area, 1.0)
+        self.sums = np.stack([self.segment, ellipses[-1], *annuli])
+        self.circles = weights([CircularAperture(center, radius) for radius in self.radii])
+        self.turnable = own & (ellipse(kron.a).to_mask(method="center").to_image(part.shape) > 0)
+        self.center = morphology.asymmetry_center(self.cut(reference), center, self.turnable)
+
+    def cut(self, plane):
+        """Cut the box out of a plane, or of many, with zeros where it is not valid."""
+        return None if plane is None else np.where(self.valid, plane[(..., *self.box)], 0.0).astype(float)
+
+    def measure(self, image, scene, zero_point):
+        """
+        Measure an `Exposure`.
+
+        Returns ``values`` and ``errors``, a number or a profile for each quantity; no errors if none are
+        known.
+        """
+        data, sigma, samples = (self.cut(plane) for plane in (image.data, image.sigma, image.samples))
+        samples = None if samples is None or len(samples) < 2 else samples
+        noise = 0.0 if image.is_enhanced or not scene or sigma is None else sigma
+        planes = data[np.newaxis] if scene or samples is None else samples
+        values = {name: _mean(name, value) for name, value in self._quantities(planes, noise).items()}
+        draws, errors = samples, {}
+        if draws is None and sigma is not None:
+            draws = np.random.default_rng(0).standard_normal((_N_REALIZATIONS, *data.shape)) * sigma + data
+        if draws is not None:
+            for name, value in self._quantities(draws).items():
+                errors[name] = _difference(name, value, _mean(name, value)).std(axis=0, ddof=1)
+            errors |= _split(np.sqrt(self._variance(sigma, samples, scene)))
+        if zero_point is not None:
+            flux = np.where(values["kron_flux"] > 0, values["kron_flux"], np.nan)
+            values["magnitude"] = zero_point - 2.5 * np.log10(flux)
+            if errors:
+                errors["magnitude"] = 2.5 / np.log(10) * errors["kron_flux"] / flux
+        return values, errors
+
+    def _quantities(self, planes, noise=0.0):
+        """Return the quantities on every plane."""
+        sums = _split(np.tensordot(planes, self.sums, 2 * [[1, 2]]))
+        growth = self.radii, np.tensordot(planes, self.circles, 2 * [[1, 2]]), sums["kron_flux"]
+        ellipticity, orientation = morphology.ellipse(planes, self.segment)
+        return sums | {
+            "half_light_radius": morphology.light_radius(*growth),
+            "ellipticity": ellipticity,
+            "orientation": orientation,
+            "concentration": morphology.concentration(*growth),
+            "asymmetry": morphology.asymmetry(planes, self.center, self.turnable, noise),
+            "gini": morphology.gini(planes, self.segment),
+            "m20": morphology.m20(planes, self.segment),
+        }
+
+    def _variance(self, sigma, samples, scene):
+        """Return the variances of the sums."""
+        square = self.sums**2
+        independent = None if sigma is None else np.tensordot(square, sigma**2, 2)
+        if samples is None:
+            return independent
+        variance = np.tensordot(samples, self.sums, 2 * [[1, 2]]).var(axis=0, ddof=1)
+        if scene:
+            pixels = np.tensordot(square, samples.var(axis=0, ddof=1), 2)
+            variance = scene_variance(variance, pixels, independent)
+        return variance
 
 
 def _mirror(weights, valid, center):
@@ -389,16 +375,16 @@ def _mirror(weights, valid, center):
     return weights
 
 
-def _threshold(threshold, truth, valid, unit):
+def _threshold(threshold, truth, valid):
     """Return the threshold of the detection for every pixel."""
     if threshold is None:
         sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
         threshold = _THRESHOLD * np.where(valid, sigma, 1.0)
-    values = threshold.to_value(unit) if isinstance(threshold, u.Quantity) else np.asarray(threshold, float)
-    if values.shape not in ((), truth.data.shape):
-        msg = f"threshold has shape {values.shape}, image has {truth.data.shape}"
+    values = u.Quantity(threshold, truth.unit, dtype=float).value
+    if values.shape not in ((), truth.shape):
+        msg = f"threshold has shape {values.shape}, image has {truth.shape}"
         raise ValueError(msg)
-    return np.broadcast_to(values, truth.data.shape)
+    return np.broadcast_to(values, truth.shape)
 
 
 def _detect(truth, valid, threshold, n_pixels):
@@ -431,108 +417,7 @@ def _sources(segmentation, data, valid):
         raise NoSourceError(msg)
     if lost:
         warn_user(f"the sources {lost} have no Kron aperture in the reference and are left out")
-    return [_source(labels, valid, *source) for source in found if source[0] not in lost]
-
-
-def _source(labels, valid, label, inner, kron):
-    """Cut out a source, with room for the circle round its Kron aperture."""
-    reach = kron.a + 2
-    box = tuple(
-        slice(max(0, int(min(center - reach, part.start))), int(max(center + reach, part.stop)) + 1)
-        for center, part in zip(kron.positions[::-1], inner, strict=True)
-    )
-    part, valid = labels[box], valid[box]
-    center = kron.positions - [box[1].start, box[0].start]
-    kron = EllipticalAperture(center, kron.a, kron.b, theta=kron.theta)
-    return _Source(int(label), box, kron, (part == label) & valid, (part == label) | (part == 0), valid)
-
-
-class _Measure:
-    """
-    Everything that is measured of one source, on the same pixels of any image.
-
-    Parameters
-    ----------
-    source : `_Source`
-        The source.
-
-    reference : ndarray, shape (ny, nx)
-        The reference in its box, which sets the center of the asymmetry.
-
-    zero_point : float or None
-        The magnitude of a flux of 1, or None for no magnitudes.
-    """
-
-    def __init__(self, source, reference, zero_point):
-        ellipses = source.ellipses()
-        annuli = np.diff(ellipses, axis=0, prepend=0)
-        area = annuli.sum(axis=(1, 2), keepdims=True)
-        annuli = np.where(area > 0, annuli, np.nan) / np.where(area > 0, area, 1.0)
-        self.sums = np.stack([source.segment, ellipses[-1], *annuli])
-        self.circles = source.circles()
-        self.radii = source.radii
-        self.segment = source.segment
-        self.turnable = source.turnable()
-        self.center = morphology.asymmetry_center(reference, source.center, self.turnable)
-        self.zero_point = zero_point
-
-    def __call__(self, image, scene):
-        """
-        Measure an image.
-
-        Parameters
-        ----------
-        image : `_Image`
-            The image in the box of the source.
-
-        scene : bool
-            Whether to measure its data rather than the mean over its samples.
-
-        Returns
-        -------
-        values, errors : dict
-            A number, or a profile, for each quantity; no errors if nothing is known of them.
-        """
-        planes = image.data[np.newaxis] if scene or image.samples is None else image.samples
-        noise = 0.0 if image.enhanced or not scene or image.sigma is None else image.sigma
-        values = {name: _mean(name, value) for name, value in self._quantities(planes, noise).items()}
-        draws, errors = image.draws(), {}
-        if draws is not None:
-            for name, value in self._quantities(draws).items():
-                errors[name] = _difference(name, value, _mean(name, value)).std(axis=0, ddof=1)
-            errors |= _split(self._sum_errors(image, scene))
-        if self.zero_point is not None:
-            flux = np.where(values["kron_flux"] > 0, values["kron_flux"], np.nan)
-            values["magnitude"] = self.zero_point - 2.5 * np.log10(flux)
-            if errors:
-                errors["magnitude"] = 2.5 / np.log(10) * errors["kron_flux"] / flux
-        return values, errors
-
-    def _quantities(self, planes, noise=0.0):
-        """Return the quantities on every plane."""
-        sums = _split(np.tensordot(planes, self.sums, 2 * [[1, 2]]))
-        growth = np.tensordot(planes, self.circles, 2 * [[1, 2]])
-        ellipticity, orientation = morphology.ellipse(planes, self.segment)
-        return sums | {
-            "half_light_radius": morphology.light_radius(self.radii, growth, sums["kron_flux"]),
-            "ellipticity": ellipticity,
-            "orientation": orientation,
-            "concentration": morphology.concentration(self.radii, growth, sums["kron_flux"]),
-            "asymmetry": morphology.asymmetry(planes, self.center, self.turnable, noise),
-            "gini": morphology.gini(planes, self.segment),
-            "m20": morphology.m20(planes, self.segment),
-        }
-
-    def _sum_errors(self, image, scene):
-        """Return the errors of the sums."""
-        square = self.sums**2
-        if image.samples is None:
-            return np.sqrt(np.tensordot(square, image.sigma**2, 2))
-        variance = np.tensordot(image.samples, self.sums, 2 * [[1, 2]]).var(axis=0, ddof=1)
-        if scene:
-            pixels = (image.samples.var(axis=0, ddof=1), image.sigma**2)
-            variance = scene_variance(variance, *(np.tensordot(square, plane, 2) for plane in pixels))
-        return np.sqrt(variance)
+    return [_Source(*source, labels, valid, data) for source in found if source[0] not in lost]
 
 
 def _split(sums):
@@ -553,10 +438,10 @@ def _difference(name, values, reference):
     return (difference + 90) % 180 - 90 if name == "orientation" else difference
 
 
-def _compare(measure, measured, truth, scene):
+def _compare(source, measured, truth, scene, zero_point):
     """Return the quantities of one source, each with its companions."""
-    values, errors = measure(measured, scene)
-    expected, expected_errors = measure(truth, scene)
+    values, errors = source.measure(measured, scene, zero_point)
+    expected, expected_errors = source.measure(truth, scene, zero_point)
     row = {}
     for name, value in values.items():
         difference = _difference(name, value, expected[name])
@@ -572,8 +457,8 @@ def _compare(measure, measured, truth, scene):
 
 def _table(sources, rows, wcs, unit):
     """Return the table of the sources and of what was measured, with units and descriptions."""
-    x, y = np.transpose([source.position for source in sources])
-    table = QTable({"label": [source.label for source in sources], "x": x * u.pix, "y": y * u.pix})
+    x, y = np.transpose([source.kron.positions for source in sources])
+    table = QTable({"label": [int(source.label) for source in sources], "x": x * u.pix, "y": y * u.pix})
     celestial = wcs is not None and isinstance(wcs.pixel_to_world(0, 0), SkyCoord)
     if celestial:
         table["sky_centroid"] = wcs.pixel_to_world(x, y)

@@ -4,11 +4,9 @@ Images as astropy knows them: any input parsed, any result packed.
 """
 
 from .enhanced import EnhancedCCDData, image_wcs
-from .exposure import Exposure, _as_ccddata, _float_data, unpack  # noqa: F401 - for evaluation, until it uses Exposure
+from .exposure import Exposure
 from .files import create_samples, find_image, is_complete, read_image
 from .units import parse_unit, plain_values, std_in_unit, std_unit
-
-_std_in_unit = std_in_unit  # for evaluation, until it uses Exposure
 
 __all__ = [
     "EnhancedCCDData",

@@ -326,8 +326,3 @@ def _samples(ccd, shape, name):
         msg = f"{name} has samples of shape {samples.shape} for data of shape {shape}"
         raise ValueError(msg)
     return samples
-
-
-def unpack(image, uncertainty=None):
-    """Parse and check an image, until all rooms use `Exposure`."""
-    return Exposure.parse(image, uncertainty).check()

@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from astro_ddpm.evaluation.calibration import BINS
-from astro_ddpm.evaluation.photometry import standard_deviation
 from astro_ddpm.evaluation.plots import Panel, draw_panels, flux_scale, residual_scale
+
+from .tables import sigma_of
 
 __all__ = [
     "plot_completeness",
@@ -45,7 +46,7 @@ def plot_panels(pairs, results, numbers, methods):
     panels, scales = [], {"residual": residual_scale(2.0)}
     for row, number in enumerate(numbers):
         planes = _planes(pairs[number], {m: results[m][number] for m in methods})
-        sky = float(np.nanpercentile(standard_deviation(pairs[number].image), 2))
+        sky = float(np.nanpercentile(sigma_of(pairs[number].image), 2))
         scales[f"flux {row}"] = flux_scale(sky, np.nanpercentile(planes["Reference"], 99.8))
         for title, plane in planes.items():
             kind = "residual" if title.endswith("residual") else f"flux {row}"
@@ -59,7 +60,7 @@ def plot_panels(pairs, results, numbers, methods):
 
 def _planes(pair, images):
     """Return the planes of one row by their titles."""
-    masked, sigma = pair.reference.mask, standard_deviation(pair.image)
+    masked, sigma = pair.reference.mask, sigma_of(pair.image)
     reference = np.where(masked, np.nan, pair.reference.data)
     planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference}
     planes |= {name: image.data for name, image in images.items()}

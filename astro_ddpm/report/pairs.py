@@ -15,7 +15,7 @@ import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise, read_listing
-from astro_ddpm.nddata import read_image, unpack
+from astro_ddpm.nddata import Exposure, read_image
 from astro_ddpm.noise import estimate_sky_sigma
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def degrade_images(paths: Iterable[str | Path], factor: float = 10.0, *, seed: i
 
 
 def _degrade(name, deep, factor, rng):
-    noisy = unpack(deep)
+    noisy = Exposure.parse(deep).check()
     sigma = _noise(noisy, None)
     data = noisy.data + factor * sigma * rng.standard_normal(sigma.shape)
     ratio = float(np.hypot(1, factor))
@@ -196,7 +196,7 @@ def _degrade(name, deep, factor, rng):
 
 def _match(name, shallow, deep, gain):
     """Return a pair at one PSF, or None if its exposures differ by more than noise."""
-    image, reference = unpack(shallow), unpack(deep)
+    image, reference = (Exposure.parse(each).check() for each in (shallow, deep))
     if image.data.shape != reference.data.shape:
         msg = f"the shapes differ, {image.data.shape} and {reference.data.shape}"
         raise ValueError(msg)

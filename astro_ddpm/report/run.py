@@ -22,7 +22,6 @@ from astro_ddpm import zoo
 from astro_ddpm.enhance import enhance
 from astro_ddpm.evaluation.detection import detection_curve, noise_image
 from astro_ddpm.evaluation.honesty import calibration_tests
-from astro_ddpm.evaluation.photometry import standard_deviation
 from astro_ddpm.nddata import EnhancedCCDData, is_complete
 from astro_ddpm.utils import atomic_path, progress
 
@@ -237,7 +236,7 @@ def _kept(path, image, options):
 
 def _checksum(image):
     mask = np.zeros(image.shape, bool) if image.mask is None else image.mask
-    planes = (image.data, standard_deviation(image), mask)
+    planes = (image.data, measures.sigma_of(image), mask)
     return crc32(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
 
 
@@ -245,7 +244,7 @@ def _denoise(pairs, method):
     """Return the images of a classical method and the seconds that each took."""
     images, seconds = [], []
     for pair in pairs:
-        sigma = standard_deviation(pair.image)
+        sigma = measures.sigma_of(pair.image)
         mask = pair.image.mask
         data = np.where(mask, np.median(pair.image.data[~mask]), pair.image.data).astype(float)
         start = time.perf_counter()

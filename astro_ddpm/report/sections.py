@@ -8,7 +8,7 @@ from astropy.table import QTable
 
 from . import figures, verdicts
 from .page import Picture, Section
-from .tables import BINS, STRUCTURE, plain_values
+from .tables import BINS, STRUCTURE, numbers
 
 __all__ = ["make_sections", "worst_pairs"]
 
@@ -141,7 +141,7 @@ def worst_pairs(images, names, number=4):
     numbers : ndarray of int
         Their places in the list of pairs.
     """
-    errors = np.max([plain_values(images["rmse"][images["method"] == name]) for name in names], axis=0)
+    errors = np.max([numbers(images["rmse"][images["method"] == name]) for name in names], axis=0)
     return np.argsort(-errors)[:number]
 
 
@@ -149,7 +149,7 @@ def _medians(images):
     methods = list(dict.fromkeys(images["method"]))
     table = QTable({"method": methods})
     for name in ("psnr", "ssim", "mae", "mse", "spectral_mse"):
-        values = plain_values(images[name])
+        values = numbers(images[name])
         table[name] = [np.nanmedian(values[images["method"] == method]) for method in methods]
     table.meta["caption"] = f"{images.meta['caption']} Medians over the pairs."
     return table
@@ -159,7 +159,7 @@ def _excess_by_bin(pixels):
     """Return the noise left over with one row per method and one column per bin."""
     table = QTable({"method": list(dict.fromkeys(pixels["method"]))})
     for name in BINS:
-        table[name] = plain_values(pixels["excess"][pixels["bin"] == name])
+        table[name] = numbers(pixels["excess"][pixels["bin"] == name])
     table.meta["caption"] = (
         "Noise left over, in units of that of the input, in bins of the brightness of the reference in units "
         "of the noise of the sky: below 1, 1 to 5, 5 to 30, above 30."

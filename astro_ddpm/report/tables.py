@@ -18,8 +18,9 @@ from scipy.ndimage import label
 
 from astro_ddpm.evaluation.calibration import BINS, binned_scores, calibration_table
 from astro_ddpm.evaluation.images import image_metrics, power_ratio
-from astro_ddpm.evaluation.photometry import aperture_photometry, standard_deviation
+from astro_ddpm.evaluation.photometry import aperture_photometry
 from astro_ddpm.evaluation.sources import NoSourceError, recovered_photometry
+from astro_ddpm.nddata import std_in_unit
 
 __all__ = [
     "Pixels",
@@ -32,6 +33,7 @@ __all__ = [
     "invented_rows",
     "noise_rows",
     "pixel_rows",
+    "sigma_of",
     "sky_noise",
     "source_rows",
     "spectrum_rows",
@@ -44,6 +46,13 @@ _EDGES = [low for low, _ in BINS.values()] + [math.inf]
 _MAX_PIXELS = 20_000  # of each pair
 
 
+def sigma_of(image):
+    """Return the standard deviation of every pixel in the unit of an image, None if it has none."""
+    if image.uncertainty is None:
+        return None
+    return std_in_unit(image.uncertainty, image.unit, image.shape)
+
+
 def hidden(pair):
     """Return the pixels of a pair that are masked in the image or in the reference."""
     return pair.reference.mask | pair.image.mask
@@ -51,7 +60,7 @@ def hidden(pair):
 
 def sky_noise(pair):
     """Return the noise of the sky in the unit of the image."""
-    return float(np.percentile(standard_deviation(pair.image)[~hidden(pair)], 2))
+    return float(np.percentile(sigma_of(pair.image)[~hidden(pair)], 2))
 
 
 def have_samples(images):
@@ -75,9 +84,9 @@ class Pixels:
     def __init__(self, pairs, seed=0):
         self._where = [_choose(pair, seed) for pair in pairs]
         self._unit = 1.0
-        self._unit = self.gather([standard_deviation(pair.image) for pair in pairs])
+        self._unit = self.gather([sigma_of(pair.image) for pair in pairs])
         self.truth = self.gather([pair.reference.data for pair in pairs])
-        self.floor = self.gather([standard_deviation(pair.reference) for pair in pairs])
+        self.floor = self.gather([sigma_of(pair.reference) for pair in pairs])
         sky = [np.full(pair.image.shape, sky_noise(pair)) for pair in pairs]
         self.to_sky = 1 / self.gather(sky)
 
@@ -88,7 +97,7 @@ class Pixels:
 
     def std(self, images):
         """Return the standard deviations of images, or None if one has none."""
-        planes = [standard_deviation(image) for image in images]
+        planes = [sigma_of(image) for image in images]
         return None if any(plane is None for plane in planes) else self.gather(planes)
 
     def predict(self, images):
@@ -324,7 +333,7 @@ def invented_rows(pairs, results, *, threshold=5.0, n_pixels=5):
 def _count_invented(pair, image, threshold, n_pixels):
     usable = ~hidden(pair)
     data, truth = (np.where(usable, plane.data, 0).astype(float) for plane in (image, pair.reference))
-    noise = standard_deviation(pair.reference)
+    noise = sigma_of(pair.reference)
     found, expected = (_regions(plane, threshold * noise, n_pixels) for plane in (data, truth))
     invented = sum(
         truth[region].sum() < max(2 * np.sqrt(np.sum(noise[region] ** 2)), data[region].sum() / 5)
@@ -398,7 +407,7 @@ def structure_summary(sources, quantities=STRUCTURE):
     methods = list(dict.fromkeys(sources["method"]))
     rows = [{"method": method, "n": int(np.sum(sources["method"] == method))} for method in methods]
     for name in quantities:
-        column = plain_values(sources[f"{name}_difference"])
+        column = numbers(sources[f"{name}_difference"])
         difference = np.array([column[sources["method"] == method] for method in methods])
         common = difference[:, np.isfinite(difference).all(axis=0)]
         for row, values in zip(rows, common, strict=True):
@@ -407,8 +416,8 @@ def structure_summary(sources, quantities=STRUCTURE):
     return QTable(rows)
 
 
-def plain_values(column):
-    """Return the numbers of a column with or without unit."""
+def numbers(column):
+    """Return a column, with or without unit, as an array."""
     return np.asarray(getattr(column, "value", column), float)
 
 
@@ -458,6 +467,6 @@ def spectrum_rows(pairs, results, n_bins=14):
             ]
             table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
             for key in ("ratio", "correlation"):
-                table[key] = np.median([plain_values(spectrum[key]) for spectrum in spectra], axis=0)
+                table[key] = np.median([numbers(spectrum[key]) for spectrum in spectra], axis=0)
             tables.append(table)
     return vstack(tables, metadata_conflicts="silent")

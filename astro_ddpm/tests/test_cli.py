@@ -15,7 +15,7 @@ from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, conf, enhance, zoo
-from astro_ddpm.cli import main
+from astro_ddpm.cli import _flux_verdict, main
 from astro_ddpm.pipeline import enhance_file
 
 from .helpers import SIGMA, make_image, toy_model
@@ -243,6 +243,17 @@ class TestDemo:
         assert main(args) == 1
         assert "would be overwritten" in capsys.readouterr().err
         assert main([*args, "--overwrite", "--quiet"]) == 0
+
+
+def test_verdict_of_the_demo():
+    """The sentence says which error is smaller, and how many fluxes are right."""
+    table = QTable({"true": [10.0, 10, 10, 10], "input": [12.0, 8, 12, 8]})
+    table["enhanced"] = [10.5, 9.5, 10.5, 9.5]
+    table["input_err"], table["pull"] = 1.0, [0.5, -0.5, -2.0, 0.9]
+    assert _flux_verdict(table) == (
+        "4 sources: rms flux error 2.00 before and 0.50 after, in units of the error of the input; "
+        "75% of the fluxes within one error of the truth"
+    )
 
 
 class TestEvaluate:

@@ -44,9 +44,6 @@ ORDER = (
 
 # Private names that rooms still take from another one. The list must become empty.
 KNOWN_PRIVATE = {
-    ("evaluation.images", "nddata", "_as_ccddata"),
-    ("evaluation.images", "nddata", "_float_data"),
-    ("evaluation.photometry", "nddata", "_std_in_unit"),
     ("pipeline.files", "nddata", "_std_unit"),
     ("pipeline.reduction", "enhance", "_thinned"),
     ("pipeline.reduction", "nddata", "_std_unit"),

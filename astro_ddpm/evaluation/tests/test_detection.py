@@ -15,11 +15,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 from scipy.special import ndtr, ndtri
+from scipy.stats import beta
 
 from astro_ddpm import EnhancedCCDData, enhance
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import detection_curve, noise_image, reliability_diagram
 from astro_ddpm.evaluation.detection import _Frame, _profile, _psf_image, _Search
+from astro_ddpm.nddata import Exposure
 from astro_ddpm.tests.helpers import toy_model
 
 PSF = 3.0
@@ -46,6 +48,10 @@ def spread(image, seed, factor=1.0, n=4):
 def make_search(**options):
     standard = {"enhance": smooth, "correlation": 0.0, "match_radius": 2.0, "separation": SEPARATION}
     return _Search(options.pop("profile", _psf_image(PSF, None)), **(standard | options))
+
+
+def make_frame(image, **options):
+    return _Frame(Exposure.parse(image), make_search(**options))
 
 
 def rows(table, method):
@@ -300,7 +306,7 @@ class TestMatchedFilter:
         sigma, mask = rng.uniform(1, 3, (40, 40)), rng.random((40, 40)) < 0.1
         data = rng.normal(0, sigma)
         image = CCDData(data, unit="adu", uncertainty=StdDevUncertainty(sigma), mask=mask)
-        frame = _Frame(image, make_search())
+        frame = make_frame(image)
         psf = frame.search.profile
         half = psf.shape[0] // 2
         cut = (slice(20 - half, 21 + half), slice(18 - half, 19 + half))
@@ -312,9 +318,7 @@ class TestMatchedFilter:
 
     def test_correlated_noise(self):
         rho, profile = 0.3, np.pad(_psf_image(PSF, None), 4)
-        frame = _Frame(
-            noise_image((128, 128), correlation=rho), make_search(profile=profile, correlation=rho)
-        )
+        frame = make_frame(noise_image((128, 128), correlation=rho), profile=profile, correlation=rho)
         y, x = (np.ravel(index) for index in np.indices(profile.shape))
         R = rho ** (np.subtract.outer(y, y) ** 2 + np.subtract.outer(x, x) ** 2)
         p = profile.ravel()
@@ -325,7 +329,7 @@ class TestMatchedFilter:
     def test_sources_and_edges_are_left_out(self):
         image = noise_image((96, 96), seed=3)
         image.data[48, 48] += 500
-        frame = _Frame(image, make_search())
+        frame = make_frame(image)
         assert not frame.free[44:53, 44:53].any()
         assert not frame.free[[0, 1, -1]].any()
         assert not frame.free[:, [0, 1, -1]].any()
@@ -404,9 +408,9 @@ class TestReliability:
         assert table["n"].tolist() == [2, 2]
         assert_allclose(table["probability"], [0.1, 0.75])
         assert_allclose(table["frequency"], [0.5, 1])
-        assert_allclose(
-            table["frequency_err"], [np.sqrt(1.5**2 / (3**2 * 4)), np.sqrt(2.5 * 0.5 / (3**2 * 4))]
-        )
+        # the 68 % interval with the prior of Jeffreys, which ends at 1 if all came true
+        edges = [beta.ppf(ndtr([-1, 1]), 1.5, 1.5), (beta.ppf(ndtr(-1), 2.5, 0.5), 1)]
+        assert_allclose(table["frequency_err"], np.diff(edges)[:, 0] / 2, rtol=1e-3)
 
     def test_empty_bin(self):
         table = reliability_diagram([0.1], [False], bins=2)

@@ -187,7 +187,7 @@ class TestErrors:
         image, reference = images()
         with pytest.raises(ValueError, match=r"image must have the shape \(40, 49\) of reference"):
             function(image, reference[:, 1:])
-        with pytest.raises(ValueError, match=r"image must have the shape \(40, 50\) of reference"):
+        with pytest.raises(ValueError, match="image must be two-dimensional"):
             function(image[0], reference)
         with pytest.raises(ValueError, match="reference must be two-dimensional"):
             function(image, reference[0])
@@ -198,10 +198,8 @@ class TestErrors:
 
     def test_units(self, function):
         image, reference = images()
-        with pytest.raises(TypeError, match="image and reference must both have a unit, or neither"):
+        with pytest.raises(u.UnitConversionError):
             function(image * u.adu, reference)
-        with pytest.raises(TypeError, match="image and reference must both have a unit, or neither"):
-            function(image, CCDData(reference, unit="adu"))
         with pytest.raises(u.UnitConversionError):
             function(image * u.adu, reference * u.Jy)
 
@@ -213,7 +211,7 @@ class TestErrors:
 
 def test_samples_are_no_image():
     image, reference = images()
-    with pytest.raises(ValueError, match=r"image must have the shape .* not \(1, 40, 50\)"):
+    with pytest.raises(ValueError, match=r"image must be two-dimensional .* not of shape \(1, 40, 50\)"):
         image_metrics(image[None], reference)
 
 
@@ -387,9 +385,11 @@ class TestPowerRatio:
         samples = image + np.random.default_rng(1).standard_normal((3, *image.shape))
         mask = np.zeros(image.shape, bool)
         mask[5, 6] = True
-        enhanced = EnhancedCCDData(image, unit="adu", samples=samples, mask=mask)
-        table = power_ratio(enhanced, reference * u.adu)
-        expected = power_ratio(samples * u.adu, reference * u.adu, mask=mask)
-        assert_array_equal(table["power_err"], expected["power_err"])
+        for treatment, left_out in (("fill", None), ("propagate", mask)):
+            meta = {"DDPMMASK": treatment}
+            enhanced = EnhancedCCDData(image, unit="adu", samples=samples, mask=mask, meta=meta)
+            table = power_ratio(enhanced, reference * u.adu)
+            expected = power_ratio(samples * u.adu, reference * u.adu, mask=left_out)
+            assert_array_equal(table["power_err"], expected["power_err"])
         of_mean = power_ratio(enhanced.data * u.adu, reference * u.adu)
         assert np.isnan(of_mean["ratio_err"]).all()

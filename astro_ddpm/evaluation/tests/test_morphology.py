@@ -8,7 +8,6 @@ import pytest
 from astropy.modeling.models import Gaussian2D, Sersic2D
 from numpy.testing import assert_allclose
 from photutils.aperture import CircularAperture
-from photutils.morphology import gini as photutils_gini
 from photutils.segmentation import SegmentationImage, SourceCatalog
 from scipy.ndimage import gaussian_filter
 
@@ -102,10 +101,6 @@ class TestGini:
         single[0, 3, 4] = 2.0
         assert_allclose(morphology.gini(single, EVERYWHERE), 1)
         assert_allclose(morphology.gini(np.ones((1, *SHAPE)), EVERYWHERE), 0, atol=1e-12)
-
-    def test_photutils(self, rng):
-        image = np.abs(galaxy(rng, noise=0.3))
-        assert_allclose(morphology.gini(image[np.newaxis], EVERYWHERE), photutils_gini(image))
 
 
 class TestM20:
