@@ -3,11 +3,11 @@
 Turn low signal-to-noise galaxy images into what a much deeper exposure would have shown.
 
 The public names are `enhance`, `EnhancedCCDData`, `OutOfDomainWarning` and the settings ``conf``; everything
-else is imported from the subpackage it belongs to. PyTorch is imported when the first image is enhanced,
-Lightning only to train, and astropy when there is an image.
+else is imported from the subpackage it belongs to. PyTorch is imported when the first image is enhanced, and
+Lightning only to train.
 """
 
-from .enhance import enhance
+from .core import enhance
 from .utils import lazy_getattr
 
 try:

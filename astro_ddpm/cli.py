@@ -26,7 +26,6 @@ RENAMED = {
     "n_injections": "--injections",
     "n_samples": "--samples",
     "noise_ratio": "--noise-ratio",
-    "depth": "--noise-ratio",
 }
 
 
@@ -183,7 +182,7 @@ def _add_enhance(commands):
     enhance.add_argument(
         "--noise-ratio",
         "--depth",
-        dest="depth",
+        dest="noise_ratio",
         type=_real(positive=True),
         metavar="RATIO",
         help="noise of the samples / noise of the image",
@@ -525,12 +524,12 @@ def models_command(_):
     """Run ``astro-ddpm models``."""
     from . import conf, domain, zoo
 
-    labels = {**domain.LABELS, "depth": "noise of the samples / noise of the image"}
+    labels = domain.LABELS | {"noise_ratio": "noise of the samples / noise of the image"}
     for name in zoo.list_models():
         model = zoo.load(name)
         number = sum(p.numel() for network in model.networks for p in network.parameters())
         use = "mean and uncertainty in one pass, for large frames and a first look"
-        if model.network is not None:
+        if model.draws_samples:
             use = "samples of the posterior, for the errors of fluxes, sizes and shapes"
         _say(f"{name}{' (default)' if name == conf.default_model else ''}: {use}")
         for key, text in labels.items():

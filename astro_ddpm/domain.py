@@ -18,6 +18,7 @@ from .tiling import make_tiles
 __all__ = ["Measure", "compare", "describe", "measure_image", "psf_fwhm"]
 
 LABELS = {
+    "noise_ratio": "noise ratio",
     "psf_fwhm": "PSF FWHM in pixels",
     "noise_correlation": "noise correlation of neighbouring pixels",
     "peak_snr": "peak S/N",
@@ -34,7 +35,7 @@ ZOOM = 5
 
 class OutOfDomainWarning(AstropyUserWarning):
     """
-    The image, or the depth asked for, is unlike anything that the model was trained on.
+    The image, or the noise ratio asked for, is unlike anything that the model was trained on.
     """
 
 

@@ -154,12 +154,12 @@ class TiledModel:
         def guide(number):
             outer = self.tiles[number].outer
             planes = (plane[..., *outer] for plane in estimate)
-            return self.model.network.encode(*self._measured(outer), *planes)
+            return self.model.denoiser.encode(*self._measured(outer), *planes)
 
-        def network(x: Tensor, noise_level: Tensor, depth: Tensor) -> Tensor:
+        def network(x: Tensor, noise_level: Tensor, noise_ratio: Tensor) -> Tensor:
             output = torch.zeros_like(x)
             for number, tile in self._visible_tiles(advance):
-                part = self.model.network(x[..., *tile.outer], noise_level, guide(number), depth)
+                part = self.model.denoiser(x[..., *tile.outer], noise_level, guide(number), noise_ratio)
                 output[..., *tile.core] = part[..., *tile.inner]
             return output.mul_(self.seen)
 
@@ -224,7 +224,7 @@ def sample_posterior(
     n_samples,
     steps,
     seed,
-    depth,
+    noise_ratio,
     memory,
     keep,
     tile_size=None,
@@ -250,7 +250,7 @@ def sample_posterior(
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that were not measured.
 
-    n_samples, steps, seed, depth
+    n_samples, steps, seed, noise_ratio
         As for `~astro_ddpm.enhance`, but none may be None.
 
     memory : float
@@ -273,14 +273,14 @@ def sample_posterior(
         If the memory of a GPU is exhausted, so that less is tried at once.
     """
     tile_size, batch_size = choose_sizes(model, z.shape, memory, tile_size, batch_size)
-    batch_size = 1 if model.kind == "raunet" else min(batch_size, n_samples + 2)
+    batch_size = min(batch_size, n_samples + 2) if model.draws_samples else 1
     while True:
         try:
             with torch.inference_mode(), _full_precision():
                 tiled = TiledModel(model, z, valid, tile_size, device)
-                if model.kind == "raunet":
+                if not model.draws_samples:
                     return _estimate(tiled, progress_bar)
-                return _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar)
+                return _sample(tiled, n_samples, steps, seed, noise_ratio, batch_size, keep, progress_bar)
         except torch.cuda.OutOfMemoryError:
             if batch_size == 1 and tile_size <= MIN_TILE:
                 raise
@@ -307,7 +307,7 @@ def _estimate(tiled, progress_bar):
         return tuple(plane[0, 0].cpu().numpy() for plane in tiled.estimate(advance))
 
 
-def _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar):
+def _sample(tiled, n_samples, steps, seed, noise_ratio, batch_size, keep, progress_bar):
     """Mean and standard deviation from draws, of which only the sums are kept."""
     estimate = tiled.estimate()
     mean = estimate[0][0]
@@ -319,7 +319,7 @@ def _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar
         for first in range(0, n_samples + 2, batch_size):
             noise = np.stack(list(islice(planes, batch_size)))[:, None]
             noise = torch.from_numpy(noise).to(mean.device)
-            for i, draw in enumerate(tiled.model.sample(network, estimate, depth, noise, steps), first):
+            for i, draw in enumerate(tiled.model.sample(network, estimate, noise_ratio, noise, steps), first):
                 if i < n_samples:
                     total += draw - mean
                     square += (draw - mean).square()
@@ -328,7 +328,7 @@ def _sample(tiled, n_samples, steps, seed, depth, batch_size, keep, progress_bar
                     control += draw if i > n_samples else -draw
     shift = total / n_samples
     variance = (square / n_samples - shift.square()).clamp_min_(0)
-    std = tiled.model.scene_std(variance[None], n_samples, estimate, depth)
+    std = tiled.model.scene_std(variance[None], n_samples, estimate, noise_ratio)
     return (mean + shift + control)[0].cpu().numpy(), std[0, 0].cpu().numpy()
 
 

@@ -16,7 +16,7 @@ KEYWORDS = {
     "DDPMSEED": ("seed", "seed of the samples"),
     "DDPMNSAM": ("n_samples", "number of samples"),
     "DDPMSTEP": ("steps", "evaluations of the denoiser per sample"),
-    "DDPMDEP": ("depth", "noise of the samples / noise of the input"),
+    "DDPMDEP": ("noise_ratio", "noise of the samples / noise of the input"),
     "DDPMDEVI": ("device", "where it was computed"),
     "DDPMNOIS": ("noise", "where the noise of the input came from"),
     "DDPMGAIN": ("gain", "[electron/adu] gain used for the noise"),

@@ -6,11 +6,15 @@ Small helpers shared by several rooms.
 import secrets
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["atomic_path", "check_output", "lazy_getattr", "progress", "warn_user"]
+__all__ = ["atomic_path", "check_output", "lazy_getattr", "progress", "renamed_argument", "warn_user"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def lazy_getattr(package, home, extra=None):
@@ -49,6 +53,30 @@ def lazy_getattr(package, home, extra=None):
     return getattr_
 
 
+def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
+    """
+    Let a function take an argument under its old name too, with a warning.
+
+    Parameters
+    ----------
+    old, new : str
+        The names.
+
+    Returns
+    -------
+    decorate : callable
+        A decorator that keeps the type of the function, which that of astropy does not.
+    """
+
+    def decorate(function: Function) -> Function:
+        from astropy.utils.decorators import deprecated_renamed_argument
+
+        renamed: Function = deprecated_renamed_argument(old, new, "0.1")(function)
+        return renamed
+
+    return decorate
+
+
 def warn_user(message, category=None):
     """
     Issue an `~astropy.utils.exceptions.AstropyUserWarning` that points at the caller of this package.
@@ -63,8 +91,11 @@ def warn_user(message, category=None):
     """
     from astropy.utils.exceptions import AstropyUserWarning
 
+    def is_ours(name):
+        return name == "astropy.utils.decorators" or name.split(".")[0] == __name__.split(".")[0]
+
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+    while frame.f_back and is_ours(frame.f_globals.get("__name__", "")):
         if ".tests." in frame.f_globals["__name__"]:
             break
         level, frame = level + 1, frame.f_back

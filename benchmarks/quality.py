@@ -36,7 +36,7 @@ def run(data, sigma, args, model, seed, depth):
     """Enhance one image whose noise is known."""
     sigma = StdDevUncertainty(np.broadcast_to(sigma, data.shape).astype("f4"))
     image = CCDData(data.astype("f4"), unit="adu", uncertainty=sigma)
-    return enhance(image, model=model, n_samples=args.samples, seed=seed, depth=depth)
+    return enhance(image, model=model, n_samples=args.samples, seed=seed, noise_ratio=depth)
 
 
 def added_noise(args):

@@ -104,7 +104,7 @@ def main():
     parser.add_argument("--size", type=int, nargs="+", default=[128, 320])
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
-    network = zoo.load(args.model).raunet.eval()
+    network = zoo.load(args.model).regressor.eval()
     for size in args.size:
         reference = None
         with tempfile.TemporaryDirectory() as folder:

@@ -211,7 +211,7 @@ def make_batch(n: int, size: int) -> dict[str, Tensor]:
 
 def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the RAUNet and of U-Nets of its size."""
-    config = zoo.load("raunet").raunet.config | {"dropout": 0.0}
+    config = zoo.load("raunet").regressor.config | {"dropout": 0.0}
     module = RAUNetModule(**config)
     module.log_dict = lambda *_, **__: None  # there is no trainer to log to
     step = training_step(module, lambda: module.training_step(batch, 0))
@@ -222,8 +222,8 @@ def train_raunet(batch: dict[str, Tensor]) -> list[Contender]:
 def train_denoiser(batch: dict[str, Tensor]) -> list[Contender]:
     """Return training steps of the denoiser, alone and behind its RAUNet, and of U-Nets of its size."""
     model = zoo.load("ddpm")
-    config = model.network.config
-    raunet = RAUNet(**model.raunet.config)
+    config = model.denoiser.config
+    raunet = RAUNet(**model.regressor.config)
     module = DDPMModule(raunet, tuple(config["channels"]), dropout=0.0, patch=config["patch"])
     network, denoiser = module.network, module.denoiser
     z, valid, residual, depth = (batch[key] for key in ("z", "valid", "residual", "depth"))
@@ -258,9 +258,9 @@ def infer_raunet(size: int, threads: int) -> list[Contender]:
     """Return ways to denoise one image: the RAUNet, U-Nets of its size, non-local means, BM3D."""
     model, ccd = zoo.load("raunet"), make_ccd(size)
     z = torch.from_numpy(ccd.data)[None, None]
-    valid, t, n = torch.ones_like(z), torch.zeros(1, dtype=torch.long), count(model.raunet)
+    valid, t, n = torch.ones_like(z), torch.zeros(1, dtype=torch.long), count(model.regressor)
     contenders = [
-        Contender("raunet, network", inference(lambda: model.raunet(z, valid)), n),
+        Contender("raunet, network", inference(lambda: model.regressor(z, valid)), n),
         Contender("raunet, both orientations", inference(lambda: model.estimate(z, valid)), n),
         Contender("enhance, raunet", timed(lambda: enhance(ccd, model=model)), n),
     ]
@@ -284,7 +284,7 @@ def infer_ddpm() -> list[Contender]:
     """Return ways to evaluate a network as often as it takes to draw samples of a stamp."""
     model, ccd = zoo.load("ddpm"), make_ccd(STAMP)
     z = torch.from_numpy(ccd.data)[None, None]
-    valid, n = torch.ones_like(z), count(model.network)
+    valid, n = torch.ones_like(z), count(model.denoiser)
     noise = torch.randn(SAMPLES, 1, STAMP, STAMP, generator=torch.Generator().manual_seed(1))
     t = torch.zeros(SAMPLES, dtype=torch.long)
     with torch.inference_mode():

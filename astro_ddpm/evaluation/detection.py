@@ -158,7 +158,7 @@ def detection_curve(
         A model as in `~astro_ddpm.enhance`. Or anything that is called as
         ``model(image, seed=seed)`` with a `~astropy.nddata.CCDData` and
         returns one like `~astro_ddpm.EnhancedCCDData`, such as
-        ``functools.partial(enhance, model="ddpm", depth=0.1)``.
+        ``functools.partial(enhance, model="ddpm", noise_ratio=0.1)``.
 
     psf : array_like, float or `~astropy.units.Quantity`, optional
         The image of the PSF, with odd sides, or the FWHM in pixels of a

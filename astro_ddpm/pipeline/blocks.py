@@ -10,7 +10,7 @@ import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance, zoo
-from astro_ddpm.enhance import enhance
+from astro_ddpm.core import enhance
 from astro_ddpm.nddata import EnhancedCCDData
 from astro_ddpm.noise import sigma_from_uncertainty
 from astro_ddpm.tiling import make_tiles
@@ -90,7 +90,7 @@ def enhance_blocks(
     _check(ccd, rows, background)
     loaded = model if is_loaded(model) else zoo.load(model)
     model = dask.delayed(model) if is_loaded(model) else locate_model(model)
-    if loaded.kind != "raunet":
+    if loaded.draws_samples:
         msg = f"model must be one that draws no samples, such as 'raunet', not {loaded.name!r}"
         raise ValueError(msg)
     options = {

@@ -16,7 +16,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
 
-from astro_ddpm.enhance import enhance
+from astro_ddpm.core import enhance
 from astro_ddpm.nddata import find_image, is_complete, parse_unit, plain_values, read_image, std_unit
 from astro_ddpm.utils import check_output
 

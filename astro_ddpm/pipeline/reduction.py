@@ -12,7 +12,7 @@ from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
-from astro_ddpm.enhance import enhance
+from astro_ddpm.core import enhance
 from astro_ddpm.nddata import EnhancedCCDData, std_unit
 from astro_ddpm.noise import (
     estimate_sky_sigma,

@@ -19,7 +19,7 @@ from astropy.table import QTable
 
 import astro_ddpm
 from astro_ddpm import zoo
-from astro_ddpm.enhance import enhance
+from astro_ddpm.core import enhance
 from astro_ddpm.evaluation.detection import detection_curve, noise_image
 from astro_ddpm.evaluation.honesty import calibration_tests
 from astro_ddpm.nddata import EnhancedCCDData, is_complete
@@ -165,7 +165,7 @@ def load_methods(models, classics, n_samples):
             msg = f"{name!r} in classics needs {package}: pip install {extra!r}, or leave it out"
             raise ImportError(msg)
     loaded = [model if isinstance(model, zoo.Model) else zoo.load(model) for model in models]
-    if n_samples < 2 and any(model.kind != "raunet" for model in loaded):
+    if n_samples < 2 and any(model.draws_samples for model in loaded):
         msg = f"n_samples must be at least 2 to judge the spread of samples, not {n_samples}"
         raise ValueError(msg)
     names = ["input", *classics, *(model.name for model in loaded)]  # by which the tables tell them apart
@@ -187,12 +187,12 @@ def _run_methods(pairs, folder, models, classics, n_samples, *, seed, device, pr
             done = []
             for number, pair in enumerate(pairs):
                 path = folder / model.name / f"{pair.name}.fits"
-                options |= {"seed": seed + number, "depth": pair.depth}
+                options |= {"seed": seed + number, "noise_ratio": pair.depth}
                 done.append(_enhance(pair.image, path, options))
                 advance()
             depth = float(np.median([pair.depth for pair in pairs]))
             path = folder / "pure noise" / f"{model.name}.fits"
-            noise[model.name] = _enhance(blank, path, options | {"seed": seed, "depth": depth})
+            noise[model.name] = _enhance(blank, path, options | {"seed": seed, "noise_ratio": depth})
             advance()
             results[model.name] = done
             seconds[model.name] = [image.meta["EVALTIME"] for image in done]
@@ -217,13 +217,13 @@ def _enhance(image, path, options):
 
 def _kept(path, image, options):
     """Return the image in a file, or None if it is incomplete or another one."""
-    draws = options["model"].kind != "raunet"
+    draws = options["model"].draws_samples
     wanted = {
         "DDPMVERS": astro_ddpm.__version__,
         "DDPMSHA": options["model"].sha256,
         "DDPMNSAM": options["n_samples"] if draws else 0,
         "DDPMSEED": options["seed"],
-        "DDPMDEP": options["depth"],
+        "DDPMDEP": options["noise_ratio"],
         "EVALCRC": _checksum(image),
     }
     try:
@@ -323,7 +323,7 @@ def _find_sources(
     noise = noise_image(NOISE_SHAPE, sky * pairs[0].image.unit, seed=seed)
 
     def run(image, seed):
-        return enhance(image, model=model, n_samples=8, seed=seed, depth=depth, device=device)
+        return enhance(image, model=model, n_samples=8, seed=seed, noise_ratio=depth, device=device)
 
     found = detection_curve(
         noise,

@@ -25,7 +25,7 @@ def toy_model(*, samples=True, seed=0):
         for network in networks:
             for parameter in network.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    ranges = {"depth": [0.02, 0.6], "default_depth": 0.2}
+    ranges = {"noise_ratio": [0.02, 0.6], "default_noise_ratio": 0.2}
     return Model(*networks, name="toy", sha256="0" * 64, ranges=ranges)
 
 

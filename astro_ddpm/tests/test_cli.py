@@ -86,8 +86,8 @@ class TestEnhance:
         options = ["--model", model, "--samples", "1", "--depth", "0.01", "--quiet"]
         assert main(["enhance", image, "-o", str(tmp_path / "o.fits"), *options]) == 0
         assert capsys.readouterr().err.count("astro-ddpm: warning: outside of the ranges") == 1
-        with pytest.warns(OutOfDomainWarning, match=r"depth 0\.01") as record:
-            enhance_file(image, tmp_path / "p.fits", model=model, n_samples=1, depth=0.01)
+        with pytest.warns(OutOfDomainWarning, match=r"noise ratio 0\.01") as record:
+            enhance_file(image, tmp_path / "p.fits", model=model, n_samples=1, noise_ratio=0.01)
         assert [warning.filename for warning in record] == [__file__]
 
     def test_weight_and_mask_planes(self, tmp_path, exposure, model):
@@ -307,7 +307,7 @@ class TestProcess:
         assert [re.match(r"\w+", line)[0] for line in lines] == zoo.list_models()
         assert [" (default): " in line for line in lines] == [name == "ddpm" for name in zoo.list_models()]
         for line, name in zip(lines, zoo.list_models(), strict=True):
-            assert ("samples" in line) == (zoo.load(name).network is not None)
+            assert ("samples" in line) == (zoo.load(name).draws_samples)
         low, high = zoo.load("ddpm").ranges["psf_fwhm"]
         assert f"PSF FWHM in pixels: {low:g} to {high:g}\n" in out
         out = subprocess.run([*run, "--version"], check=True, capture_output=True, text=True).stdout

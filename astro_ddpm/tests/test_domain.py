@@ -149,7 +149,7 @@ class TestMeasureImage:
         data = np.random.default_rng(0).normal(size=(20, 20))
         assert set(measure_image(data, 1.0)) == {"peak_snr"}
         assert set(measure_image(np.zeros((80, 80)), 1.0)) == {"peak_snr"}
-        assert measure_image(data, 1.0, names=("depth",)) == {}
+        assert measure_image(data, 1.0, names=("noise_ratio",)) == {}
         with pytest.raises(ValueError, match="no valid pixel"):
             measure_image(data, 1.0, np.ones(data.shape, bool))
 
@@ -171,13 +171,20 @@ class TestCompare:
         assert Measure(2.9, is_limit=True).lies_outside((3, 4))
 
     def test_only_what_both_know(self):
-        measures = {"depth": Measure(2.0), "peak_snr": Measure(1e5), "psf_fwhm": Measure(4.0)}
-        ranges = {"depth": [0, 1], "psf_fwhm": [3, 5], "noise_correlation": [0, 0.1], "default_depth": 0.2}
-        assert compare(measures, ranges) == ["depth"]
+        measures = {"noise_ratio": Measure(2.0), "peak_snr": Measure(1e5), "psf_fwhm": Measure(4.0)}
+        ranges = {
+            "noise_ratio": [0, 1],
+            "psf_fwhm": [3, 5],
+            "noise_correlation": [0, 0.1],
+            "default_noise_ratio": 0.2,
+        }
+        assert compare(measures, ranges) == ["noise_ratio"]
         assert compare(measures, {}) == []
 
     def test_text(self):
         text = describe(
-            ["depth", "age"], {"depth": Measure(2), "age": Measure(7)}, {"depth": [0, 1], "age": [8, 9]}
+            ["noise_ratio", "age"],
+            {"noise_ratio": Measure(2), "age": Measure(7)},
+            {"noise_ratio": [0, 1], "age": [8, 9]},
         )
-        assert "depth 2 (0 to 1), age 7 (8 to 9)." in text
+        assert "noise ratio 2 (0 to 1), age 7 (8 to 9)." in text

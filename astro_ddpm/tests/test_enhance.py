@@ -15,7 +15,7 @@ import torch
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
-from astropy.utils.exceptions import AstropyUserWarning
+from astropy.utils.exceptions import AstropyDeprecationWarning, AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
@@ -29,7 +29,7 @@ RANGES = {
     "psf_fwhm": [8.0, 11.0],  # the galaxy of make_image is 9.4 pixels wide
     "noise_correlation": [-0.15, 0.15],
     "peak_snr": [0.0, 200.0],
-    "depth": [0.02, 0.6],
+    "noise_ratio": [0.02, 0.6],
 }
 ODD = (131, 149)
 OPTIONS = {"model": DDPM, "n_samples": 3, "steps": 3, "seed": 1}
@@ -195,7 +195,7 @@ class TestTiles:
         alone = enhance(corner, **(OPTIONS | {"model": RAUNET}))
         assert_allclose(alone.data[far], data, rtol=1e-6)
         assert_allclose(alone.uncertainty.array[far], sigma, rtol=1e-6)
-        draws = enhance(corner, **(OPTIONS | {"n_samples": 16, "depth": 0.3, "steps": 10})).samples
+        draws = enhance(corner, **(OPTIONS | {"n_samples": 16, "noise_ratio": 0.3, "steps": 10})).samples
         spread = (draws[:, *far] - data) / sigma
         assert_allclose(spread.std(), np.hypot(1, 0.3), rtol=0.05)
         assert_allclose(np.mean(spread[..., 1:] * spread[..., :-1]), 0, atol=0.05)
@@ -254,7 +254,7 @@ class TestTiles:
             enhance(ccd, samples_file=path, **OPTIONS)
 
     def test_failure_leaves_no_file(self, tmp_path, monkeypatch):
-        TestOutOfMemory.exhausted(monkeypatch, DDPM.network, 10, RuntimeError)
+        TestOutOfMemory.exhausted(monkeypatch, DDPM.denoiser, 10, RuntimeError)
         with pytest.raises(RuntimeError):
             enhance(make_image(), samples_file=tmp_path / "samples.fits", **OPTIONS)
         assert not list(tmp_path.iterdir())
@@ -284,7 +284,7 @@ class TestOutOfMemory:
     def test_smaller_batches_then_smaller_tiles(self, monkeypatch):
         ccd = make_image((100, 90))
         expected = enhance(ccd, **OPTIONS)
-        tried = self.exhausted(monkeypatch, DDPM.network, 90 * 80)
+        tried = self.exhausted(monkeypatch, DDPM.denoiser, 90 * 80)
         with pytest.warns(AstropyUserWarning, match="trying again with batch_size=") as record:
             result = enhance(ccd, **OPTIONS)
         assert [str(warning.message).split("with ")[-1].split(",")[0] for warning in record] == [
@@ -298,18 +298,18 @@ class TestOutOfMemory:
     def test_raunet(self, monkeypatch):
         ccd = make_image((100, 90))
         expected = enhance(ccd, model=RAUNET)
-        self.exhausted(monkeypatch, RAUNET.raunet, 90 * 80)
+        self.exhausted(monkeypatch, RAUNET.regressor, 90 * 80)
         with pytest.warns(AstropyUserWarning, match="tile_size=45"):
             TestTiles.check(enhance(ccd, model=RAUNET), expected)
 
     @pytest.mark.filterwarnings("ignore:the memory of")
     def test_no_end(self, monkeypatch):
-        self.exhausted(monkeypatch, RAUNET.raunet, 10)
+        self.exhausted(monkeypatch, RAUNET.regressor, 10)
         with pytest.raises(torch.cuda.OutOfMemoryError):
             enhance(make_image((100, 90)), model=RAUNET)
 
     def test_other_errors_are_not_caught(self, monkeypatch):
-        tried = self.exhausted(monkeypatch, RAUNET.raunet, 10, RuntimeError)
+        tried = self.exhausted(monkeypatch, RAUNET.regressor, 10, RuntimeError)
         with pytest.raises(RuntimeError):
             enhance(make_image((100, 90)), model=RAUNET)
         assert len(tried) == 1
@@ -356,7 +356,7 @@ class TestInputIsKept:
         assert np.mean(((many.samples.mean(axis=0) - many.data) / standard_error) ** 2) < 1.5
 
     def test_provenance(self):
-        result = enhance(make_image(), depth=0.3, **OPTIONS)
+        result = enhance(make_image(), noise_ratio=0.3, **OPTIONS)
         meta = result.meta
         assert meta["DDPMVERS"] == __version__
         assert (meta["DDPMMODL"], meta["DDPMSHA"]) == ("toy", DDPM.sha256)
@@ -498,8 +498,8 @@ class TestGuard:
     """Test the warning that an image is unlike those that a model was trained on."""
 
     @staticmethod
-    def options(depth=None, **ranges):
-        return OPTIONS | {"model": replace(DDPM, ranges=RANGES | ranges), "depth": depth}
+    def options(noise_ratio=None, **ranges):
+        return OPTIONS | {"model": replace(DDPM, ranges=RANGES | ranges), "noise_ratio": noise_ratio}
 
     def test_silent_inside(self):
         result = enhance(make_image((64, 64)), **self.options())
@@ -511,7 +511,7 @@ class TestGuard:
     def test_one_warning_lists_everything(self):
         ranges = {"psf_fwhm": [12, 14], "noise_correlation": [0.3, 0.5], "peak_snr": [0, 50]}
         with pytest.warns(OutOfDomainWarning) as record:
-            result = enhance(make_image((64, 64)), **self.options(depth=0.01, **ranges))
+            result = enhance(make_image((64, 64)), **self.options(noise_ratio=0.01, **ranges))
         assert len(record) == 1
         assert record[0].filename == __file__
         text = str(record[0].message)
@@ -519,11 +519,11 @@ class TestGuard:
             r"PSF FWHM in pixels 9\.\d+ \(12 to 14\)",
             r"neighbouring pixels -?0\.\d+ \(0\.3 to 0\.5\)",
             r"peak S/N 1\d\d \(0 to 50\)",
-            r"depth 0\.01 \(0\.02 to 0\.6\)",
+            r"noise ratio 0\.01 \(0\.02 to 0\.6\)",
             "errors are not verified",
         ):
             assert re.search(part, text)
-        assert result.meta["DDPMOUT"] == "psf_fwhm, noise_correlation, peak_snr, depth"
+        assert result.meta["DDPMOUT"] == "psf_fwhm, noise_correlation, peak_snr, noise_ratio"
 
     def test_can_be_silenced_and_changes_nothing(self):
         plain = enhance(make_image((64, 64)), **OPTIONS)
@@ -572,8 +572,8 @@ class TestOptions:
             ({"memory_limit": 1e3}, "memory_limit must be at least"),
             ({"seed": -1}, "seed must be"),
             ({"seed": 2**63}, "seed must be"),
-            ({"depth": 0}, "depth must be"),
-            ({"depth": np.nan}, "depth must be"),
+            ({"noise_ratio": 0}, "noise_ratio must be"),
+            ({"noise_ratio": np.nan}, "noise_ratio must be"),
             ({"mask_treatment": "zero"}, "mask_treatment must be"),
             ({"model": "unet"}, "unknown model 'unet'"),
             ({"device": "abacus"}, "device 'abacus'"),
@@ -596,9 +596,14 @@ class TestOptions:
         with pytest.raises(ValueError, match=match):
             enhance(image, uncertainty=1.0, **OPTIONS)
 
-    def test_depth_outside_the_range(self):
-        with pytest.warns(OutOfDomainWarning, match=r"trained for: depth 0\.9 \(0\.02 to 0\.6\)\. The"):
-            enhance(make_image(), depth=0.9, **OPTIONS)
+    def test_noise_ratio_outside_the_range(self):
+        with pytest.warns(OutOfDomainWarning, match=r"trained for: noise ratio 0\.9 \(0\.02 to 0\.6\)\. The"):
+            enhance(make_image(), noise_ratio=0.9, **OPTIONS)
+
+    def test_old_name_of_the_noise_ratio(self):
+        with pytest.warns(AstropyDeprecationWarning, match='"depth" was deprecated'):
+            old = enhance(make_image(), depth=0.3, **OPTIONS)
+        assert_array_equal(old.samples, enhance(make_image(), noise_ratio=0.3, **OPTIONS).samples)
 
     @pytest.mark.parametrize("ranges", [{}, RANGES])
     @pytest.mark.parametrize("shape", [(1, 40), (7, 13), (33, 65)])
@@ -626,7 +631,7 @@ class TestOptions:
 
     def test_one_sample(self, monkeypatch):
         # has no scatter, so the uncertainty is that of the RAUNet in all orientations
-        monkeypatch.setattr(zoo.Model, "estimate", lambda self, *planes: self.raunet.estimate(*planes, 8))
+        monkeypatch.setattr(zoo.Model, "estimate", lambda self, *planes: self.regressor.estimate(*planes, 8))
         one = enhance(make_image(), **(OPTIONS | {"n_samples": 1}))
         raunet = enhance(make_image(), model=RAUNET)
         assert_allclose(one.uncertainty.array, raunet.uncertainty.array, rtol=1e-4)

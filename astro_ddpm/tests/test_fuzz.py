@@ -356,7 +356,16 @@ anything = st.one_of(
     ),
     st.sampled_from(["cpu", "cuda", "meta", "mps", "xla", "hpu", "photutils", "fill", "raunet.safetensors"]),
 )
-NAMES = ["n_samples", "steps", "seed", "depth", "uncertainty", "background", "mask_treatment", "tile_size"]
+NAMES = [
+    "n_samples",
+    "steps",
+    "seed",
+    "noise_ratio",
+    "uncertainty",
+    "background",
+    "mask_treatment",
+    "tile_size",
+]
 NAMES += ["batch_size", "device", "add_keyword"]
 
 
@@ -425,7 +434,7 @@ def test_damaged_weight_file(folder, damages):
     if content == good:
         assert model.sha256 == METADATA["sha256"]
     if model is not None:
-        weights = {**{f"raunet.{k}": v for k, v in model.raunet.state_dict().items()}}
+        weights = {**{f"raunet.{k}": v for k, v in model.regressor.state_dict().items()}}
         assert all(torch.equal(value, WEIGHTS[key]) for key, value in weights.items())
 
 
@@ -435,7 +444,15 @@ texts = st.text(max_size=12) | st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["raunet", "network", "channels", "dropout", "embedding_channels", "depth", "default_depth"]
+                [
+                    "raunet",
+                    "network",
+                    "channels",
+                    "dropout",
+                    "embedding_channels",
+                    "noise_ratio",
+                    "default_noise_ratio",
+                ]
             ),
             inner,
             max_size=3,
@@ -566,7 +583,7 @@ class TestFound:
 
     def test_uncertainty_never_vanishes(self):
         sure = toy_model(samples=False)
-        sure.raunet.std_head[2].bias.fill_(-1000)
+        sure.regressor.std_head[2].bias.fill_(-1000)
         assert (enhance(make_image(), model=sure).uncertainty.array > 0).all()
 
     @pytest.mark.parametrize(
@@ -576,7 +593,7 @@ class TestFound:
             ({"n_samples": 2.0}, "n_samples must be"),
             ({"steps": "ten"}, "steps must be"),
             ({"seed": 1.5}, "seed must be"),
-            ({"depth": "deep"}, "depth must be"),
+            ({"noise_ratio": "deep"}, "noise_ratio must be"),
             ({"device": "meta"}, "device 'meta' cannot be used"),
             ({"device": "hpu"}, "device 'hpu' cannot be used"),
             ({"background": 1e200}, "background must be finite"),

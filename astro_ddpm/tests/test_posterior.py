@@ -16,7 +16,7 @@ from astro_ddpm.posterior import TiledModel, choose_sizes, sample_posterior, whi
 from .helpers import toy_model
 
 DDPM = toy_model()
-OPTIONS = {"n_samples": 3, "steps": 3, "seed": 1, "depth": 0.2, "memory": 1e9}
+OPTIONS = {"n_samples": 3, "steps": 3, "seed": 1, "noise_ratio": 0.2, "memory": 1e9}
 
 
 class TestWhiteNoise:
@@ -80,7 +80,7 @@ class TestTiledModel:
             nonlocal seen
             seen += 1
 
-        handle = DDPM.raunet.stem.register_forward_hook(count)
+        handle = DDPM.regressor.stem.register_forward_hook(count)
         try:
             tiled, calls = TiledModel(DDPM, z, valid, 20), []
             mean, std = tiled.estimate(lambda: calls.append(None))
@@ -113,16 +113,16 @@ class TestSamplePosterior:
 
     def test_tf32_is_off_meanwhile(self, monkeypatch):
         flags = []
-        forward = DDPM.raunet.forward
+        forward = DDPM.regressor.forward
 
         def watched(*args):
             flags.append(torch.backends.cudnn.allow_tf32)
             return forward(*args)
 
-        monkeypatch.setattr(DDPM.raunet, "forward", watched)
+        monkeypatch.setattr(DDPM.regressor, "forward", watched)
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
             z = np.zeros((8, 8), np.float32)
-            sample_posterior(replace(DDPM, network=None), z, z == 0, keep=None, **OPTIONS)
+            sample_posterior(replace(DDPM, denoiser=None), z, z == 0, keep=None, **OPTIONS)
             assert torch.backends.cudnn.allow_tf32
             assert torch.backends.cudnn.benchmark
         assert flags == [False, False]

@@ -174,7 +174,7 @@ class EnsembleValidation(pl.Callback):
         """Return the `_Image` of one example, planes of shape (1, ny, nx)."""
         planes = z[None], valid[None].to(z)
         estimate = self._model.estimate(*planes)
-        if self._model.kind == "raunet":
+        if not self._model.draws_samples:
             mean, std, samples = estimate[0], torch.sqrt(estimate[1].square() + depth**2), None
         else:
             rng = np.random.default_rng([self.seed, len(self._images)])

@@ -27,7 +27,7 @@ def _load(name: str) -> zoo.Model:
 def _load_start(name: str) -> RAUNet | GuidedUNet:
     """Return the network of a model that draws, or the RAUNet of one that does not."""
     model = _load(name)
-    return model.network or model.raunet
+    return model.denoiser or model.regressor
 
 
 class TrainingModule(pl.LightningModule):
@@ -153,17 +153,17 @@ class RAUNetModule(TrainingModule):
         self.network = RAUNet(channels, dropout, patch)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            given = _load(start).raunet
+            given = _load(start).regressor
             for name in ("channels", "patch"):
                 if given.config[name] != self.network.config[name]:
                     msg = f"start {start} has {name} {given.config[name]}, not {self.network.config[name]}"
                     raise ValueError(msg)
             self.network.load_state_dict(given.state_dict())
-        self.teacher = _load(teacher).raunet.eval().requires_grad_(False) if teacher else None
+        self.teacher = _load(teacher).regressor.eval().requires_grad_(False) if teacher else None
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return the network."""
-        return {"raunet": self.network}
+        return {"regressor": self.network}
 
     def _errors(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return error of the mean and total variance, shape (batch, 1, ny, nx)."""
@@ -250,7 +250,7 @@ class DDPMModule(TrainingModule):
     ):
         super().__init__(learning_rate, warmup_steps)
         self.save_hyperparameters(ignore=["raunet", "start"])
-        raunet = _load(raunet).raunet if isinstance(raunet, str) else raunet
+        raunet = _load(raunet).regressor if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
         start = _load_start(start) if isinstance(start, str) else start or raunet
         channels, patch = channels or start.config["channels"], patch or start.config["patch"]
@@ -261,7 +261,7 @@ class DDPMModule(TrainingModule):
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return both networks."""
-        return {"raunet": self.raunet, "network": self.network}
+        return {"regressor": self.raunet, "denoiser": self.network}
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return mean and width of the target, what guides the network, and the depth."""
@@ -348,13 +348,13 @@ def restore_module(model: zoo.Model) -> TrainingModule:
         The module with the weights of the model.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
-        if model.network is None:
+        if model.denoiser is None:
             weighting = model.training.get("weighting", 0.5)
-            module: TrainingModule = RAUNetModule(**_shape(model.raunet), weighting=weighting)
+            module: TrainingModule = RAUNetModule(**_shape(model.regressor), weighting=weighting)
         else:
             kind = CRPSModule if model.one_step else DDPMModule
-            module = kind(deepcopy(model.raunet), **_shape(model.network))
-    module.network.load_state_dict((model.network or model.raunet).state_dict())
+            module = kind(deepcopy(model.regressor), **_shape(model.denoiser))
+    module.network.load_state_dict((model.denoiser or model.regressor).state_dict())
     return module
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from astropy.utils.decorators import deprecated
 from torch import Tensor
 
 from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels, sample_dpmpp_2m
 from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.utils import renamed_argument
 
 __all__ = ["Model"]
 
@@ -45,11 +47,11 @@ class Model:
 
     Parameters
     ----------
-    raunet : `~astro_ddpm.nn.RAUNet`
-        Estimates mean and standard deviation of the whitened residual.
+    regressor : `~astro_ddpm.nn.RAUNet`
+        Estimates mean and standard deviation of the whitened residual. Its old name ``raunet`` is deprecated.
 
-    network : `~astro_ddpm.nn.GuidedUNet`, optional
-        The network of the denoiser that draws samples; None for a model without samples.
+    denoiser : `~astro_ddpm.nn.GuidedUNet`, optional
+        Draws samples; None for a model without samples. Its old name ``network`` is deprecated.
 
     name : str, optional
         The name of the model.
@@ -58,10 +60,10 @@ class Model:
         The SHA-256 of its weights.
 
     ranges : dict, optional
-        The ranges it was trained for, each as ``[low, high]``: ``depth`` and, as
+        The ranges it was trained for, each as ``[low, high]``: ``noise_ratio`` and, as
         `~astro_ddpm.domain.measure_image` measures them, ``psf_fwhm``, ``noise_correlation`` and
-        ``peak_snr``. Of what is missing `~astro_ddpm.enhance` does not warn. Under ``default_depth`` the
-        depth drawn when none is asked for.
+        ``peak_snr``. Quantities missing here are not checked. ``default_noise_ratio`` is the noise ratio of
+        samples when none is asked for. The old names ``depth`` and ``default_depth`` are understood.
 
     training : dict, optional
         How it was trained, in words and numbers.
@@ -71,21 +73,21 @@ class Model:
         for a Gaussian posterior). A number fitted on training pairs, 1 for none.
 
     one_step : bool, optional
-        Whether ``network`` draws in one evaluation (`~astro_ddpm.diffusion.OneStepGenerator`) rather than
+        Whether ``denoiser`` draws in one evaluation (`~astro_ddpm.diffusion.OneStepGenerator`) rather than
         denoises step by step.
 
     Raises
     ------
     ValueError
-        If an entry of ``ranges`` is not a pair of ascending numbers, or the depth in it or ``temperature``
-        is not positive.
+        If an entry of ``ranges`` is not a pair of ascending numbers, or the default noise ratio or
+        ``temperature`` is not positive.
 
     TypeError
         If ``training`` is not a dictionary.
     """
 
-    raunet: RAUNet
-    network: GuidedUNet | None = None
+    regressor: RAUNet
+    denoiser: GuidedUNet | None = None
     name: str = ""
     sha256: str = ""
     ranges: dict = field(default_factory=dict)
@@ -94,8 +96,10 @@ class Model:
     one_step: bool = False
 
     def __post_init__(self) -> None:
-        for name, limits in self.ranges.items():
-            if name == "default_depth":
+        ranges = {name.replace("depth", "noise_ratio"): limits for name, limits in self.ranges.items()}
+        object.__setattr__(self, "ranges", ranges)
+        for name, limits in ranges.items():
+            if name == "default_noise_ratio":
                 _check_positive(f"ranges[{name!r}]", limits)
             elif not (len(limits) == 2 and all(map(_is_finite, limits)) and limits[0] <= limits[1]):
                 msg = f"ranges[{name!r}] must be [low, high], not {limits}"
@@ -110,14 +114,19 @@ class Model:
     @property
     def kind(self) -> str:
         """How the model draws samples: ``"ddpm"``, ``"crps"`` in one step, or ``"raunet"`` not at all."""
-        if self.network is None:
+        if not self.draws_samples:
             return "raunet"
         return "crps" if self.one_step else "ddpm"
 
     @property
+    def draws_samples(self) -> bool:
+        """Whether the model draws samples, beside giving mean and standard deviation."""
+        return self.denoiser is not None
+
+    @property
     def networks(self) -> tuple:
         """The networks that the model has."""
-        return tuple(network for network in (self.raunet, self.network) if network is not None)
+        return (self.regressor,) if self.denoiser is None else (self.regressor, self.denoiser)
 
     @property
     def stride(self) -> int:
@@ -143,10 +152,10 @@ class Model:
         model : `Model`
             The model itself if it is there already.
         """
-        if next(self.raunet.parameters()).device == torch.device(device):
+        if next(self.regressor.parameters()).device == torch.device(device):
             return self
-        raunet, network = deepcopy((self.raunet, self.network))
-        return replace(self, raunet=raunet.to(device), network=network and network.to(device))
+        regressor, denoiser = deepcopy((self.regressor, self.denoiser))
+        return replace(self, regressor=regressor.to(device), denoiser=denoiser and denoiser.to(device))
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -165,20 +174,21 @@ class Model:
         mean, std : Tensor, shape (batch, 1, ny, nx)
             In units of the noise of the image.
         """
-        return self.raunet.estimate(z, valid, 2 if self.network is None else 8)
+        return self.regressor.estimate(z, valid, 8 if self.draws_samples else 2)
 
+    @renamed_argument("depth", "noise_ratio")
     def draw(
         self,
         z: Tensor,
         valid: Tensor,
         estimate: tuple[Tensor, Tensor],
-        depth: float,
+        noise_ratio: float,
         noise: Tensor,
         steps: int,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         r"""
-        Draw whitened residuals of exposures of a given depth.
+        Draw whitened residuals of exposures with a given noise.
 
         The start of the sampler is the estimated mean plus white noise of the highest level, times the
         temperature; it is denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels. A model
@@ -192,7 +202,7 @@ class Model:
         estimate : tuple of Tensor, shape (1, 1, ny, nx)
             The output of `estimate`.
 
-        depth : float
+        noise_ratio : float
             The noise of the exposures to draw, in units of the noise of the image.
 
         noise : Tensor, shape (n, 1, ny, nx)
@@ -214,23 +224,21 @@ class Model:
         ValueError
             If the model draws no samples.
         """
-        if self.network is None:
-            msg = "this model draws no samples: it has no network but the RAUNet"
+        if self.denoiser is None:
+            msg = "this model draws no samples: it has no denoiser"
             raise ValueError(msg)
-        guide = self.network.encode(z, valid, *estimate)
+        guided, guide = self.denoiser, self.denoiser.encode(z, valid, *estimate)
 
-        guided = self.network
+        def network(x: Tensor, level: Tensor, ratios: Tensor) -> Tensor:
+            return guided(x, level, guide, ratios)
 
-        def network(x: Tensor, level: Tensor, depths: Tensor) -> Tensor:
-            return guided(x, level, guide, depths)
-
-        return self.sample(network, estimate, depth, noise, steps, callback)
+        return self.sample(network, estimate, noise_ratio, noise, steps, callback)
 
     def sample(
         self,
         network: Callable[..., Tensor],
         estimate: tuple[Tensor, Tensor],
-        depth: float,
+        noise_ratio: float,
         noise: Tensor,
         steps: int,
         callback: Callable[[int, Tensor], None] | None = None,
@@ -241,22 +249,11 @@ class Model:
         Parameters
         ----------
         network : callable
-            Called as ``network(x, noise_level, depth)``, such as ``self.network`` evaluated tile by tile.
+            Called as ``network(x, noise_level, noise_ratio)``, such as ``self.denoiser`` evaluated tile by
+            tile.
 
-        estimate : tuple of Tensor, shape (1, 1, ny, nx)
-            The output of `estimate`.
-
-        depth : float
-            The noise of the exposures to draw, in units of the noise of the image.
-
-        noise : Tensor, shape (n, 1, ny, nx)
-            White noise of unit variance, one plane for each draw.
-
-        steps : int
-            The number of evaluations of the denoiser; not used by a model of one step.
-
-        callback : callable, optional
-            Called as ``callback(i, x)`` after step ``i``.
+        estimate, noise_ratio, noise, steps, callback
+            As for `draw`.
 
         Returns
         -------
@@ -264,10 +261,10 @@ class Model:
             Draws of the whitened residual, which include the noise of the exposure.
         """
         mean, scene_std = estimate
-        std = torch.sqrt(scene_std.square() + depth**2)
-        depths = noise.new_full((len(noise),), depth)
+        std = torch.sqrt(scene_std.square() + noise_ratio**2)
+        ratios = noise.new_full((len(noise),), noise_ratio)
         if self.one_step:
-            draws = OneStepGenerator(network)(self.temperature * noise, mean, std, depths)
+            draws = OneStepGenerator(network)(self.temperature * noise, mean, std, ratios)
             if callback is not None:
                 callback(0, draws)
             return draws
@@ -275,22 +272,26 @@ class Model:
         levels = log_uniform_levels(steps, dtype=noise.dtype).to(noise.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return denoiser(x, sigma, mean, std, depths)
+            return denoiser(x, sigma, mean, std, ratios)
 
         start = mean + self.temperature * levels[0] * noise
         return sample_dpmpp_2m(denoise, start, levels, callback=callback)
 
-    def scene_std(self, variance: Tensor, n: int, estimate: tuple[Tensor, Tensor], depth: float) -> Tensor:
+    @renamed_argument("depth", "noise_ratio")
+    def scene_std(
+        self, variance: Tensor, n: int, estimate: tuple[Tensor, Tensor], noise_ratio: float
+    ) -> Tensor:
         r"""
         Standard deviation of the noise-free scene.
 
         The map has the shape of the estimate :math:`s_0` of the RAUNet. How much wider or narrower it is
         follows from the variance :math:`V` of the draws, out of which the noise of the exposure is taken,
 
-        .. math:: s^2 = s_0^2 \, \frac{\langle V + \frac{T^2}{n} (s_0^2 + \mathrm{depth}^2)
-                  - T^2 \, \mathrm{depth}^2 \rangle}{\langle s_0^2 \rangle}
+        .. math:: s^2 = s_0^2 \, \frac{\langle V + \frac{T^2}{n} (s_0^2 + d^2)
+                  - T^2 \, d^2 \rangle}{\langle s_0^2 \rangle}
 
-        where :math:`T` is the temperature, which multiplies the noise of the exposure as well. The averages
+        where :math:`d` is the noise ratio and :math:`T` the temperature, which multiplies the noise of the
+        exposure as well. The averages
         are over 17x17 pixels, since one pixel of a few draws tells its variance badly; where bright and faint
         pixels are together, those of large :math:`s_0` count most. The second term is a pseudo-draw that
         agrees with the RAUNet, which makes a single draw fall back on :math:`T s_0`. At least a quarter of
@@ -307,8 +308,8 @@ class Model:
         estimate : tuple of Tensor, shape (1, 1, ny, nx)
             The output of `estimate`.
 
-        depth : float
-            The depth of the draws.
+        noise_ratio : float
+            The noise of the draws, in units of the noise of the image.
 
         Returns
         -------
@@ -317,6 +318,22 @@ class Model:
         """
         heat = self.temperature**2
         expected = estimate[1].square()
-        scene = variance + heat / n * (expected + depth**2) - heat * depth**2
+        scene = variance + heat / n * (expected + noise_ratio**2) - heat * noise_ratio**2
         ratio = _smooth(scene) / _smooth(expected)
         return torch.sqrt(ratio.clamp_min(0.25) * expected)
+
+    @property
+    @deprecated("0.1", alternative="regressor")
+    def raunet(self) -> RAUNet:
+        """The regressor."""
+        return self.regressor
+
+    @property
+    @deprecated("0.1", alternative="denoiser")
+    def network(self) -> GuidedUNet | None:
+        """The denoiser."""
+        return self.denoiser
+
+
+_renamed = renamed_argument("network", "denoiser")(renamed_argument("raunet", "regressor")(Model.__init__))
+Model.__init__ = _renamed  # type: ignore[method-assign]

@@ -25,6 +25,7 @@ HOME = Path(__file__).parent
 FORMAT = "astro_ddpm model 1"
 MAX_RESOLUTIONS = 8
 MAX_METADATA = 1_000_000
+PARTS = {"raunet": "regressor", "network": "denoiser"}  # what files call the networks of a model
 
 
 def list_models() -> list[str]:
@@ -189,7 +190,7 @@ def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, s
             {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
         )
     return Model(
-        **networks,
+        **{PARTS[part]: network for part, network in networks.items()},
         name=path.stem,
         sha256=metadata["sha256"],
         ranges=json.loads(metadata["ranges"]),
@@ -245,7 +246,7 @@ def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = Fa
     if path.suffix != ".safetensors":
         msg = f"path must end in .safetensors, not {path.name!r}"
         raise ValueError(msg)
-    parts = {"raunet": model.raunet} | ({} if model.network is None else {"network": model.network})
+    parts = dict(zip(PARTS, model.networks, strict=False))
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _weights(parts).items()}
     sha256 = _digest(tensors)
     metadata = {

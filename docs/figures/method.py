@@ -61,7 +61,7 @@ def draw_samples(field):
     z = torch.from_numpy((data / sigma).astype(np.float32))[None, None]
     valid, noise = torch.ones_like(z), torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
     estimate, way = model.estimate(z, valid), []
-    levels, depth = log_uniform_levels(STEPS), model.ranges["default_depth"]
+    levels, depth = log_uniform_levels(STEPS), model.ranges["default_noise_ratio"]
     model.draw(z, valid, estimate, depth, noise, STEPS, lambda _, x: way.append(x[0, 0].numpy().copy()))
     mean, std = (plane[0, 0].numpy() for plane in estimate)
 

@@ -377,7 +377,7 @@ class TestLog:
         assert (meta["DDPMSEED"], meta["DDPMDEP"]) == (1, 0.2)
         assert (meta["DDPMNOIS"], meta["DDPMGAIN"], meta["DDPMRDN"]) == ("gain", 2, 5)
         history = str(meta["HISTORY"]).replace("\n", "")
-        assert "enhance: model='toy', seed=1, n_samples=2, steps=2, depth=0.2" in history
+        assert "enhance: model='toy', seed=1, n_samples=2, steps=2, noise_ratio=0.2" in history
         assert f"astro_ddpm {__version__} enhance_ccd: " in history
 
     def test_repeats(self, bare):
@@ -431,7 +431,7 @@ class TestLog:
         assert "enhance_ccd: " in meta["HISTORY"]
 
     def test_long_values_are_written(self, bare, tmp_path):
-        record = {"outside": "psf_fwhm, noise_correlation, peak_snr, depth", "background": None}
+        record = {"outside": "psf_fwhm, noise_correlation, peak_snr, noise_ratio", "background": None}
         from astro_ddpm import provenance
 
         provenance.write(bare.meta, record | {"model": "a model of a long name " * 4})

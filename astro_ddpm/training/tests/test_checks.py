@@ -130,8 +130,8 @@ def test_the_average_with_the_least_loss_is_chosen(tmp_path, kind):
     assert best.training == {"steps": 7, "ema_width": 0.1}
     assert best.kind == kind
     assert not best.sha256  # it is new
-    assert (best.network or best.raunet).config == trained.config
-    weights = (best.network or best.raunet).state_dict()
+    assert (best.denoiser or best.regressor).config == trained.config
+    weights = (best.denoiser or best.regressor).state_dict()
     for name, weight in before.items():
         assert_allclose(weights[name], weight, rtol=1e-6, atol=1e-12)
         assert torch.equal(trained.state_dict()[name], weight)

@@ -151,7 +151,7 @@ class TestRAUNetModule:
         assert not module.teacher.training
         trained = {id(p) for p in module.parameters() if p.requires_grad}
         assert trained == {id(p) for p in module.network.parameters()}
-        assert set(module.parts()) == {"raunet"}
+        assert set(module.parts()) == {"regressor"}
 
     def test_validation_tells_whether_width_is_right(self, monkeypatch):
         module, batch = RAUNetModule(CHANNELS), make_batch(n=64, size=32)
@@ -287,7 +287,7 @@ class TestDDPMModule:
         model = zoo.Model(**module.parts())
         again = restore_module(model)
         assert again.network.config == module.network.config
-        for name, weight in model.network.state_dict().items():
+        for name, weight in model.denoiser.state_dict().items():
             assert_array_equal(again.network.state_dict()[name], weight)
 
     def test_raunet_stays_as_it_is(self, raunet):

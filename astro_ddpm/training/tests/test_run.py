@@ -93,17 +93,17 @@ def assert_equal_weights(one, two):
 class TestFit:
     def test_raunet(self, raunet):
         assert raunet.kind == "raunet"
-        assert raunet.raunet.config == {"channels": [4, 6], "dropout": 0.1, "patch": 1}
-        assert raunet.raunet.mean_head[2].weight.any()  # zero at the start
-        assert all(torch.isfinite(p).all() for p in raunet.raunet.parameters())
+        assert raunet.regressor.config == {"channels": [4, 6], "dropout": 0.1, "patch": 1}
+        assert raunet.regressor.mean_head[2].weight.any()  # zero at the start
+        assert all(torch.isfinite(p).all() for p in raunet.regressor.parameters())
 
     def test_ddpm(self, ddpm):
         assert ddpm.kind == "ddpm"
-        assert ddpm.network.config["channels"] == [4, 6]
-        assert ddpm.network.head[2].weight.any()
+        assert ddpm.denoiser.config["channels"] == [4, 6]
+        assert ddpm.denoiser.head[2].weight.any()
 
     def test_ddpm_leaves_the_raunet_as_it_was(self, raunet, ddpm):
-        assert_equal_weights(raunet.raunet, ddpm.raunet)
+        assert_equal_weights(raunet.regressor, ddpm.regressor)
 
     def test_model_can_be_used(self, folder, ddpm):
         enhanced = enhance(make_image(), model=folder / "ddpm.safetensors", n_samples=2, steps=2, seed=0)
@@ -136,7 +136,7 @@ class TestFit:
         settings = folder / "runs" / "version_0" / "config.yaml"
         output = folder / "repeated.safetensors"
         train(settings, ["--output", output, "--trainer.default_root_dir", folder / "repeated"])
-        assert_equal_weights(zoo.load(output).raunet, raunet.raunet)
+        assert_equal_weights(zoo.load(output).regressor, raunet.regressor)
         assert zoo.load(output).sha256 == raunet.sha256
 
     def test_other_seed_other_weights(self, folder, raunet):
@@ -145,7 +145,7 @@ class TestFit:
         assert other.training["seed"] == 1
         assert other.sha256 != raunet.sha256
         fresh = fit(folder, "raunet", "fresh", runs="fresh", extra=("--seed_everything", "1"))
-        assert_equal_weights(other.raunet, fresh.raunet)
+        assert_equal_weights(other.regressor, fresh.regressor)
 
     def test_accumulated_batches_draw_anew(self, folder, raunet, monkeypatch):
         drawn = []
@@ -194,14 +194,14 @@ class TestFit:
     def test_compiled(self, folder, raunet, compiled):
         model = fit(folder, "raunet", "compiled", runs="compiled", extra=("--compile", "true"))
         assert compiled == [RAUNet]
-        for name, weight in model.raunet.state_dict().items():
-            assert_allclose(weight, raunet.raunet.state_dict()[name], rtol=1e-4, atol=1e-6)
+        for name, weight in model.regressor.state_dict().items():
+            assert_allclose(weight, raunet.regressor.state_dict()[name], rtol=1e-4, atol=1e-6)
 
     def test_compiled_with_its_guide(self, folder, ddpm, compiled):
         model = fit(folder, "ddpm", "compiled_ddpm", runs="compiled_ddpm", extra=("--compile", "true"))
         assert set(compiled) == {RAUNet, GuidedUNet}
-        for name, weight in model.network.state_dict().items():
-            assert_allclose(weight, ddpm.network.state_dict()[name], rtol=1e-3, atol=1e-5)
+        for name, weight in model.denoiser.state_dict().items():
+            assert_allclose(weight, ddpm.denoiser.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
 class TestStart:
@@ -209,8 +209,8 @@ class TestStart:
         # the learning rate is almost zero, and so is what it changes
         extra = ("--model.learning_rate", "1e-9", "--model.start", str(folder / "raunet.safetensors"))
         started = fit(folder, "raunet", "started", runs="started", steps=1, extra=extra)
-        for name, weight in started.raunet.state_dict().items():
-            assert_allclose(weight, raunet.raunet.state_dict()[name], rtol=1e-6, atol=1e-8)
+        for name, weight in started.regressor.state_dict().items():
+            assert_allclose(weight, raunet.regressor.state_dict()[name], rtol=1e-6, atol=1e-8)
 
     def test_other_channels(self, folder, raunet):
         extra = ("--model.channels", "[4, 8]", "--model.start", str(folder / "raunet.safetensors"))
@@ -224,10 +224,10 @@ class TestStart:
 
     def test_given_model_is_not_changed(self, folder, raunet):
         module = DDPMModule(str(folder / "raunet.safetensors"))
-        assert module.raunet is not raunet.raunet
+        assert module.raunet is not raunet.regressor
         state = torch.get_rng_state()
         RAUNetModule((4, 6), start=str(folder / "raunet.safetensors")).network.mean_head[2].weight.data += 1
-        assert_equal_weights(module.raunet, raunet.raunet)
+        assert_equal_weights(module.raunet, raunet.regressor)
         torch.set_rng_state(state)
 
 
@@ -288,7 +288,7 @@ class TestResume:
         resumed = fit(folder, "raunet", name, runs=runs, steps=steps)
         assert seen == list(range(4, steps))  # from the end of the first epoch
         assert resumed.training["steps"] == steps
-        assert_equal_weights(resumed.raunet, whole.raunet)
+        assert_equal_weights(resumed.regressor, whole.regressor)
 
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system that can kill")
     def test_killed_and_resumed_is_as_if_never_killed(self, folder, raunet):
@@ -301,7 +301,7 @@ class TestResume:
         assert (folder / "killed" / "last.ckpt").exists()
         assert not (folder / "killed.safetensors").exists()
         resumed = fit(folder, "ddpm", "killed", runs="killed", steps=16)
-        assert_equal_weights(resumed.network, whole.network)
+        assert_equal_weights(resumed.denoiser, whole.denoiser)
         losses = [read_log(folder / runs, "val_loss") for runs in ("whole", "killed")]
         assert len(losses[0]) == 4
         assert losses[1] == losses[0][2:]
@@ -317,7 +317,7 @@ class TestResume:
             with pytest.raises(OSError, match="No space"):
                 fit(folder, "raunet", "late", runs="late")
         late = fit(folder, "raunet", "late", runs="late")
-        assert_equal_weights(late.raunet, raunet.raunet)
+        assert_equal_weights(late.regressor, raunet.regressor)
 
     def test_interrupted_by_hand_and_continued_with_other_settings(self, folder, monkeypatch):
         handler = signal.getsignal(signal.SIGINT)
@@ -345,8 +345,8 @@ class TestProcesses:
         assert two.training["steps"] == 8
         for name in ("mean_loss", "width_loss", "val_mse_source", "val_reduced_sky"):
             assert_allclose(read_log(folder / "two", name), read_log(folder / "one", name), rtol=1e-3)
-        for name, weight in two.raunet.state_dict().items():
-            assert_allclose(weight, one.raunet.state_dict()[name], atol=1e-3, err_msg=name)
+        for name, weight in two.regressor.state_dict().items():
+            assert_allclose(weight, one.regressor.state_dict()[name], atol=1e-3, err_msg=name)
 
     @pytest.fixture
     def batches(self, folder):
@@ -411,7 +411,7 @@ class TestPrecision:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True}, raising=False)
         mixed = fit(folder, "raunet", "mixed", runs="mixed", extra=("--trainer.precision", "bf16-mixed"))
         assert mixed.training["precision"] == "bf16-mixed"
-        assert {weight.dtype for weight in mixed.raunet.state_dict().values()} == {torch.float32}
+        assert {weight.dtype for weight in mixed.regressor.state_dict().values()} == {torch.float32}
         assert mixed.sha256 != raunet.sha256
 
 

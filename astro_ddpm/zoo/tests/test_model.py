@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import uniform_filter
 
@@ -38,7 +39,7 @@ def model():
 def trained(model):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model.network.load_state_dict(perturb(GuidedUNet((4, 6), embedding_channels=8)).state_dict())
+        model.denoiser.load_state_dict(perturb(GuidedUNet((4, 6), embedding_channels=8)).state_dict())
     return model
 
 
@@ -56,11 +57,28 @@ def white(n, seed=3):
 
 class TestModel:
     def test_kind(self, model):
-        assert model.kind == "ddpm"
-        assert Model(model.raunet).kind == "raunet"
+        assert (model.kind, model.draws_samples) == ("ddpm", True)
+        regressor = Model(model.regressor)
+        assert (regressor.kind, regressor.draws_samples) == ("raunet", False)
+
+    def test_old_names(self, model):
+        with (
+            pytest.warns(AstropyDeprecationWarning, match='Use argument "regressor"'),
+            pytest.warns(AstropyDeprecationWarning, match='Use argument "denoiser"'),
+        ):
+            old = Model(raunet=model.regressor, network=model.denoiser)
+        with pytest.warns(AstropyDeprecationWarning, match="Use regressor instead"):
+            assert old.raunet is old.regressor is model.regressor
+        with pytest.warns(AstropyDeprecationWarning, match="Use denoiser instead"):
+            assert old.network is old.denoiser is model.denoiser
+        ranges = {"depth": [0.1, 0.5], "default_depth": 0.2}
+        assert Model(model.regressor, ranges=ranges).ranges == {
+            "noise_ratio": [0.1, 0.5],
+            "default_noise_ratio": 0.2,
+        }
 
     def test_is_for_evaluation(self, model):
-        for network in (model.raunet, model.network):
+        for network in (model.regressor, model.denoiser):
             assert not network.training
             assert not any(p.requires_grad for p in network.parameters())
 
@@ -71,27 +89,27 @@ class TestModel:
     def test_defaults(self, model):
         assert model.name == model.sha256 == ""
         assert model.ranges == model.training == {}
-        assert Model(model.raunet).ranges is not model.ranges
+        assert Model(model.regressor).ranges is not model.ranges
 
     def test_estimate_looks_from_all_sides_where_samples_are_drawn(self, model, image):
-        for each, orientations in ((model, 8), (dataclasses.replace(model, network=None), 2)):
+        for each, orientations in ((model, 8), (dataclasses.replace(model, denoiser=None), 2)):
             mean, std = each.estimate(*image)
             assert mean.shape == std.shape == (1, 1, *SHAPE)
             assert (std > 0).all()
-            for a, b in zip((mean, std), model.raunet.estimate(*image, orientations), strict=True):
+            for a, b in zip((mean, std), model.regressor.estimate(*image, orientations), strict=True):
                 assert_array_equal(a, b)
 
     def test_to(self, model, image):
         assert model.to("cpu") is model
         elsewhere = model.to("meta")
-        assert next(elsewhere.raunet.parameters()).device.type == "meta"
-        assert next(elsewhere.network.parameters()).device.type == "meta"
-        assert next(model.network.parameters()).device.type == "cpu"  # stays where it is
-        assert Model(model.raunet).to("meta").network is None
+        assert next(elsewhere.regressor.parameters()).device.type == "meta"
+        assert next(elsewhere.denoiser.parameters()).device.type == "meta"
+        assert next(model.denoiser.parameters()).device.type == "cpu"  # stays where it is
+        assert Model(model.regressor).to("meta").denoiser is None
 
 
 class TestSceneStd:
-    depth = 0.5
+    noise_ratio = 0.5
 
     @pytest.fixture
     def estimate(self):
@@ -100,11 +118,11 @@ class TestSceneStd:
 
     def scene_std(self, draws, estimate):
         variance = draws.var(dim=0, correction=0, keepdim=True)
-        return MODEL.scene_std(variance, len(draws), estimate, self.depth)
+        return MODEL.scene_std(variance, len(draws), estimate, self.noise_ratio)
 
     def draws(self, estimate, n, ratio):
         """Draw Gaussians, of scenes whose variance differs from the estimated one by a factor, and noise."""
-        std = torch.sqrt(ratio * estimate[1] ** 2 + self.depth**2)
+        std = torch.sqrt(ratio * estimate[1] ** 2 + self.noise_ratio**2)
         return 3 + std * torch.randn(n, 1, 60, 80, generator=torch.Generator().manual_seed(0))
 
     @pytest.mark.parametrize("n", [4, 16, 64])
@@ -114,7 +132,7 @@ class TestSceneStd:
         assert scene.shape == (1, 1, 60, 80)
         # one pseudo-draw of ratio 1 shrinks the ratio towards it
         error = scene**2 / estimate[1] ** 2 - ((n - 1) * ratio + 1) / n
-        total = ratio * estimate[1][0, 0] ** 2 + self.depth**2
+        total = ratio * estimate[1][0, 0] ** 2 + self.noise_ratio**2
         power = uniform_filter(total.numpy() ** 2, 17, mode="nearest") * 2 * (n - 1)
         scatter = np.sqrt(power) / n / 17 / uniform_filter(estimate[1][0, 0].numpy() ** 2, 17, mode="nearest")
         pulls = (error[0, 0].numpy() / scatter)[8:-8, 8:-8]
@@ -130,9 +148,9 @@ class TestSceneStd:
         model = dataclasses.replace(MODEL, temperature=temperature)
         draws = temperature * self.draws(estimate, 400, 1.0)
         variance = draws.var(dim=0, correction=0, keepdim=True)
-        scene = model.scene_std(variance, len(draws), estimate, self.depth)
+        scene = model.scene_std(variance, len(draws), estimate, self.noise_ratio)
         assert_allclose((scene / estimate[1]).median(), temperature, rtol=0.01)
-        single = model.scene_std(torch.zeros_like(variance), 1, estimate, self.depth)
+        single = model.scene_std(torch.zeros_like(variance), 1, estimate, self.noise_ratio)
         assert_allclose(single, temperature * estimate[1], rtol=1e-4)
 
     def test_something_is_left(self, estimate):
@@ -144,24 +162,24 @@ class TestSceneStd:
 class TestDraw:
     """An untrained network leaves the exact denoiser of Gaussian pixels."""
 
-    @pytest.mark.parametrize("depth", [0.3, 0.6, 1.5])
+    @pytest.mark.parametrize("noise_ratio", [0.3, 0.6, 1.5])
     @pytest.mark.parametrize(("steps", "error"), [(6, 0.02), (10, 0.026), (20, 0.014)])
-    def test_untrained_draws_are_the_estimate(self, model, image, depth, steps, error):
+    def test_untrained_draws_are_the_estimate(self, model, image, noise_ratio, steps, error):
         mean, std = model.estimate(*image)
-        total = (std**2 + depth**2).sqrt()  # the noise of the exposure comes on top of the scene's
+        total = (std**2 + noise_ratio**2).sqrt()  # the noise of the exposure comes on top of the scene's
         assert total.min() > 0.3
         assert total.max() < 4
         assert total.std() > 0.001  # it differs between pixels
         noise = white(5)
-        draws = model.draw(*image, (mean, std), depth, noise, steps)
+        draws = model.draw(*image, (mean, std), noise_ratio, noise, steps)
         # the map from noise to draw is linear, and its slope is the width, to the error of the sampler
         assert_allclose((draws - mean) / noise, total.expand_as(draws), rtol=error)
 
     def test_mean_and_scatter_of_many_draws(self, model, image):
         mean, std = model.estimate(*image)
-        n, depth = 100, 0.5
-        draws = model.draw(*image, (mean, std), depth, white(n), 10)
-        total = (std**2 + depth**2).sqrt()[0]
+        n, noise_ratio = 100, 0.5
+        draws = model.draw(*image, (mean, std), noise_ratio, white(n), 10)
+        total = (std**2 + noise_ratio**2).sqrt()[0]
         assert (abs(draws.mean(0) - mean[0]) < 4.5 * total / n**0.5).all()
         assert_allclose(draws.std(0), total, rtol=0.025 + 4.5 / (2 * n) ** 0.5)
 
@@ -195,7 +213,7 @@ class TestDraw:
             alone = trained.draw(*image, estimate, 0.2, noise[i : i + 1], 5)
             assert_allclose(alone[0], together[i], rtol=1e-4, atol=1e-4)
 
-    def test_depth_matters(self, trained, image):
+    def test_noise_ratio_matters(self, trained, image):
         estimate = trained.estimate(*image)
         shallow, deep = (trained.draw(*image, estimate, d, white(20), 6).std() for d in (2.0, 0.1))
         assert shallow > deep

@@ -75,7 +75,7 @@ class TestRoundTrip:
     def test_equality(self, tmp_path, draws):
         model = make_model(
             draws=draws,
-            ranges={"depth": [0.02, 0.5], "default_depth": 0.2},
+            ranges={"noise_ratio": [0.02, 0.5], "default_noise_ratio": 0.2},
             training={"steps": 12, "data": "HSC", "learning_rate": 1e-3},
         )
         path = tmp_path / "model.safetensors"
@@ -87,8 +87,8 @@ class TestRoundTrip:
         assert re.fullmatch("[0-9a-f]{64}", sha256)
         assert loaded.ranges == model.ranges
         assert loaded.training == model.training
-        parts = [(model.raunet, loaded.raunet)]
-        parts += [(model.network, loaded.network)] if draws else []
+        parts = [(model.regressor, loaded.regressor)]
+        parts += [(model.denoiser, loaded.denoiser)] if draws else []
         for one, two in parts:
             assert one.config == two.config
             weights = two.state_dict()
@@ -102,6 +102,14 @@ class TestRoundTrip:
         new = replace(old, ranges=old.ranges | ranges)
         assert zoo.save(new, tmp_path / "new.safetensors") == old.sha256
         assert zoo.load(tmp_path / "new.safetensors").ranges == old.ranges | ranges
+
+    def test_old_names(self, tmp_path):
+        old = {"depth": [0.02, 0.5], "default_depth": 0.3}
+        path = tmp_path / "old.safetensors"
+        zoo.save(make_model(), path)
+        tensors, metadata = read(path)
+        save_file(tensors, path, metadata | {"ranges": json.dumps(old)})
+        assert zoo.load(path).ranges == {"noise_ratio": [0.02, 0.5], "default_noise_ratio": 0.3}
 
     def test_wrong_ranges(self):
         for limits in ([5, 3], [1.0], [1, 2, 3]):
@@ -121,8 +129,8 @@ class TestRoundTrip:
     def test_memory_layout_does_not_matter(self, saved, tmp_path):
         # training uses channels_last
         model = make_model()
-        model.raunet.to(memory_format=torch.channels_last)
-        model.network.to(memory_format=torch.channels_last)
+        model.regressor.to(memory_format=torch.channels_last)
+        model.denoiser.to(memory_format=torch.channels_last)
         assert zoo.save(model, tmp_path / "last.safetensors") == zoo.load(saved).sha256
 
     def test_sha256_tells_weights_apart(self, saved, tmp_path):
@@ -329,7 +337,7 @@ class TestDamage:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_weights_that_are_not_finite(self, tmp_path, value):
         model = make_model()
-        model.raunet.mean_head[2].weight.fill_(value)
+        model.regressor.mean_head[2].weight.fill_(value)
         path = tmp_path / "nan.safetensors"
         zoo.save(model, path)
         with pytest.raises(ValueError, match=r"nan\.safetensors holds weights that are not finite"):
@@ -355,10 +363,10 @@ class TestDamage:
         [
             {"temperature": "nan"},
             {"temperature": "-1"},
-            {"ranges": '{"depth": ["a", "b"]}'},
-            {"ranges": '{"depth": [0, Infinity]}'},
-            {"ranges": '{"default_depth": "0.2"}'},
-            {"ranges": '{"default_depth": -1}'},
+            {"ranges": '{"noise_ratio": ["a", "b"]}'},
+            {"ranges": '{"noise_ratio": [0, Infinity]}'},
+            {"ranges": '{"default_noise_ratio": "0.2"}'},
+            {"ranges": '{"default_noise_ratio": -1}'},
             {"ranges": "[1, 2]"},
             {"training": '"words"'},
         ],

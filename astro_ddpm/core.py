@@ -3,11 +3,11 @@
 The main job: a noisy image in, the deep exposure that it might have been, with errors, out.
 """
 
-import logging
 import os
 import secrets
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,24 +15,23 @@ import numpy as np
 
 from . import provenance, zoo
 from .noise import fill_frame, frame_sigma, frame_sky, unwhiten, whiten
-from .utils import warn_user
+from .utils import renamed_argument, warn_user
 
 if TYPE_CHECKING:
     import torch
     from astropy import units as u
 
-    from .nddata import EnhancedCCDData
+    from .nddata import EnhancedCCDData, Exposure
     from .zoo.model import Model
 
 __all__ = ["enhance"]
-
-log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 10
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
 
 
+@renamed_argument("depth", "noise_ratio")
 def enhance(
     image: Any,
     *,
@@ -40,7 +39,7 @@ def enhance(
     n_samples: int = 16,
     steps: int | None = None,
     seed: int | None = None,
-    depth: float | None = None,
+    noise_ratio: float | None = None,
     uncertainty: Any = None,
     background: Any = None,
     mask_treatment: Literal["fill", "propagate"] = "fill",
@@ -79,9 +78,10 @@ def enhance(
     seed : int, optional
         Same seed, same result. If None, one is drawn and recorded.
 
-    depth : float, optional
-        The noise of the exposure to draw, in units of the noise of the image; typical for the model's
-        training data by default. It is in the samples, but not in mean and uncertainty.
+    noise_ratio : float, optional
+        The noise of the exposure to draw, in units of the noise of the image: 0.2 for one that is five times
+        as deep. By default it is typical of the images that the model was trained on. This noise is in the
+        samples, but not in mean and uncertainty. The old name ``depth`` is deprecated.
 
     uncertainty : NDUncertainty, Quantity, array_like or float, optional
         The noise of an image that does not carry it: arrays, shape (ny, nx), and numbers are standard
@@ -93,8 +93,8 @@ def enhance(
 
     mask_treatment : {"fill", "propagate"}, optional
         Whether masked and non-finite pixels receive the posterior (and stay masked), or are returned as
-        they came. To pixels farther from every measured one than the networks see (55 pixels, default
-        models) they are not applied: the posterior is what the pixels were filled with, with its noise.
+        they came. Pixels beyond the receptive field of any valid pixel (55 pixels, default models) keep the
+        fill value and its noise.
 
     tile_size : int, optional
         The width in pixels of the parts in which the networks see the image, without the halo of 55 pixels
@@ -153,7 +153,7 @@ def enhance(
     Warns
     -----
     `~astro_ddpm.OutOfDomainWarning`
-        If PSF, noise correlation, S/N or depth lie outside of the ranges that the model was trained for.
+        If PSF, noise correlation, S/N or noise ratio lie outside of the training ranges of the model.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
         If the noise has to be measured, or was computed from each pixel alone, the sky does not seem to be
@@ -171,72 +171,103 @@ def enhance(
     from .nddata import Exposure, plain_values
     from .posterior import sample_posterior
 
-    _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size)
-    noisy = Exposure.parse(image, uncertainty).check()
-    model = _as_model(model)
+    _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size)
+    exposure = Exposure.parse(image, uncertainty).check()
+    model, device = _as_model(model), _choose_device(device)
+    noise_ratio = _choose_noise_ratio(noise_ratio, model)
     seed = secrets.randbits(31) if seed is None else int(seed)
-    steps = 1 if model.kind == "crps" else steps or DEFAULT_STEPS
-    depth = _choose_depth(depth, model)
-    device = _choose_device(device)
+    steps = 1 if model.one_step else steps or DEFAULT_STEPS
     memory = _choose_memory(memory_limit, device)
 
     background = plain_values(background)
-    sky = frame_sky(background, noisy.data, noisy.valid, noisy.unit)
-    data = noisy.data if background is None else noisy.data - sky
-    sigma = frame_sigma(data, noisy.sigma, noisy.valid, noisy.unit)
-    measures = _check_domain(noisy, data, sigma, depth, model.ranges)
-    data, sigma = fill_frame(data, sigma, noisy.valid)
+    frame = _Frame.prepare(exposure, background, propagate=mask_treatment == "propagate")
+    measures = _check_domain(frame, noise_ratio, model.ranges)
+    frame = frame.filled()
 
-    def restore(plane, original):
-        """Put back what the input held in its invalid pixels, if that is wanted."""
-        plane = plane if mask_treatment == "fill" else np.where(noisy.valid, plane, original)
-        return plane.astype(noisy.data.dtype, copy=False)
-
-    def finish(residual):
-        """Bring a plane back to the unit of the image."""
-        return restore(unwhiten(residual, sigma, data) + sky, noisy.data)
-
-    with _store(keep_samples, samples_file, model, n_samples, noisy) as samples:
-
-        def keep(i, draw):
-            if samples is not None:
-                samples[i] = finish(draw)
-
+    with _store(keep_samples, samples_file, model, n_samples, exposure) as samples:
         mean, std = sample_posterior(
             model,
-            whiten(data, sigma),
-            noisy.valid,
+            whiten(frame.data, frame.sigma),
+            exposure.valid,
             n_samples=n_samples,
             steps=steps,
             seed=seed,
-            depth=depth,
+            noise_ratio=noise_ratio,
             memory=memory,
-            keep=keep,
+            keep=frame.keep_in(samples),
             tile_size=tile_size,
             batch_size=batch_size,
             device=device,
             progress_bar=progress_bar,
         )
-    std = restore(sigma * np.maximum(std, MIN_STD), np.nan if noisy.sigma is None else noisy.sigma)
 
-    meta = deepcopy(noisy.ccd.meta)
+    # A check of mean and std against the image itself belongs here: both are in units of the noise.
+
+    meta = deepcopy(exposure.ccd.meta)
     if add_keyword:
-        draws = model.kind != "raunet"
         record = {
             "model": model.name,
             "sha256": model.sha256,
             "seed": seed,
-            "n_samples": n_samples if draws else 0,
-            "steps": steps if draws else 0,
-            "depth": depth,
+            "n_samples": n_samples if model.draws_samples else 0,
+            "steps": steps if model.draws_samples else 0,
+            "noise_ratio": noise_ratio,
             "device": str(device),
-            "noise": "estimated" if noisy.sigma is None else "given",
+            "noise": "estimated" if exposure.sigma is None else "given",
             "background": background,
             "mask_treatment": mask_treatment,
-            **measures,
         }
-        provenance.write(meta, record)
-    return noisy.pack(finish(mean), std, samples, meta)
+        provenance.write(meta, record | measures)
+    return exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """
+    An exposure without its sky: data and noise as plain arrays, and the way back.
+    """
+
+    exposure: "Exposure"
+    sky: "float | np.ndarray"
+    data: np.ndarray
+    sigma: np.ndarray
+    propagate: bool
+
+    @classmethod
+    def prepare(cls, exposure, background, *, propagate):
+        """Subtract the sky, and take the noise or measure it."""
+        sky = frame_sky(background, exposure.data, exposure.valid, exposure.unit)
+        data = exposure.data if background is None else exposure.data - sky
+        sigma = frame_sigma(data, exposure.sigma, exposure.valid, exposure.unit)
+        return cls(exposure, sky, data, sigma, propagate)
+
+    def filled(self):
+        """Fill the holes."""
+        data, sigma = fill_frame(self.data, self.sigma, self.exposure.valid)
+        return replace(self, data=data, sigma=sigma)
+
+    def image(self, residual):
+        """Return a whitened residual as an image, in the unit of the input and with its sky."""
+        return self._restore(unwhiten(residual, self.sigma, self.data) + self.sky, self.exposure.data)
+
+    def keep_in(self, samples):
+        """Return a function that stores the image of a draw, or does nothing if there is no room for it."""
+
+        def keep(i, draw):
+            if samples is not None:
+                samples[i] = self.image(draw)
+
+        return keep
+
+    def uncertainty(self, std):
+        """Return a whitened standard deviation in the unit of the input."""
+        given = np.nan if self.exposure.sigma is None else self.exposure.sigma
+        return self._restore(self.sigma * np.maximum(std, MIN_STD), given)
+
+    def _restore(self, plane, original):
+        """Put back what the input held in its invalid pixels, if that is wanted."""
+        plane = np.where(self.exposure.valid, plane, original) if self.propagate else plane
+        return plane.astype(self.exposure.data.dtype, copy=False)
 
 
 def _as_model(model: Any) -> "Model":
@@ -245,7 +276,7 @@ def _as_model(model: Any) -> "Model":
     return model if is_model else zoo.load(model)
 
 
-def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, batch_size):
+def _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size):
     counts = {"n_samples": n_samples, "steps": steps, "batch_size": batch_size, "tile_size": tile_size}
     for name, value in counts.items():
         if (name == "n_samples" or value is not None) and not (isinstance(value, Integral) and value >= 1):
@@ -254,8 +285,10 @@ def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, bat
     if seed is not None and not (isinstance(seed, Integral) and 0 <= seed < 2**63):
         msg = f"seed must be a non-negative integer below 2**63, not {seed}"
         raise ValueError(msg)
-    if depth is not None and not (isinstance(depth, Real) and np.isfinite(depth) and depth > 0):
-        msg = f"depth must be positive and finite, not {depth}"
+    if noise_ratio is not None and not (
+        isinstance(noise_ratio, Real) and np.isfinite(noise_ratio) and noise_ratio > 0
+    ):
+        msg = f"noise_ratio must be positive and finite, not {noise_ratio}"
         raise ValueError(msg)
     if mask_treatment not in ("fill", "propagate"):
         msg = f"mask_treatment must be 'fill' or 'propagate', not {mask_treatment!r}"
@@ -263,26 +296,26 @@ def _check_options(n_samples, steps, seed, depth, mask_treatment, tile_size, bat
 
 
 @contextmanager
-def _store(keep_samples, path, model, n_samples, noisy):
+def _store(keep_samples, path, model, n_samples, exposure):
     """Give an array for the samples, in memory or in a file, or None."""
-    if path is not None and not (keep_samples and model.kind != "raunet"):
+    if path is not None and not (keep_samples and model.draws_samples):
         msg = "samples_file needs a model that draws samples, and keep_samples=True"
         raise ValueError(msg)
-    shape = (n_samples, *noisy.data.shape)
-    if not keep_samples or model.kind == "raunet":
+    shape = (n_samples, *exposure.data.shape)
+    if not keep_samples or not model.draws_samples:
         yield None
     elif path is None:
-        yield np.empty(shape, noisy.data.dtype)
+        yield np.empty(shape, exposure.data.dtype)
     else:
         from .nddata import create_samples
 
-        with create_samples(path, shape, noisy.data.dtype, noisy.unit) as samples:
+        with create_samples(path, shape, exposure.data.dtype, exposure.unit) as samples:
             yield samples
 
 
-def _choose_depth(depth, model):
-    """Return the depth asked for, or a typical one."""
-    return float(model.ranges.get("default_depth", 0.2) if depth is None else depth)
+def _choose_noise_ratio(noise_ratio, model):
+    """Return the noise ratio asked for, or a typical one."""
+    return float(model.ranges.get("default_noise_ratio", 0.2) if noise_ratio is None else noise_ratio)
 
 
 def _choose_memory(limit, device):
@@ -306,13 +339,14 @@ def _choose_memory(limit, device):
     return DEFAULT_MEMORY
 
 
-def _check_domain(noisy, data, sigma, depth, ranges):
+def _check_domain(frame, noise_ratio, ranges):
     """Warn of what the model has not seen; return what was measured, for the record."""
     from . import domain
 
-    measures = domain.measure_image(data, sigma, ~noisy.valid, noisy.ccd.psf, ranges)
+    exposure = frame.exposure
+    measures = domain.measure_image(frame.data, frame.sigma, exposure.mask, exposure.ccd.psf, ranges)
     record = {name: round(measure.value, 4) for name, measure in measures.items()}
-    measures["depth"] = domain.Measure(depth)
+    measures["noise_ratio"] = domain.Measure(noise_ratio)
     outside = domain.compare(measures, ranges)
     if outside:
         warn_user(domain.describe(outside, measures, ranges), domain.OutOfDomainWarning)
