@@ -45,23 +45,22 @@ class EnhancedCCDData(CCDData):
     def __init__(self, *args, samples=None, **kwargs):
         super().__init__(*args, **kwargs)
         if samples is None and args and isinstance(args[0], EnhancedCCDData):
-            samples = args[0].samples
-            if kwargs.get("copy"):
-                samples = deepcopy(samples)
-        self.samples = samples
+            kept = args[0]._samples, args[0]._samples_belong_to
+            self._samples, self._samples_belong_to = deepcopy(kept) if kwargs.get("copy") else kept
+        else:
+            self.samples = samples
 
     @property
     def samples(self):
         """
         Draws of deep exposures, shape (n, ny, nx), in the unit of the data; None if there are none.
 
-        Each is what one exposure of the depth asked for might show, noise included. The spread of a
+        Each is what one exposure of the noise ratio asked for might show, noise included. The spread of a
         flux, size or shape measured on all of them is the error of that measurement, with all
         covariances between pixels.
 
-        If the data are no longer those that the samples were set for, because a function such as
-        `ccdproc.combine` has replaced them or written into them, the samples are dropped with a
-        warning.
+        Every access compares a checksum of the data. The samples are dropped with a warning if a function
+        such as `ccdproc.combine` has replaced the data or written into them since the samples were set.
         """
         if self._samples is not None and _checksum(self.data) != self._samples_belong_to:
             warn_user("samples are dropped: the data were changed after the samples had been set")
@@ -75,8 +74,8 @@ class EnhancedCCDData(CCDData):
             if values.ndim == 0 or values.shape[1:] != self.shape:
                 msg = f"samples must be of shape (n, *{self.shape}), not {values.shape}"
                 raise ValueError(msg)
-            self._samples_belong_to = _checksum(self.data)
         self._samples = values
+        self._samples_belong_to = None if values is None else _checksum(self.data)
 
     def quantile(self, q):
         """
@@ -90,8 +89,8 @@ class EnhancedCCDData(CCDData):
         Returns
         -------
         quantile : ndarray, shape (ny, nx), or (len(q), ny, nx) for several probabilities
-            The quantiles, in the unit of the data. They are those of an exposure of the depth asked
-            for, and so include its noise. Those of few samples lie too close together: between the
+            The quantiles, in the unit of the data. They are those of an exposure, and so
+            include its noise. Those of few samples lie too close together: between the
             quantiles 0.16 and 0.84 of 16 samples are 61 % of the posterior, not 68.
 
         Raises
@@ -99,20 +98,21 @@ class EnhancedCCDData(CCDData):
         ValueError
             If there are no samples, or ``q`` is not between 0 and 1.
         """
-        if self.samples is None:
+        samples = self.samples
+        if samples is None:
             msg = "quantile needs samples, and this image has none: enhance with a model that draws them"
             raise ValueError(msg)
         q = np.asarray(q, float)
         if not np.all((q >= 0) & (q <= 1)):
             msg = f"q must be between 0 and 1, not {q}"
             raise ValueError(msg)
-        return np.quantile(self.samples, q, axis=0).astype(self.samples.dtype)
+        return np.quantile(samples, q, axis=0).astype(samples.dtype)
 
     def _slice(self, item):
-        kwargs = super()._slice(item)
-        if self.samples is not None:
+        kwargs, samples = super()._slice(item), self.samples
+        if samples is not None:
             items = item if isinstance(item, tuple) else (item,)
-            kwargs["samples"] = self.samples[(slice(None), *items)]
+            kwargs["samples"] = samples[(slice(None), *items)]
         if isinstance(self.flags, np.ndarray):
             kwargs["flags"] = self.flags[item]
         kwargs["psf"] = self.psf
@@ -120,23 +120,24 @@ class EnhancedCCDData(CCDData):
 
     def _arithmetic(self, operation, operand, *args, **kwargs):
         result, init = super()._arithmetic(operation, operand, *args, **kwargs)
-        if getattr(self, "samples", None) is not None:
-            init["samples"] = self._operate_on_samples(operation, operand, result)
+        samples = self.samples
+        if samples is not None:
+            init["samples"] = self._operate_on_samples(samples, operation, operand, result)
         return result, init
 
-    def _operate_on_samples(self, operation, operand, result):
+    def _operate_on_samples(self, samples, operation, operand, result):
         """Apply an operation to each sample, or give up the samples with a warning."""
         if (
             operand is None
             or operand.uncertainty is not None
-            or getattr(operand, "samples", None) is not None
+            or getattr(operand, "_samples", None) is not None
         ):
             warn_user(
                 f"samples are dropped by {operation.__name__}: they do not know the uncertainty of the "
                 "other operand, or the axes that were collapsed"
             )
             return None
-        values = operation(self.samples << _unit(self), operand.data << _unit(operand))
+        values = operation(samples << _unit(self), operand.data << _unit(operand))
         return values.to_value(getattr(result, "unit", u.dimensionless_unscaled))
 
     def convert_unit_to(self, unit, equivalencies=()):
@@ -161,9 +162,9 @@ class EnhancedCCDData(CCDData):
         `~astropy.units.UnitConversionError`
             If the units are not convertible.
         """
-        result = super().convert_unit_to(unit, equivalencies)
-        if self.samples is not None:
-            result.samples = self.unit.to(unit, self.samples, equivalencies=equivalencies)
+        result, samples = super().convert_unit_to(unit, equivalencies), self.samples
+        if samples is not None:
+            result.samples = self.unit.to(unit, samples, equivalencies=equivalencies)
         return result
 
     def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
@@ -188,8 +189,9 @@ class EnhancedCCDData(CCDData):
         if hdu_flags and isinstance(self.flags, np.ndarray):
             flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
             hdus.append(fits.ImageHDU(flags, name=hdu_flags))
-        if hdu_samples and self.samples is not None:
-            hdus.append(fits.ImageHDU(self.samples, name=hdu_samples))
+        samples = self.samples if hdu_samples else None
+        if samples is not None:
+            hdus.append(fits.ImageHDU(samples, name=hdu_samples))
             if self.unit != u.dimensionless_unscaled:
                 hdus[-1].header["BUNIT"] = self.unit.to_string()
         return hdus
@@ -243,8 +245,9 @@ class EnhancedCCDData(CCDData):
             table["uncertainty"] = sigma.ravel() << self.unit
         if self.mask is not None:
             table["mask"] = np.broadcast_to(self.mask, self.shape).ravel()
-        if self.samples is not None:
-            table["samples"] = self.samples.reshape(len(self.samples), -1).T << self.unit
+        samples = self.samples
+        if samples is not None:
+            table["samples"] = samples.reshape(len(samples), -1).T << self.unit
         return table
 
 

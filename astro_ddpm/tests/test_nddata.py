@@ -14,7 +14,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import EnhancedCCDData
+from astro_ddpm import EnhancedCCDData, nddata
 from astro_ddpm.nddata import Exposure, is_complete, read_image
 
 from .helpers import SIGMA, make_image
@@ -446,6 +446,23 @@ class TestEnhancedCCDData:
         image = make_enhanced(unit="Jy").convert_unit_to("mJy")
         assert image.unit == u.mJy
         assert_allclose(image.samples, 1e3 * make_enhanced().samples, rtol=1e-6)
+
+    def test_data_are_compared_once(self, monkeypatch):
+        image, compared = make_enhanced(), []
+
+        def checksum(data, original=nddata.enhanced._checksum):
+            compared.append(data)
+            return original(data)
+
+        monkeypatch.setattr(nddata.enhanced, "_checksum", checksum)
+        for operation in (
+            lambda: image.multiply(3),
+            lambda: image[2:4],
+            lambda: image.convert_unit_to("electron", [(u.adu, u.electron)]),
+        ):
+            compared.clear()
+            operation()
+            assert len(compared) == 2  # those of the input, and those of the result
 
     def test_copy_is_deep(self):
         image = make_enhanced()
