@@ -20,18 +20,17 @@ ORDER = (
     "utils",
     "configuration",
     "provenance",
-    "datasets",
     "nn",
     "diffusion",
     "tiling",
     "noise",
+    "datasets",
     "nddata",
     "zoo",
     "posterior",
     "domain",
     "exposures",
     "selfcheck",
-    "enhance",
     "core",
     "evaluation",
     "pipeline",
@@ -41,13 +40,6 @@ ORDER = (
     "cli",
     "__main__",
 )
-
-# Private names that rooms still take from another one. The list must become empty.
-KNOWN_PRIVATE = {
-    ("pipeline.files", "nddata", "_std_unit"),
-    ("pipeline.reduction", "enhance", "_thinned"),
-    ("pipeline.reduction", "nddata", "_std_unit"),
-}
 
 
 class Import(NamedTuple):
@@ -138,7 +130,7 @@ def test_private_names_stay_in_their_room(imports):
         for each in imports
         if room(each.importer) != room(each.source) and each.name.startswith("_") and each.name[:2] != "__"
     }
-    assert taken <= KNOWN_PRIVATE
+    assert not taken
 
 
 @pytest.mark.parametrize(
