@@ -24,8 +24,8 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
       what images of white noise of the same shape give. The upper end stays that of the pairs, although some
       of the noise that is added is correlated more. The lower end of ``peak_snr`` is 0: there is sky in
       every image.
-    * ``depth`` includes that of the noisier images and of split deep images, from which its upper end may
-      stem too.
+    * ``noise_ratio`` includes that of the noisier images and of split deep images; its upper end may stem
+      from those.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     Returns
     -------
     ranges : dict
-        Lists [low, high] under ``psf_fwhm`` in pixels, ``noise_correlation``, ``peak_snr`` and ``depth``, as
-        far as they could be measured, and under ``default_depth`` the median depth: what
+        Lists [low, high] under ``psf_fwhm`` in pixels, ``noise_correlation``, ``peak_snr`` and
+        ``noise_ratio``, as far as they could be measured, and under ``default_noise_ratio`` the median noise ratio: what
         `~astro_ddpm.zoo.Model` takes as ``ranges``.
 
     Raises
@@ -82,10 +82,11 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
 
 
 def depth_range(depth, percentiles=(0.5, 99.5), max_extra_noise=10.0, split_range=(2.0, 60.0)):
-    """Return ``depth`` and ``default_depth`` of `measure_ranges`."""
+    """Return ``noise_ratio`` and ``default_noise_ratio`` of `measure_ranges`."""
     low, high = np.percentile(depth, percentiles)
     limits = min(low / max_extra_noise, 1 / split_range[1]), max(high, 1 / split_range[0])
-    return {"depth": _round_outwards(*limits), "default_depth": round(float(np.median(depth)), 3)}
+    typical = round(float(np.median(depth)), 3)
+    return {"noise_ratio": _round_outwards(*limits), "default_noise_ratio": typical}
 
 
 def _round_outwards(low, high, scale=1e4):

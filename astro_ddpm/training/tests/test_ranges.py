@@ -44,7 +44,7 @@ class TestMeasureRanges:
         assert rho < high < rho + 0.12
         assert ranges["peak_snr"][0] == 0
         assert 300 < ranges["peak_snr"][1] < 405
-        assert_allclose(ranges["default_depth"], np.median(arrays["depth"]), atol=1e-3)
+        assert_allclose(ranges["default_noise_ratio"], np.median(arrays["depth"]), atol=1e-3)
         assert json.loads(json.dumps(ranges)) == ranges
 
     def test_training_images_lie_inside(self):
@@ -68,15 +68,16 @@ class TestMeasureRanges:
         arrays = make_arrays()
         low, high = arrays["depth"].min(), arrays["depth"].max()
         options = {"percentiles": (0, 100), "max_extra_noise": 4.0, "split_range": (5.0, 20.0)}
-        assert_allclose(measure_ranges(arrays, **options)["depth"], [low / 4, high], atol=1e-4)
+        assert_allclose(measure_ranges(arrays, **options)["noise_ratio"], [low / 4, high], atol=1e-4)
         options |= {"split_range": (2.0, 100.0)}
-        assert_allclose(measure_ranges(arrays, **options)["depth"], [0.01, 0.5])
+        assert_allclose(measure_ranges(arrays, **options)["noise_ratio"], [0.01, 0.5])
 
     def test_what_cannot_be_measured_is_left_out(self):
         arrays = make_arrays(stars=False)
-        assert set(measure_ranges(arrays)) == {"noise_correlation", "peak_snr", "depth", "default_depth"}
+        always = {"peak_snr", "noise_ratio", "default_noise_ratio"}
+        assert set(measure_ranges(arrays)) == {"noise_correlation", *always}
         cut = {k: v[:, :20, :20] if v.ndim == 3 else v for k, v in arrays.items()}
-        assert set(measure_ranges(cut)) == {"peak_snr", "depth", "default_depth"}
+        assert set(measure_ranges(cut)) == always
 
     def test_errors(self):
         arrays = make_arrays()

@@ -120,9 +120,9 @@ class TestFit:
             assert model.training["pairs"] == 8
             assert model.training["learning_rate"] == 0.01
             assert str(folder) not in str(model.training)
-            low, high = model.ranges["depth"]
+            low, high = model.ranges["noise_ratio"]
             assert low < depth.min() < depth.max() < high
-            assert abs(model.ranges["default_depth"] - np.median(depth)) < 1e-3
+            assert abs(model.ranges["default_noise_ratio"] - np.median(depth)) < 1e-3
 
     def test_logs(self, folder, raunet, ddpm):
         for runs, name in (("runs", "val_mse_sky"), ("runs_ddpm", "val_loss")):
