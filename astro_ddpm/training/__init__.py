@@ -6,7 +6,8 @@ Two steps stand apart. Preparing pairs reads FITS files and needs astropy; fitti
 and Lightning only, and imports them when it is first asked for.
 """
 
-from astro_ddpm.exposures import PSFMatch, homogenize_psf, read_listing
+from astro_ddpm.exposures import read_listing
+from astro_ddpm.psf import PSFMatch, homogenize_psf
 from astro_ddpm.utils import lazy_getattr
 
 from .arrays import open_arrays
@@ -25,6 +26,7 @@ from .cameras import (
     random_noise_kernel,
     split_exposure,
 )
+from .manifest import ManifestEntry, noise_kernel, prepare_cameras, read_manifest
 from .pairs import cut_stamps, prepare_deep, prepare_pairs, split_by_group
 from .ranges import measure_ranges
 from .simulated import prepare_simulated
@@ -34,6 +36,7 @@ _HOME = {
     "DDPMModule": ".modules",
     "DeepDataset": ".data",
     "EMASnapshots": ".ema",
+    "FrameDataset": ".data",
     "EnsembleValidation": ".callbacks",
     "PairDataModule": ".data",
     "PairDataset": ".data",
@@ -72,7 +75,9 @@ __all__ = [
     "measure_ranges",
     "moffat_kernel",
     "noise_gain",
+    "noise_kernel",
     "open_arrays",
+    "prepare_cameras",
     "prepare_deep",
     "prepare_pairs",
     "prepare_simulated",
@@ -80,6 +85,7 @@ __all__ = [
     "random_holes",
     "random_noise_kernel",
     "read_listing",
+    "read_manifest",
     "residual_gap",
     "split_by_group",
     "split_exposure",

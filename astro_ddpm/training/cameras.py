@@ -731,7 +731,7 @@ def hot_pixels(shape, rng):
     return spikes
 
 
-def whitened_example(data, sigma, target, valid, depth):
+def whitened_example(data, sigma, target, valid, depth, use=None):
     """
     Turn an exposure into what the networks see and predict.
 
@@ -746,12 +746,16 @@ def whitened_example(data, sigma, target, valid, depth):
     depth : float
         The noise of the target in units of the input's.
 
+    use : ndarray of bool, shape (ny, nx), optional
+        False where the target cannot teach; by default it can everywhere.
+
     Returns
     -------
     example : dict
-        ``z``, ``valid`` and ``residual`` of shape (1, ny, nx) and the scalar ``depth``, as float32.
+        ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``, as float32.
     """
     data, sigma = fill_holes(data, sigma, valid)
-    planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data)}
+    use = np.ones_like(valid) if use is None else use
+    planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data), "use": use}
     example = {key: np.ascontiguousarray(plane[None], np.float32) for key, plane in planes.items()}
     return example | {"depth": np.float32(depth)}

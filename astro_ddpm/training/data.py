@@ -27,16 +27,16 @@ from .cameras import (
     whitened_example,
 )
 
-__all__ = ["DeepDataset", "PairDataModule", "PairDataset"]
+__all__ = ["DeepDataset", "FrameDataset", "PairDataModule", "PairDataset"]
 
 
 class _ExposureDataset(Dataset):
     """
     Whitened inputs and residuals, drawn anew at each visit.
 
-    A subclass says in ``_draw`` what image, noise, target and depth are. Crops, flips, quarter turns and
-    holes come on top. Every draw follows from seed, epoch, stream and index alone, so a resumed training sees
-    what an uninterrupted one would have seen.
+    A subclass says in ``_draw`` what image, noise, target and depth are, and which pixels were measured and can
+    teach. Crops, flips, quarter turns and holes come on top. Every draw follows from seed, epoch, stream and
+    index alone, so a resumed training sees what an uninterrupted one would have seen.
 
     Parameters
     ----------
@@ -67,14 +67,21 @@ class _ExposureDataset(Dataset):
         return {key: values[index % len(values)] for key, values in self.arrays.items()}
 
     def __getitem__(self, index):
-        """Return ``z``, ``valid``, ``residual`` of shape (1, ny, nx) and the scalar ``depth``."""
+        """Return ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``."""
         rng = np.random.default_rng([self.seed, self.epoch, self.stream, index])
-        *planes, depth = self._draw(self._row(index), rng)
-        planes = random_crop(planes, self.size or min(planes[0].shape), rng)
+        data, sigma, target, depth, valid, use = self._draw(self._row(index), rng)
+        planes = random_crop((data, sigma, target, valid, use), self.size or min(data.shape), rng)
         shape = planes[0].shape
-        planes.append(random_holes(shape, rng) if rng.random() < 0.3 else np.ones(shape, bool))
+        if rng.random() < 0.3:
+            planes[3] = planes[3] & random_holes(shape, rng)
         code = rng.integers(8)
-        return whitened_example(*(np.ascontiguousarray(dihedral(plane, code)) for plane in planes), depth)
+        data, sigma, target, valid, use = (np.ascontiguousarray(dihedral(p, code)) for p in planes)
+        return whitened_example(data, sigma, target, valid, depth, use)
+
+
+def _marks(row, shape):
+    """Return where an image was measured and where it can teach: everywhere, if not told otherwise."""
+    return row.get("valid", np.ones(shape, bool)), row.get("use", np.ones(shape, bool))
 
 
 class PairDataset(_ExposureDataset):
@@ -130,30 +137,31 @@ class PairDataset(_ExposureDataset):
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
 
     def __getitem__(self, index):
-        """Return ``z``, ``valid``, ``residual`` of shape (1, ny, nx) and the scalar ``depth``."""
+        """Return ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``."""
         if self.augment:
             return super().__getitem__(index)
         row = self._row(index)
-        valid = np.ones(row["shallow"].shape, bool)
-        return whitened_example(row["shallow"], row["sigma"], row["target"], valid, row["depth"])
+        valid, use = _marks(row, row["shallow"].shape)
+        return whitened_example(row["shallow"], row["sigma"], row["target"], valid, row["depth"], use)
 
     def _draw(self, row, rng):
         """Draw an example: image, noise, target and depth."""
         kind = np.searchsorted(self.kinds, rng.random(), side="right")
         shallow, sigma = row["shallow"], row["sigma"]
+        valid, use = _marks(row, shallow.shape)
         if kind == 0:
-            return shallow, sigma, row["target"], row["depth"]
+            return shallow, sigma, row["target"], row["depth"], valid, use
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         if kind == 1:
             factor = log_uniform(rng, 1, self.max_extra_noise)
             noise = correlated_noise(shallow.shape, kernel, rng)
             data, sigma = add_exposure_noise(shallow, sigma, factor, noise)
-            return data, sigma, row["target"], row["depth"] / factor
+            return data, sigma, row["target"], row["depth"] / factor, valid, use
         factor = log_uniform(rng, *self.split_range)
         # independent noises need the new noise correlated as the old; beside large factors it hardly matters
         noise = correlated_noise(shallow.shape, kernel if factor > 5 else 0, rng)
         data, sigma, target = split_exposure(row["deep"], row["deep_sigma"], factor, noise)
-        return data, sigma, target, 1 / factor
+        return data, sigma, target, 1 / factor, valid, valid
 
 
 class DeepDataset(_ExposureDataset):
@@ -230,7 +238,7 @@ class DeepDataset(_ExposureDataset):
         fwhm = min(block * log_uniform(rng, *self.fwhm_range), min(deep.shape) / 8)
         psf = moffat_kernel(fwhm) if blurred else np.ones((1, 1))
         reference = row["sky_sigma"] / noise_gain(own)
-        image = block_sum(broaden_psf(deep, psf) if blurred else deep, block)
+        image = block_sum(self._blurred_crop(deep, psf, block, rng), block)
         image_sigma = reference * noise_gain(own, psf, pixel)
         sky_sigma = reference * noise_gain(own, pixel) * log_uniform(rng, *self.noise_range)
         if width > 0 or blurred:
@@ -244,10 +252,64 @@ class DeepDataset(_ExposureDataset):
         image = image + np.float32(missing) * rng.standard_normal(image.shape, dtype=np.float32)
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         noise = correlated_noise(image.shape, kernel, rng)
-        return *split_exposure(image, long_sigma, factor, noise), 1 / factor
+        return *split_exposure(image, long_sigma, factor, noise), 1 / factor, *_marks({}, image.shape)
+
+    def _blurred_crop(self, deep, psf, block, rng):
+        """Return a random crop of the blurred image, without blurring what lies beyond the reach of the PSF."""
+        half, width = len(psf) // 2, block * (self.size or min(deep.shape) // block)
+        corner = [rng.integers(n - width + 1) for n in deep.shape]
+        starts = [max(start - half, 0) for start in corner]
+        crop = deep[tuple(slice(a, start + width + half) for a, start in zip(starts, corner, strict=True))]
+        crop = broaden_psf(crop, psf) if half else crop
+        inner = (slice(start - a, start - a + width) for a, start in zip(starts, corner, strict=True))
+        return crop[tuple(inner)]
 
     def _largest_block(self, shape):
         return max(1, min(self.max_block, min(shape) // self.size)) if self.size else 1
+
+
+class FrameDataset(_ExposureDataset):
+    """
+    Examples made from ordinary noisy frames, deep or not.
+
+    Each visit splits a frame by `split_exposure` into an input, which is noisier, and a target whose noise is
+    independent of that: with a factor below 1 the input is hardly noisier than the frame, and the target much
+    noisier than the input, yet its mean is right. The noise that is added is correlated as that of the frame.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What `prepare_cameras` wrote of ``frames``.
+
+    seed, epoch : int, optional
+        Select the draws.
+
+    repeat : int, optional
+        How often each frame is visited per epoch.
+
+    size : int, optional
+        The width of random crops; by default the whole frames.
+
+    split_range : tuple of float, optional
+        The range of the factors; log-uniform. Frames whose noise is correlated have a higher lower end, the
+        ``min_factor`` of the arrays.
+
+    stream : int, optional
+        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
+    """
+
+    def __init__(self, arrays, *, seed=0, epoch=0, repeat=1, size=None, split_range=(0.3, 10.0), stream=1):
+        super().__init__(arrays, seed, epoch, repeat, size, stream)
+        self.split_range = split_range
+
+    def _draw(self, row, rng):
+        """Draw an example from a crop of the frame."""
+        planes = [row[name] for name in ("data", "sigma", "valid", "use")]
+        data, sigma, valid, use = random_crop(planes, self.size or min(planes[0].shape), rng)
+        kernel, (low, high) = row["kernel"], self.split_range
+        factor = log_uniform(rng, max(low, min(row["min_factor"], high)), high)
+        noise = correlated_noise(data.shape, kernel if np.count_nonzero(kernel) > 1 else 0, rng)
+        return *split_exposure(data, sigma, factor, noise), 1 / factor, valid, use
 
 
 class PairDataModule(pl.LightningDataModule):

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise
 from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
+from astro_ddpm.psf import BORDER, match_pair
 from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
@@ -20,27 +20,34 @@ __all__ = ["cut_stamps", "prepare_deep", "prepare_pairs", "split_by_group"]
 log = logging.getLogger(__name__)
 
 
-def _prepare_pair(shallow, deep, variance_per_flux):
+def _prepare_pair(paths, variance_per_flux):
     """Arrays of one pair, or None if its exposures differ by more than noise."""
-    sky, deep_sky = estimate_sky_sigma(shallow), estimate_sky_sigma(deep)
-    sigma = photon_noise(shallow, sky, variance_per_flux)
-    # both exposures see the same scene: photon noise per flux goes with the square of the sky noise
-    deep_sigma = photon_noise(deep, deep_sky, variance_per_flux * (deep_sky / sky) ** 2)
-    match = homogenize_psf(shallow, deep, sigma)
-    inside = (slice(len(match.kernel) // 2, -(len(match.kernel) // 2)),) * 2
-    if np.sqrt(np.mean((((shallow - match.image) / sigma)[inside]) ** 2)) > MAX_RESIDUAL_RMS:
+    from astro_ddpm.nddata import read_image, unpack
+
+    shallow, deep = (unpack(read_image(path)) for path in paths)
+    pair = match_pair(
+        shallow.data,
+        deep.data,
+        sigma=shallow.sigma,
+        deep_sigma=deep.sigma,
+        valid=shallow.valid,
+        deep_valid=deep.valid,
+        variance_per_flux=variance_per_flux,
+    )
+    if pair is None:
         return None
     planes = {
-        "shallow": shallow,
-        "sigma": sigma,
-        "target": match.image,
-        "deep": deep,
-        "deep_sigma": deep_sigma,
+        "shallow": np.where(shallow.valid, shallow.data, 0),
+        "sigma": pair.sigma,
+        "target": pair.target,
+        "deep": np.where(deep.valid, deep.data, 0),
+        "deep_sigma": pair.deep_sigma,
+        "valid": shallow.valid & deep.valid,
+        "use": pair.use,
     }
     # beyond the inside the kernel has seen pixels that do not exist
-    return {name: plane[inside] for name, plane in planes.items()} | {
-        "depth": match.noise_gain * deep_sky / sky
-    }
+    inside = (slice(BORDER, -BORDER),) * 2
+    return {name: plane[inside] for name, plane in planes.items()} | {"depth": pair.depth}
 
 
 def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
@@ -54,15 +61,17 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     ----------
     pairs : list of tuple of path-like
         Paths of sky-subtracted shallow and deep images of one shape (ny, nx), for example from
-        `read_listing`.
+        `read_listing`, with their masks and uncertainties if there are any.
 
     output : str or path-like
         The ``.npz`` file to write: ``shallow``, ``sigma``, ``target``, ``deep``, ``deep_sigma`` of shape
         (n, ny - 8, nx - 8), without the border that the kernel cannot reach, and ``depth`` of shape
-        (n,), all float32.
+        (n,), all float32; and as bool of the same shape ``valid``, where both were measured, and ``use``,
+        those of them that the target is good for.
 
     variance_per_flux : float, optional
-        The photon noise of the shallow images: variance per unit of flux, the inverse of the gain.
+        The photon noise of the shallow images: variance per unit of flux, the inverse of the gain. An
+        uncertainty in the files comes first.
 
     overwrite : bool, optional
         Whether to replace an existing file.
@@ -83,9 +92,8 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     check_output(output, overwrite)
     rows = []
     for paths in pairs:
-        shallow, deep = map(_read_fits, paths)
         try:
-            row = _prepare_pair(shallow, deep, variance_per_flux)
+            row = _prepare_pair(paths, variance_per_flux)
         except ValueError as error:
             msg = f"pair {paths[0]}, {paths[1]}: {error}"
             raise ValueError(msg) from error
@@ -99,9 +107,14 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
     if len({row["shallow"].shape for row in rows}) > 1:
         msg = "pairs must all be of one shape; cut stamps of one size first"
         raise ValueError(msg)
-    arrays = {key: np.array([row[key] for row in rows], np.float32) for key in rows[0]}
-    write_arrays(output, arrays, overwrite=overwrite)
+    write_arrays(output, stack_rows(rows), overwrite=overwrite)
     return len(rows), len(pairs) - len(rows)
+
+
+def stack_rows(rows):
+    """Arrays of a list of stamps: float32, but for the planes that are bool."""
+    arrays = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    return {key: a if a.dtype == bool else a.astype(np.float32) for key, a in arrays.items()}
 
 
 def cut_stamps(image, size):
@@ -139,14 +152,14 @@ def cut_stamps(image, size):
 @cache
 def _noise_widths():
     """Widths of Gaussian kernels in pixels, and the correlation of neighbours in white noise behind each."""
-    widths = np.linspace(0.2, 1.6, 141)
+    widths = np.linspace(0.2, 2.5, 231)
     kernels = map(gaussian_kernel, widths)
     return widths, [np.sum(kernel[:, 1:] * kernel[:, :-1]) / np.sum(kernel**2) for kernel in kernels]
 
 
-def _noise_width(stamp):
+def noise_width(stamp, mask=None):
     """Width of the Gaussian that correlates neighbours as the noise is."""
-    correlation = neighbour_correlation(stamp)
+    correlation = neighbour_correlation(stamp, mask)
     widths, correlations = _noise_widths()
     return float(np.interp(correlation, correlations, widths)) if correlation > 0.05 else 0.0
 
@@ -199,7 +212,7 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
     arrays = {
         "deep": stamps,
         "sky_sigma": [estimate_sky_sigma(stamp) for stamp in stamps],
-        "noise_width": [_noise_width(stamp) for stamp in stamps],
+        "noise_width": [noise_width(stamp) for stamp in stamps],
     }
     arrays = {name: np.array(values, np.float32) for name, values in arrays.items()}
     write_arrays(output, arrays, overwrite=overwrite)

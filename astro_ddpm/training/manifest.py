@@ -1,0 +1,535 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Frames of many cameras, described by a manifest, as arrays ready for training.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from astro_ddpm.noise import estimate_sky_level, estimate_sky_sigma
+from astro_ddpm.psf import BORDER, match_pair, photon_noise
+
+from .arrays import check_output, write_arrays
+from .pairs import noise_width, stack_rows
+
+__all__ = ["ManifestEntry", "noise_kernel", "prepare_cameras", "read_frame", "read_manifest"]
+
+log = logging.getLogger(__name__)
+
+USES = ("pairs", "deep", "frames")
+LEVELS = (-np.inf, 1, 5, 30, 100, np.inf)  # in units of the noise
+REACH = 3  # pixels, of the correlation of the noise
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """
+    Files of one camera that are read alike.
+
+    Parameters
+    ----------
+    camera : str
+        The name of the camera. Each camera and use gets its own file of arrays.
+
+    use : {"frames", "deep", "pairs"}
+        What the files are good for. Ordinary ``frames``, whose noise is white or correlated over few pixels,
+        are split into input and target; ``deep`` images are made shallow by added noise that hides their
+        own; ``pairs`` are exposures of one scene, each compared with the mean of the others.
+
+    files : list of str
+        Patterns of their names (`pathlib.Path.glob`).
+
+    hdu : int, optional
+        The number of the HDU of the image.
+
+    plane : int, optional
+        Which plane of a cube.
+
+    weight, mask : dict, optional
+        Where the plane of the noise and of the mask is: ``hdu``, its number, and ``replace``, two strings of
+        which the first in the name of the file becomes the second. For the weight also ``kind``: ``stddev``,
+        ``variance`` or ``inverse_variance``. For the mask also ``bits``, a list of the bits that make a pixel
+        invalid; by default all.
+
+    sky : {"subtracted", "subtract"}, optional
+        Whether the sky is to be subtracted.
+
+    gain : float or "sky", optional
+        The gain in electrons per unit of flux, for the photon noise of files without a weight; ``"sky"`` to
+        take it from level and noise of the sky that is subtracted. Without it bright sources are not used.
+
+    noise : float, "white" or "correlated", optional
+        How the noise of neighbouring pixels is correlated: not at all, as measured, or as by a Gaussian of
+        this standard deviation in pixels.
+
+    limits : list of float, optional
+        The values from and to which a pixel is valid, in the unit of the file.
+
+    align : {"pixels", "wcs"}, optional
+        Whether the exposures of pairs lie on the same pixels, or are brought there by their WCS.
+
+    offset : list of int, optional
+        The columns and rows that each exposure of pairs is moved by with respect to the one before.
+
+    bayer : bool, optional
+        Whether the pixels have a mosaic of colour filters of two by two. Each of the four is an image.
+
+    trim : int, optional
+        The width of the edge that is left out.
+
+    number : int, optional
+        How many stamps to take from the files together.
+    """
+
+    camera: str
+    use: str
+    files: list
+    hdu: int = 0
+    plane: int | None = None
+    weight: dict = field(default_factory=dict)
+    mask: dict = field(default_factory=dict)
+    sky: str = "subtracted"
+    gain: float | str | None = None
+    noise: float | str = "white"
+    limits: list | None = None
+    align: str = "pixels"
+    offset: list | None = None
+    bayer: bool = False
+    trim: int = 0
+    number: int = 200
+
+    def __post_init__(self):
+        for name, allowed in (("use", USES), ("sky", ("subtracted", "subtract")), ("align", ("pixels", "wcs"))):
+            if getattr(self, name) not in allowed:
+                msg = f"{name} of camera {self.camera} must be one of {allowed}, not {getattr(self, name)!r}"
+                raise ValueError(msg)
+        if not (self.noise in ("white", "correlated") or isinstance(self.noise, int | float)):
+            msg = f"noise of camera {self.camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
+            raise ValueError(msg)
+
+
+class Frame(NamedTuple):
+    """
+    An image with its noise.
+
+    Attributes
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        The sky-subtracted image and its noise (1 sigma), finite everywhere.
+
+    valid, use : ndarray of bool, shape (ny, nx)
+        Where it was measured, and where its noise is known.
+
+    sky_sigma : float
+        The noise of its sky.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray
+    valid: np.ndarray
+    use: np.ndarray
+    sky_sigma: float
+
+
+def read_manifest(path):
+    """
+    Read a manifest.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A YAML file: a list of mappings, each with the parameters of a `ManifestEntry`.
+
+    Returns
+    -------
+    entries : list of `ManifestEntry`
+        The entries.
+
+    Raises
+    ------
+    ValueError
+        If the file is no list of mappings, or an entry lacks a key or has one that is unknown.
+    """
+    import yaml
+
+    with Path(path).open() as file:
+        rows = yaml.safe_load(file)
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        msg = f"manifest {path} must be a list of mappings"
+        raise ValueError(msg)
+    try:
+        return [ManifestEntry(**row) for row in rows]
+    except TypeError as error:
+        msg = f"manifest {path}: {error}"
+        raise ValueError(msg) from error
+
+
+def _read_plane(path, place, default):
+    """Read the plane of a weight or a mask."""
+    from astropy.io import fits
+
+    if "replace" in place:
+        path = path.with_name(path.name.replace(*place["replace"]))
+    return fits.getdata(path, place.get("hdu", default))
+
+
+def _read_sigma(entry, path):
+    """Return the noise that a weight tells, infinite where there is none."""
+    weight = _read_plane(path, entry.weight, entry.hdu).astype(float)
+    kind = entry.weight.get("kind", "inverse_variance")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        powers = {"stddev": 1.0, "variance": 0.5, "inverse_variance": -0.5}
+        sigma = np.maximum(weight, 0) ** powers[kind]
+    return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.inf)
+
+
+def read_frame(entry, path):
+    """
+    Read an image as its entry in the manifest describes it.
+
+    Parameters
+    ----------
+    entry : `ManifestEntry`
+        The entry.
+
+    path : str or path-like
+        The FITS file.
+
+    Returns
+    -------
+    frames : list of `Frame`
+        The image, or one for each colour of a mosaic of filters.
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional, or its noise cannot be measured.
+    """
+    from astropy.io import fits
+
+    path = Path(path)
+    data = fits.getdata(path, entry.hdu).astype(float)
+    data = data if entry.plane is None else data[entry.plane]
+    if data.ndim != 2:
+        msg = f"{path}: HDU {entry.hdu} is not two-dimensional; give plane"
+        raise ValueError(msg)
+    valid = np.isfinite(data)
+    if entry.limits:
+        valid &= (data > entry.limits[0]) & (data < entry.limits[1])
+    if entry.mask:
+        flags = _read_plane(path, entry.mask, entry.hdu).astype(np.int64)
+        bits = entry.mask.get("bits")
+        valid &= flags & (-1 if bits is None else sum(1 << bit for bit in bits)) == 0
+    sigma = _read_sigma(entry, path) if entry.weight else None
+    step = 2 if entry.bayer else 1
+    edge = entry.trim
+    planes = [None if p is None else p[edge : -edge or None, edge : -edge or None] for p in (data, sigma, valid)]
+    return [
+        _measure(entry, *(None if p is None else p[row::step, column::step] for p in planes))
+        for row in range(step)
+        for column in range(step)
+    ]
+
+
+def _measure(entry, data, sigma, valid):
+    """Subtract the sky, and find the noise of each pixel."""
+    from scipy.ndimage import binary_dilation, gaussian_filter
+
+    if sigma is not None:
+        valid = valid & np.isfinite(sigma)
+    level = estimate_sky_level(data, ~valid) if entry.sky == "subtract" else 0.0
+    data = np.where(valid, data - level, 0.0)
+    sky_sigma = estimate_sky_sigma(data, ~valid)
+    use = valid & ~binary_dilation(~valid, np.ones((3, 3)))
+    if sigma is not None:
+        sigma = np.where(valid, sigma, np.median(sigma[valid]))
+        faint = valid & (gaussian_filter(data, 2) < sky_sigma)
+        sigma = sigma * sky_sigma / np.median(sigma[faint])  # weights are often wrong by a factor
+    elif entry.gain is not None:
+        gain = level / sky_sigma**2 if entry.gain == "sky" else entry.gain
+        sigma = photon_noise(data, sky_sigma, 1 / gain)
+    else:
+        sigma = np.full(data.shape, sky_sigma)
+        use &= ~binary_dilation(gaussian_filter(data, 1) > 10 * sky_sigma, iterations=2)
+    return Frame(data, sigma, valid, use, sky_sigma)
+
+
+def noise_kernel(data, valid=None, threshold=0.03):
+    r"""
+    Kernel that correlates white noise as the noise of an image is correlated.
+
+    The correlation at each lag l up to 3 pixels follows from the differences of faint pixels,
+    :math:`\rho(l) = 1 - D(l) / D_\infty` with their mean square D, without what is beyond 4 standard
+    deviations, and that at lags of 6 pixels. The transform of the kernel is the root of that of the
+    correlation.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image, in units of its noise.
+
+    valid : array_like of bool, shape (ny, nx), optional
+        Where it was measured.
+
+    threshold : float, optional
+        If no correlation exceeds it the noise is white.
+
+    Returns
+    -------
+    kernel : ndarray, shape (9, 9)
+        The kernel, its squares summing to 1; a single 1 for white noise.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    data = np.asarray(data, float)
+    valid = np.ones(data.shape, bool) if valid is None else np.asarray(valid, bool)
+    level = gaussian_filter(np.where(valid, data, 0), 2)
+    faint = valid & (level <= np.median(level[valid]))
+
+    def mean_square(dy, dx):
+        ny, nx = data.shape
+        one = (slice(max(dy, 0), ny + min(dy, 0)), slice(max(dx, 0), nx + min(dx, 0)))
+        two = (slice(max(-dy, 0), ny + min(-dy, 0)), slice(max(-dx, 0), nx + min(-dx, 0)))
+        steps = (data[one] - data[two])[faint[one] & faint[two]]
+        limit = 4 * 1.4826 * np.median(np.abs(steps))
+        return np.mean(steps[np.abs(steps) <= limit] ** 2)
+
+    far = np.mean([mean_square(*lag) for lag in ((0, 6), (6, 0), (0, 7), (7, 0), (5, 5), (5, -5))])
+    lags = range(-REACH, REACH + 1)
+    rho = np.array([[1 - mean_square(dy, dx) / far if dy or dx else 1.0 for dx in lags] for dy in lags])
+    kernel = np.zeros((9, 9))
+    if np.abs(rho[rho < 1]).max() < threshold:
+        kernel[4, 4] = 1
+        return kernel
+    plane = np.zeros((32, 32))
+    plane[: 2 * REACH + 1, : 2 * REACH + 1] = np.where(np.abs(rho) < threshold / 2, 0, rho)
+    power = np.fft.rfft2(np.roll(plane, (-REACH, -REACH), (0, 1))).real
+    kernel = np.roll(np.fft.irfft2(np.sqrt(np.maximum(power, 0)), plane.shape), (4, 4), (0, 1))[:9, :9]
+    return kernel / np.sqrt(np.sum(kernel**2))
+
+
+def choose_stamps(frame, size, number, rng):
+    """
+    Choose stamps in which all levels of brightness occur.
+
+    Parameters
+    ----------
+    frame : `Frame`
+        The image.
+
+    size : int
+        The width of the stamps in pixels.
+
+    number : int
+        How many, at most.
+
+    rng : `numpy.random.Generator`
+        The source of randomness.
+
+    Returns
+    -------
+    corners : list of tuple of int
+        First row and column of each. By turns they hold a pixel below 1, 5, 30, 100 times the noise and above;
+        three quarters of their pixels are valid.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    shape = np.array(frame.data.shape)
+    if min(shape) < size:
+        return []
+    level = gaussian_filter(frame.data / frame.sigma, 1)
+    places = [
+        np.argwhere((level >= low) & (level < high) & frame.valid)
+        for low, high in zip(LEVELS, LEVELS[1:], strict=False)
+    ]
+    places = [place for place in places if len(place)]
+    corners = set()
+    for trial in range(4 * number):
+        place = places[trial % len(places)]
+        corner = place[rng.integers(len(place))] - rng.integers(size // 4, size - size // 4, 2)
+        top, left = np.clip(corner, 0, shape - size)
+        if frame.valid[top : top + size, left : left + size].mean() > 0.75:
+            corners.add((int(top), int(left)))
+        if len(corners) == number:
+            break
+    return sorted(corners)
+
+
+def _cut(frame, corner, size):
+    top, left = corner
+    return [p[top : top + size, left : left + size] for p in (frame.data, frame.sigma, frame.valid, frame.use)]
+
+
+def _frame_rows(entry, frames, size, rng):
+    """Stamps of ordinary frames, to be split."""
+    white = np.zeros((9, 9))
+    white[4, 4] = 1
+    for frame in frames:
+        whitened = frame.data / frame.sigma
+        kernel = noise_kernel(whitened, frame.use) if entry.noise == "correlated" else white
+        for corner in choose_stamps(frame, size, -(-entry.number // len(frames)), rng):
+            data, sigma, valid, use = _cut(frame, corner, size)
+            lowest = 0.3 if kernel[4, 4] == 1 else 1.0
+            yield {
+                "data": data,
+                "sigma": sigma,
+                "valid": valid,
+                "use": use,
+                "kernel": kernel,
+                "min_factor": lowest,
+            }
+
+
+def _deep_rows(entry, frames, size, rng):
+    """Stamps of deep images, to be degraded."""
+    for frame in frames:
+        width = 0.0 if entry.noise == "white" else entry.noise
+        width = noise_width(frame.data / frame.sigma, ~frame.valid) if width == "correlated" else width
+        for corner in choose_stamps(frame, size, -(-entry.number // len(frames)), rng):
+            data, _, valid, _ = _cut(frame, corner, size)
+            if valid.all():
+                yield {"deep": data, "sky_sigma": frame.sky_sigma, "noise_width": width}
+
+
+def _aligned(entry, paths, frames, index):
+    """Return all frames on the pixels of one of them."""
+    if entry.align == "wcs":
+        from astropy.io import fits
+        from astropy.wcs import WCS
+        from reproject import reproject_interp
+
+        worlds = [WCS(fits.getheader(path, entry.hdu)) for path in paths]
+        for number, frame in enumerate(frames):
+            data = np.where(frame.valid, frame.data, np.nan)
+            if number != index:
+                data, _ = reproject_interp((data, worlds[number]), worlds[index], frames[index].data.shape)
+            yield data
+    else:
+        for number, frame in enumerate(frames):
+            shift = np.round(np.multiply(entry.offset or (0, 0), index - number)).astype(int)[::-1]
+            data = np.full(frames[index].data.shape, np.nan)
+            here, there = _overlap(shift, data.shape, frame.data.shape)
+            data[here] = np.where(frame.valid, frame.data, np.nan)[there]
+            yield data
+
+
+def _overlap(shift, shape, other):
+    """Slices of two planes where one that is shifted lies on the other."""
+    here, there = [], []
+    for step, n, m in zip(shift, shape, other, strict=True):
+        start, stop = max(-step, 0), min(n, m - step)
+        here.append(slice(start, stop))
+        there.append(slice(start + step, stop + step))
+    return tuple(here), tuple(there)
+
+
+def _pair_rows(entry, paths, frames, size, rng):
+    """Stamps of each exposure and of the mean of the others at its PSF."""
+    full = size + 2 * BORDER
+    gain = entry.gain if isinstance(entry.gain, int | float) else None
+    for index, frame in enumerate(frames):
+        planes = list(_aligned(entry, paths, frames, index))
+        others = np.stack(planes[:index] + planes[index + 1 :])
+        valid = np.isfinite(others).all(axis=0)
+        deep = np.where(valid, np.mean(others, axis=0), 0)
+        seen = frame._replace(valid=frame.valid & valid)
+        for corner in choose_stamps(seen, full, -(-entry.number // len(frames)), rng):
+            data, sigma, measured, _ = _cut(seen, corner, full)
+            place = tuple(slice(start, start + full) for start in corner)
+            pair = match_pair(
+                data,
+                deep[place],
+                sigma=sigma,
+                valid=measured,
+                deep_valid=valid[place],
+                variance_per_flux=1 / gain if gain else 0.0,
+                max_residual=np.inf,
+            )
+            rms = np.sqrt(np.mean(((data - pair.target) / sigma)[pair.use] ** 2) / (1 + pair.depth**2))
+            if rms > 1.2 or pair.use.mean() < 0.6:
+                log.info("%s %s left out: rms %.2f, used %.2f", entry.camera, corner, rms, pair.use.mean())
+                continue
+            row = {
+                "shallow": data,
+                "sigma": sigma,
+                "target": pair.target,
+                "deep": deep[place],
+                "deep_sigma": pair.deep_sigma,
+                "valid": measured & valid[place],
+                "use": pair.use,
+            }
+            inside = (slice(BORDER, -BORDER),) * 2
+            yield {name: plane[inside] for name, plane in row.items()} | {"depth": pair.depth}
+
+
+def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=0, overwrite=False):
+    """
+    Turn the frames of a manifest into one file of arrays per camera and use.
+
+    Parameters
+    ----------
+    manifest : str or path-like
+        The manifest, see `read_manifest`.
+
+    folder : str or path-like
+        Where the files are written, each named as the camera and the use, such as ``sdss_frames.npz``. Of
+        ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape (n, size, size), ``kernel`` of
+        shape (n, 9, 9), see `noise_kernel`, and ``min_factor`` of shape (n,), the least factor to split by;
+        of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
+
+    root : str or path-like, optional
+        The folder that the patterns belong to; by default that of the manifest.
+
+    size : int, optional
+        The width of the stamps in pixels.
+
+    cameras : sequence of str, optional
+        The cameras to prepare; by default all.
+
+    seed : int, optional
+        Selects the stamps.
+
+    overwrite : bool, optional
+        Whether to replace existing files.
+
+    Returns
+    -------
+    counts : dict of str to int
+        The number of stamps in each file.
+
+    Raises
+    ------
+    FileExistsError
+        If a file exists and is not to be overwritten.
+
+    ValueError
+        If the manifest or a file in it cannot be used, or a pattern fits no file.
+    """
+    root = Path(manifest).parent if root is None else Path(root)
+    makers = {"frames": _frame_rows, "deep": _deep_rows}
+    rows = {}
+    entries = [entry for entry in read_manifest(manifest) if cameras is None or entry.camera in cameras]
+    for name in {f"{entry.camera}_{entry.use}" for entry in entries}:
+        check_output(Path(folder) / f"{name}.npz", overwrite)
+    for number, entry in enumerate(entries):
+        rng = np.random.default_rng([seed, number])
+        paths = [path for pattern in entry.files for path in sorted(root.glob(pattern))]
+        if not paths:
+            msg = f"files {entry.files} of camera {entry.camera} fit no file in {root}"
+            raise ValueError(msg)
+        frames = [frame for path in paths for frame in read_frame(entry, path)]
+        found = rows.setdefault(f"{entry.camera}_{entry.use}", [])
+        if entry.use == "pairs":
+            found.extend(_pair_rows(entry, paths, frames, size, rng))
+        else:
+            found.extend(makers[entry.use](entry, frames, size, rng))
+    for name, stamps in rows.items():
+        if not stamps:
+            msg = f"no stamp of {size} pixels of {name} can be used"
+            raise ValueError(msg)
+        write_arrays(Path(folder) / f"{name}.npz", stack_rows(stamps), overwrite=overwrite)
+    return {name: len(stamps) for name, stamps in rows.items()}
