@@ -117,7 +117,7 @@ def _convolve_basis(image):
 
 
 @deprecated_renamed_argument("kernel_size", None, since="0.1")
-def homogenize_psf(shallow, deep, sigma, kernel_size=None):
+def homogenize_psf(shallow, deep, sigma, kernel_size=None):  # noqa: ARG001
     r"""
     Bring the deep image of a pair to the PSF and the sky level of the shallow one.
 
@@ -158,7 +158,7 @@ def homogenize_psf(shallow, deep, sigma, kernel_size=None):
     """
     shallow, deep, sigma = (np.asarray(a, float) for a in (shallow, deep, sigma))
     _check_pair(shallow, deep, sigma)
-    use = np.isfinite(sigma) & np.isfinite(shallow) & inside(deep.shape)
+    use = np.isfinite(sigma) & np.isfinite(shallow) & _inside(deep.shape)
     planes = np.stack([*_convolve_basis(deep), np.ones(deep.shape)]) if min(deep.shape) > MARGIN else None
     if planes is None or use.sum() <= 2 * len(planes):
         msg = f"shallow of shape {shallow.shape} has too few valid pixels to fit the kernel"
@@ -192,7 +192,7 @@ def _check_pair(shallow, deep, sigma):
         raise ValueError(msg)
 
 
-def inside(shape, width=BORDER):
+def _inside(shape, width=BORDER):
     """Mark what is not within ``width`` pixels of the edge."""
     marks = np.zeros(shape, bool)
     marks[width : shape[0] - width, width : shape[1] - width] = True
@@ -274,7 +274,7 @@ def match_pair(
         for noise, marks in zip((np.asarray(sigma), np.asarray(deep_sigma)), measured, strict=True)
     )
     reach = np.ones((2 * BORDER + 1, 2 * BORDER + 1))
-    both = measured[0] & ~binary_dilation(~measured[1], reach) & inside(shallow.shape)
+    both = measured[0] & ~binary_dilation(~measured[1], reach) & _inside(shallow.shape)
     match = homogenize_psf(shallow, deep, np.where(both, sigma, np.inf))
     residual = np.where(both, (shallow - match.image) / sigma, 0.0)
     if np.sqrt(np.mean(residual[both] ** 2)) > max_residual:

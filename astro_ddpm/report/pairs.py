@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 
-from astro_ddpm.exposures import MAX_RESIDUAL_RMS, homogenize_psf, photon_noise, read_listing
+from astro_ddpm.exposures import read_listing
 from astro_ddpm.nddata import Exposure, read_image
 from astro_ddpm.noise import estimate_sky_sigma
+from astro_ddpm.psf import match_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -187,7 +188,7 @@ def degrade_images(paths: Iterable[str | Path], factor: float = 10.0, *, seed: i
 
 def _degrade(name, deep, factor, rng):
     noisy = Exposure.parse(deep).check()
-    sigma = _noise(noisy, None)
+    sigma = _noise(noisy)
     data = noisy.data + factor * sigma * rng.standard_normal(sigma.shape)
     ratio = float(np.hypot(1, factor))
     image = _with_noise(deep, data, ratio * sigma, ~noisy.valid)
@@ -197,38 +198,29 @@ def _degrade(name, deep, factor, rng):
 def _match(name, shallow, deep, gain):
     """Return a pair at one PSF, or None if its exposures differ by more than noise."""
     image, reference = (Exposure.parse(each).check() for each in (shallow, deep))
-    if image.data.shape != reference.data.shape:
-        msg = f"the shapes differ, {image.data.shape} and {reference.data.shape}"
-        raise ValueError(msg)
-    sigma = _noise(image, gain)
-    # both exposures see the same scene: photon noise per flux goes with the square of the sky noise
-    sky, deep_sky = (estimate_sky_sigma(noisy.data, ~noisy.valid) for noisy in (image, reference))
-    deep_sigma = _noise(reference, gain and gain * (sky / deep_sky) ** 2)
-    usable = image.valid & ~_widen(~reference.valid, 4)
-    match = homogenize_psf(
-        np.where(usable, image.data, 0),
-        np.where(reference.valid, reference.data, 0),
-        np.where(usable, sigma, np.inf),
+    pair = match_pair(
+        image.data,
+        reference.data,
+        sigma=image.sigma,
+        deep_sigma=reference.sigma,
+        valid=image.valid,
+        deep_valid=reference.valid,
+        variance_per_flux=1 / gain if gain else 0.0,
     )
-    half = len(match.kernel) // 2
-    usable &= ~_border(usable.shape, half)
-    if np.sqrt(np.mean(np.square((image.data - match.image)[usable] / sigma[usable]))) > MAX_RESIDUAL_RMS:
-        return None
-    return Pair(
+    return pair and Pair(
         name,
-        _with_noise(shallow, image.data, sigma, ~image.valid),
-        _with_noise(shallow, match.image, match.noise_gain * deep_sigma, ~usable),
-        match.noise_gain * deep_sky / sky,
+        _with_noise(shallow, image.data, pair.sigma, ~image.valid),
+        _with_noise(shallow, pair.target, pair.noise_gain * pair.deep_sigma, ~pair.use),
+        pair.depth,
         fitted=True,
     )
 
 
-def _noise(noisy, gain):
-    """Return the given noise, or that of the sky and, with a gain, of the photons."""
+def _noise(noisy):
+    """Return the given noise, or that of the sky."""
     if noisy.sigma is not None:
         return np.where(noisy.valid, noisy.sigma, np.median(noisy.sigma[noisy.valid]))
-    sky = estimate_sky_sigma(noisy.data, ~noisy.valid)
-    return photon_noise(np.where(noisy.valid, noisy.data, 0), sky, 1 / gain if gain else 0.0)
+    return np.full(noisy.data.shape, estimate_sky_sigma(noisy.data, ~noisy.valid))
 
 
 def _with_noise(like, data, sigma, mask):
@@ -252,18 +244,6 @@ def _with_full_mask(ccd, name):
     masked.uncertainty = copy(ccd.uncertainty)  # which knows one parent
     masked.mask = ~np.isfinite(ccd.data) | (False if ccd.mask is None else np.asarray(ccd.mask, bool))
     return masked
-
-
-def _border(shape, width):
-    inside = np.zeros(shape, bool)
-    inside[width : shape[0] - width, width : shape[1] - width] = True
-    return ~inside
-
-
-def _widen(mask, width):
-    from scipy.ndimage import binary_dilation
-
-    return binary_dilation(mask, np.ones((2 * width + 1, 2 * width + 1)))
 
 
 def _unique_names(paths):

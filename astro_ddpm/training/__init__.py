@@ -55,6 +55,7 @@ __all__ = [
     "DeepDataset",
     "EMASnapshots",
     "EnsembleValidation",
+    "ManifestEntry",
     "PSFMatch",
     "PairDataModule",
     "PairDataset",

@@ -23,6 +23,7 @@ from .cameras import (
     random_crop,
     random_holes,
     random_noise_kernel,
+    sky_error,
     split_exposure,
     whitened_example,
 )
@@ -34,9 +35,10 @@ class _ExposureDataset(Dataset):
     """
     Whitened inputs and residuals, drawn anew at each visit.
 
-    A subclass says in ``_draw`` what image, noise, target and depth are, and which pixels were measured and can
-    teach. Crops, flips, quarter turns and holes come on top. Every draw follows from seed, epoch, stream and
-    index alone, so a resumed training sees what an uninterrupted one would have seen.
+    A subclass says in ``_draw`` what image, noise, target and depth are, and which pixels were measured and
+    can teach. Crops, flips, quarter turns and holes come on top, and in a third of the examples an error of
+    the sky, which input and target share. Every draw follows from seed, epoch, stream and index alone, so a
+    resumed training sees what an uninterrupted one would have seen.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ class _ExposureDataset(Dataset):
         Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
+    sky_share = 1 / 3
+
     def __init__(self, arrays, seed, epoch, repeat, size, stream):
         self.arrays = dict(arrays)
         self.seed, self.epoch, self.repeat, self.size, self.stream = seed, epoch, repeat, size, stream
@@ -74,6 +78,9 @@ class _ExposureDataset(Dataset):
         shape = planes[0].shape
         if rng.random() < 0.3:
             planes[3] = planes[3] & random_holes(shape, rng)
+        if rng.random() < self.sky_share:
+            sky = sky_error(shape, planes[0], planes[1], rng)
+            planes[0], planes[2] = planes[0] + sky, planes[2] + sky
         code = rng.integers(8)
         data, sigma, target, valid, use = (np.ascontiguousarray(dihedral(p, code)) for p in planes)
         return whitened_example(data, sigma, target, valid, depth, use)
@@ -255,7 +262,7 @@ class DeepDataset(_ExposureDataset):
         return *split_exposure(image, long_sigma, factor, noise), 1 / factor, *_marks({}, image.shape)
 
     def _blurred_crop(self, deep, psf, block, rng):
-        """Return a random crop of the blurred image, without blurring what lies beyond the reach of the PSF."""
+        """Return a random crop of the blurred image; what the PSF does not reach is not blurred."""
         half, width = len(psf) // 2, block * (self.size or min(deep.shape) // block)
         corner = [rng.integers(n - width + 1) for n in deep.shape]
         starts = [max(start - half, 0) for start in corner]

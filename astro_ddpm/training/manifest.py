@@ -5,6 +5,7 @@ Frames of many cameras, described by a manifest, as arrays ready for training.
 
 import logging
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,11 @@ __all__ = ["ManifestEntry", "noise_kernel", "prepare_cameras", "read_frame", "re
 
 log = logging.getLogger(__name__)
 
-USES = ("pairs", "deep", "frames")
+CHOICES = {
+    "use": ("pairs", "deep", "frames"),
+    "sky": ("subtracted", "subtract"),
+    "align": ("pixels", "wcs"),
+}
 LEVELS = (-np.inf, 1, 5, 30, 100, np.inf)  # in units of the noise
 REACH = 3  # pixels, of the correlation of the noise
 
@@ -73,7 +78,7 @@ class ManifestEntry:
         Whether the exposures of pairs lie on the same pixels, or are brought there by their WCS.
 
     offset : list of int, optional
-        The columns and rows that each exposure of pairs is moved by with respect to the one before.
+        The columns and rows by which sources move back from each exposure of pairs to the next.
 
     bayer : bool, optional
         Whether the pixels have a mosaic of colour filters of two by two. Each of the four is an image.
@@ -103,12 +108,14 @@ class ManifestEntry:
     number: int = 200
 
     def __post_init__(self):
-        for name, allowed in (("use", USES), ("sky", ("subtracted", "subtract")), ("align", ("pixels", "wcs"))):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 msg = f"{name} of camera {self.camera} must be one of {allowed}, not {getattr(self, name)!r}"
                 raise ValueError(msg)
         if not (self.noise in ("white", "correlated") or isinstance(self.noise, int | float)):
-            msg = f"noise of camera {self.camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
+            msg = (
+                f"noise of camera {self.camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
+            )
             raise ValueError(msg)
 
 
@@ -227,7 +234,8 @@ def read_frame(entry, path):
     sigma = _read_sigma(entry, path) if entry.weight else None
     step = 2 if entry.bayer else 1
     edge = entry.trim
-    planes = [None if p is None else p[edge : -edge or None, edge : -edge or None] for p in (data, sigma, valid)]
+    inner = (slice(edge, -edge or None),) * 2
+    planes = [None if plane is None else plane[inner] for plane in (data, sigma, valid)]
     return [
         _measure(entry, *(None if p is None else p[row::step, column::step] for p in planes))
         for row in range(step)
@@ -333,8 +341,8 @@ def choose_stamps(frame, size, number, rng):
     Returns
     -------
     corners : list of tuple of int
-        First row and column of each. By turns they hold a pixel below 1, 5, 30, 100 times the noise and above;
-        three quarters of their pixels are valid.
+        First row and column of each. By turns they hold a pixel below 1, 5, 30, 100 times the noise and
+        above; three quarters of their pixels are valid.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -342,10 +350,7 @@ def choose_stamps(frame, size, number, rng):
     if min(shape) < size:
         return []
     level = gaussian_filter(frame.data / frame.sigma, 1)
-    places = [
-        np.argwhere((level >= low) & (level < high) & frame.valid)
-        for low, high in zip(LEVELS, LEVELS[1:], strict=False)
-    ]
+    places = [np.argwhere((level >= low) & (level < high) & frame.valid) for low, high in pairwise(LEVELS)]
     places = [place for place in places if len(place)]
     corners = set()
     for trial in range(4 * number):
@@ -360,8 +365,8 @@ def choose_stamps(frame, size, number, rng):
 
 
 def _cut(frame, corner, size):
-    top, left = corner
-    return [p[top : top + size, left : left + size] for p in (frame.data, frame.sigma, frame.valid, frame.use)]
+    place = tuple(slice(start, start + size) for start in corner)
+    return [plane[place] for plane in (frame.data, frame.sigma, frame.valid, frame.use)]
 
 
 def _frame_rows(entry, frames, size, rng):
@@ -477,9 +482,9 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
 
     folder : str or path-like
         Where the files are written, each named as the camera and the use, such as ``sdss_frames.npz``. Of
-        ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape (n, size, size), ``kernel`` of
-        shape (n, 9, 9), see `noise_kernel`, and ``min_factor`` of shape (n,), the least factor to split by;
-        of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
+        ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape (n, size, size), ``kernel``
+        of shape (n, 9, 9), see `noise_kernel`, and ``min_factor`` of shape (n,), the least factor to split
+        by; of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
 
     root : str or path-like, optional
         The folder that the patterns belong to; by default that of the manifest.
