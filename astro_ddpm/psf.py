@@ -64,8 +64,11 @@ class MatchedPair(NamedTuple):
     deep_sigma : ndarray, shape (ny, nx)
         The noise of the deep image as it was.
 
+    kernel : ndarray, shape (25, 25)
+        The kernel that brought it there.
+
     noise_gain : float
-        The factor by which the kernel changed that noise.
+        The factor by which the kernel changed that noise, if it is white.
 
     depth : float
         The noise of the sky of ``target``, in units of that of the shallow image.
@@ -80,6 +83,7 @@ class MatchedPair(NamedTuple):
     sigma: np.ndarray
     target: np.ndarray
     deep_sigma: np.ndarray
+    kernel: np.ndarray
     noise_gain: float
     depth: float
     valid: np.ndarray
@@ -287,6 +291,7 @@ def match_pair(
         sigma,
         match.image,
         deep_sigma,
+        match.kernel,
         match.noise_gain,
         match.noise_gain * deep_sky / sky,
         both,

@@ -13,8 +13,10 @@ import numpy as np
 
 from astro_ddpm.noise import estimate_sky_level, estimate_sky_sigma
 from astro_ddpm.psf import BORDER, match_pair, photon_noise
+from astro_ddpm.utils import check_output
 
-from .arrays import check_output, write_arrays
+from .arrays import write_arrays
+from .cameras import noise_gain
 from .pairs import noise_width, stack_rows
 
 __all__ = ["ManifestEntry", "noise_kernel", "prepare_cameras", "read_frame", "read_manifest"]
@@ -80,6 +82,9 @@ class ManifestEntry:
     offset : list of int, optional
         The columns and rows by which sources move back from each exposure of pairs to the next.
 
+    brightest : float, optional
+        Up to which brightness, in units of the noise of the sky, exposures of pairs differ by noise alone.
+
     bayer : bool, optional
         Whether the pixels have a mosaic of colour filters of two by two. Each of the four is an image.
 
@@ -103,6 +108,7 @@ class ManifestEntry:
     limits: list | None = None
     align: str = "pixels"
     offset: list | None = None
+    brightest: float = 100.0
     bayer: bool = False
     trim: int = 0
     number: int = 200
@@ -270,7 +276,7 @@ def noise_kernel(data, valid=None, threshold=0.03):
     r"""
     Kernel that correlates white noise as the noise of an image is correlated.
 
-    The correlation at each lag l up to 3 pixels follows from the differences of faint pixels,
+    The correlation at each lag l up to 3 pixels follows from the differences of pixels without sources,
     :math:`\rho(l) = 1 - D(l) / D_\infty` with their mean square D, without what is beyond 4 standard
     deviations, and that at lags of 6 pixels. The transform of the kernel is the root of that of the
     correlation.
@@ -296,7 +302,9 @@ def noise_kernel(data, valid=None, threshold=0.03):
     data = np.asarray(data, float)
     valid = np.ones(data.shape, bool) if valid is None else np.asarray(valid, bool)
     level = gaussian_filter(np.where(valid, data, 0), 2)
-    faint = valid & (level <= np.median(level[valid]))
+    middle = np.median(level[valid])
+    spread = 1.4826 * np.median(middle - level[valid & (level < middle)])
+    faint = valid & (level < middle + 3 * spread)  # a lower limit would choose among the noise
 
     def mean_square(dy, dx):
         ny, nx = data.shape
@@ -407,7 +415,8 @@ def _aligned(entry, paths, frames, index):
         from astropy.wcs import WCS
         from reproject import reproject_interp
 
-        worlds = [WCS(fits.getheader(path, entry.hdu)) for path in paths]
+        inner = (slice(entry.trim, None),) * 2
+        worlds = [WCS(fits.getheader(path, entry.hdu))[inner] for path in paths]
         for number, frame in enumerate(frames):
             data = np.where(frame.valid, frame.data, np.nan)
             if number != index:
@@ -442,6 +451,8 @@ def _pair_rows(entry, paths, frames, size, rng):
         valid = np.isfinite(others).all(axis=0)
         deep = np.where(valid, np.mean(others, axis=0), 0)
         seen = frame._replace(valid=frame.valid & valid)
+        deep_sky = estimate_sky_sigma(deep, ~valid)
+        own = noise_kernel(deep / deep_sky, valid)
         for corner in choose_stamps(seen, full, -(-entry.number // len(frames)), rng):
             data, sigma, measured, _ = _cut(seen, corner, full)
             place = tuple(slice(start, start + full) for start in corner)
@@ -454,9 +465,11 @@ def _pair_rows(entry, paths, frames, size, rng):
                 variance_per_flux=1 / gain if gain else 0.0,
                 max_residual=np.inf,
             )
-            rms = np.sqrt(np.mean(((data - pair.target) / sigma)[pair.use] ** 2) / (1 + pair.depth**2))
-            if rms > 1.2 or pair.use.mean() < 0.6:
-                log.info("%s %s left out: rms %.2f, used %.2f", entry.camera, corner, rms, pair.use.mean())
+            use = pair.use & (pair.target < entry.brightest * frame.sky_sigma)
+            depth = noise_gain(pair.kernel, own) * deep_sky / frame.sky_sigma
+            rms = np.sqrt(np.mean(((data - pair.target) / sigma)[use] ** 2) / (1 + depth**2))
+            if not (rms < 1.2 and use.mean() > 0.6):
+                log.info("%s %s left out: rms %.2f, used %.2f", entry.camera, corner, rms, use.mean())
                 continue
             row = {
                 "shallow": data,
@@ -465,10 +478,10 @@ def _pair_rows(entry, paths, frames, size, rng):
                 "deep": deep[place],
                 "deep_sigma": pair.deep_sigma,
                 "valid": measured & valid[place],
-                "use": pair.use,
+                "use": use,
             }
             inside = (slice(BORDER, -BORDER),) * 2
-            yield {name: plane[inside] for name, plane in row.items()} | {"depth": pair.depth}
+            yield {name: plane[inside] for name, plane in row.items()} | {"depth": depth}
 
 
 def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=0, overwrite=False):

@@ -87,6 +87,11 @@ class TrainingModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def _use(batch: dict[str, Tensor]) -> Tensor:
+    """Return where the target can teach, 1 or 0, shape (batch, 1, ny, nx): what else there is has no loss."""
+    return batch.get("use", torch.ones_like(batch["z"]))
+
+
 class RAUNetModule(TrainingModule):
     r"""
     Training of the RAUNet: posterior mean by least squares, its width by Gaussian likelihood.
@@ -166,20 +171,21 @@ class RAUNetModule(TrainingModule):
         return {"regressor": self.network}
 
     def _errors(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return error of the mean and total variance, shape (batch, 1, ny, nx)."""
+        """Return error of the mean and total variance, shape (batch, 1, ny, nx), of all pixels."""
         mean, std = self.network(batch["z"], batch["valid"])
         return batch["residual"] - mean, std.square() + batch["depth"].reshape(-1, 1, 1, 1).square()
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses of mean and width."""
         error, variance = self._errors(batch)
-        scale = variance.detach().pow(self.weighting / 2)
-        mean_loss = multiscale_square(error / scale)
+        use = _use(batch)
+        weight = variance.detach().pow(-self.weighting / 2) * use / use.mean().sqrt()
+        mean_loss = multiscale_square(weight * error)
         if self.teacher is not None:
             taught = self.teacher(batch["z"], batch["valid"])[0]  # compiles as it is where gradients may flow
             share = 1 - self.global_step / self.trainer.estimated_stepping_batches
-            mean_loss = mean_loss + share * multiscale_square((error + taught - batch["residual"]) / scale)
-        return mean_loss, (variance.log() + error.detach().square() / variance).mean()
+            mean_loss = mean_loss + share * multiscale_square(weight * (error + taught - batch["residual"]))
+        return mean_loss, (use * (variance.log() + error.detach().square() / variance)).mean() / use.mean()
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of one batch; nothing is drawn."""
@@ -195,8 +201,8 @@ class RAUNetModule(TrainingModule):
     def validation_step(self, batch, batch_index):
         """Log the error in the sky and on sources, and how well the width tells it."""
         error, variance = self._errors(batch)
-        bright = batch["z"] + batch["residual"] > 1
-        for name, pick in (("sky", ~bright), ("source", bright)):
+        use, bright = _use(batch) > 0, batch["z"] + batch["residual"] > 1
+        for name, pick in (("sky", use & ~bright), ("source", use & bright)):
             self.log(f"val_mse_{name}", error[pick].square().mean(), sync_dist=True)
             self.log(f"val_reduced_{name}", (error.square() / variance)[pick].mean(), sync_dist=True)
 
@@ -275,7 +281,9 @@ class DDPMModule(TrainingModule):
         mean, std, guide, depth = self._condition(batch)
         sigma = stratified_levels(len(mean), generator=generator, device=mean.device)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth, weight=std.sqrt())
+        use = _use(batch)
+        weight = std.sqrt() * use / use.mean().sqrt()
+        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth, weight=weight)
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""

@@ -8,14 +8,21 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm.training import DeepDataset, PairDataModule, PairDataset, correlated_noise
+from astro_ddpm.training import DeepDataset, FrameDataset, PairDataModule, PairDataset, correlated_noise
 from astro_ddpm.training.arrays import write_arrays
+from astro_ddpm.training.data import _ExposureDataset
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
 @pytest.fixture(scope="module")
 def arrays():
     return simulated_arrays(12, size=64)
+
+
+@pytest.fixture
+def no_sky(monkeypatch):
+    """Leave the errors of the sky out."""
+    monkeypatch.setattr(_ExposureDataset, "sky_share", 0.0)
 
 
 def pull(example):
@@ -36,8 +43,8 @@ class TestPairDataset:
     def test_shapes_and_dtypes(self, arrays):
         for augment in (True, False):
             example = PairDataset(arrays, augment=augment)[3]
-            assert sorted(example) == ["depth", "residual", "valid", "z"]
-            for name in ("residual", "valid", "z"):
+            assert sorted(example) == ["depth", "residual", "use", "valid", "z"]
+            for name in ("residual", "use", "valid", "z"):
                 assert example[name].shape == (1, 64, 64)
                 assert example[name].dtype == np.float32
             assert example["depth"].dtype == np.float32
@@ -88,6 +95,7 @@ class TestPairDataset:
         data = PairDataset(arrays, augment=False)
         check_unit_scatter([data[i] for i in range(len(data))])
 
+    @pytest.mark.usefixtures("no_sky")
     def test_split_is_independent_of_the_input(self):
         # on an empty sky what the input shows tells nothing about the noise of the target; with the deep
         # image itself as the target the two would be correlated
@@ -136,6 +144,7 @@ class TestPairDataset:
         inside = np.concatenate([e["residual"][e["valid"] == 0] for e in with_holes])
         assert np.quantile(np.abs(inside), 0.9) < 4  # of order one, also on a source
 
+    @pytest.mark.usefixtures("no_sky")
     def test_all_symmetries_occur(self, arrays):
         # a gradient shows the orientation; without holes and noise only it changes
         ramp = np.add.outer(3.0 * np.arange(16), np.arange(16)).astype(np.float32)[None]
@@ -163,6 +172,7 @@ class TestDeepDataset:
         data = DeepDataset(deep_arrays(10, width=width), repeat=6, size=40)
         check_unit_scatter([data[i] for i in range(len(data))])
 
+    @pytest.mark.usefixtures("no_sky")
     def test_without_sources_target_and_input_are_independent(self):
         data = DeepDataset(deep_arrays(10, peak=0), repeat=6, size=40, noise_range=(2, 4))
         z, target = [], []
@@ -195,9 +205,9 @@ class TestDeepDataset:
         arrays = {"deep": ramp.astype("f4"), "sky_sigma": np.ones(2, "f4"), "noise_width": np.zeros(2, "f4")}
         data = DeepDataset(arrays, repeat=40, size=32, sky_range=(1e15, 2e15), noise_range=(2, 2.01))
         rows = [data._draw(data._row(i), np.random.default_rng(i)) for i in range(80)]
-        steps = [np.median(np.diff(target, axis=1)) / 1e6 for _, _, target, _ in rows]
+        steps = [np.median(np.diff(row[2], axis=1)) / 1e6 for row in rows]
         assert {round(float(step)) for step in steps} == {1, 8, 27}
-        assert {target.shape[0] for _, _, target, _ in rows} == {96, 48, 32}
+        assert {row[2].shape for row in rows} == {(32, 32)}
 
     def test_depth_holds_on_sources(self):
         # photon noise of a bright source is in both exposures: the target is as deep there as on the sky
@@ -209,7 +219,7 @@ class TestDeepDataset:
         data = DeepDataset(arrays, blur_share=0, max_block=1, sky_range=(20, 200), noise_range=(2, 5))
         bright, ratios = scene > 100, []
         for index in range(len(data)):
-            _, sigma, target, depth = data._draw(data._row(index), np.random.default_rng(index))
+            _, sigma, target, depth, *_ = data._draw(data._row(index), np.random.default_rng(index))
             ratios.append(np.std(((target - scene) / sigma)[bright]) / depth)
         assert_allclose(np.mean(ratios), 1, rtol=0.03)
 
@@ -225,6 +235,65 @@ class TestDeepDataset:
         one, two = (DeepDataset(deep_arrays(3), seed=2, epoch=1, size=32)[2] for _ in range(2))
         for name, values in one.items():
             assert_array_equal(values, two[name])
+
+
+def frame_arrays(n, size=64, width=0.0):
+    """Simulate what `prepare_cameras` writes of frames: a source, known noise, a bad column."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    scene = 100 * np.exp(-(x**2 + y**2) / 100)
+    sigma = np.sqrt(1 + 0.05 * scene)
+    data = scene + sigma * np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
+    valid = np.ones((n, size, size), bool)
+    valid[:, :, 20] = False
+    kernel = np.zeros((9, 9))
+    y, x = np.mgrid[-4:5, -4:5]
+    kernel[:] = np.exp(-0.5 * (x**2 + y**2) / width**2) if width else (x == 0) & (y == 0)
+    arrays = {"data": data, "sigma": np.broadcast_to(sigma, data.shape), "kernel": np.tile(kernel, (n, 1, 1))}
+    arrays |= {"min_factor": np.full(n, 1.0 if width else 0.3)}
+    return {name: values.astype("f4") for name, values in arrays.items()} | {"valid": valid, "use": valid}
+
+
+class TestFrameDataset:
+    @pytest.mark.parametrize("width", [0.0, 0.6])
+    def test_input_and_target_are_independent(self, width):
+        # whose noises would cancel out or add up otherwise: their difference has 1 + depth^2
+        data = FrameDataset(frame_arrays(12, width=width), repeat=10, size=40)
+        check_unit_scatter([data[i] for i in range(len(data))])
+
+    def test_factors(self):
+        for width, lowest in ((0.0, 0.3), (0.5, 1.0)):
+            data = FrameDataset(frame_arrays(4, width=width), repeat=100, size=8)
+            factor = 1 / np.array([data[i]["depth"] for i in range(len(data))])
+            uniform = np.sort(np.log(factor / lowest) / np.log(10 / lowest))
+            assert np.abs(uniform - (np.arange(400) + 0.5) / 400).max() < 1.95 / np.sqrt(400)
+
+    def test_bad_pixels_do_not_teach(self):
+        data = FrameDataset(frame_arrays(2), repeat=5)
+        for example in map(data.__getitem__, range(10)):
+            assert sorted(example) == ["depth", "residual", "use", "valid", "z"]
+            assert (example["use"] == 0).sum() == 64
+            assert not example["valid"][example["use"] == 0].any()
+            assert np.isfinite(example["z"]).all()
+
+    def test_draws_repeat(self):
+        one, two = (FrameDataset(frame_arrays(3), seed=2, epoch=1, size=32)[2] for _ in range(2))
+        for name, values in one.items():
+            assert_array_equal(values, two[name])
+
+
+class TestSkyErrors:
+    def test_residual_does_not_change(self, arrays, monkeypatch):
+        data = PairDataset(arrays, kinds=(1, 0, 0), repeat=30)
+        with_errors = [data[i] for i in range(len(data))]
+        monkeypatch.setattr(PairDataset, "sky_share", 0.0)
+        without = [data[i] for i in range(len(data))]
+        changed = 0
+        for one, two in zip(with_errors, without, strict=True):
+            if (one["valid"] == two["valid"]).all() and one["valid"].all():
+                changed += np.abs(one["z"].mean() - two["z"].mean()) > 1e-3
+                assert abs((one["residual"] ** 2).mean() / (two["residual"] ** 2).mean() - 1) < 0.05
+        assert changed > 50
 
 
 class TestPairDataModule:

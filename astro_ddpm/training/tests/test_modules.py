@@ -85,6 +85,27 @@ class TestRAUNetModule:
         assert_allclose(logs["width_loss"].detach(), width_loss, rtol=1e-5)
         assert_allclose(loss.detach(), mean_loss + 0.1 * width_loss, rtol=1e-5)
 
+    def test_what_cannot_teach_has_no_loss(self, monkeypatch):
+        module, batch = RAUNetModule(CHANNELS, weighting=0.0), make_batch()
+        logs = record_logs(module, monkeypatch)
+        module.network = Fixed(torch.zeros(4, 1, 16, 16), torch.full((4, 1, 16, 16), 0.5))
+        batch["use"] = torch.ones_like(batch["z"])
+        batch["use"][:, :, 4:9] = 0
+        batch["residual"][:, :, 4:9] = 1e3
+        loss = module.training_step(batch, 0)
+        module.validation_step(batch, 0)
+        assert logs["val_mse_sky"] < 10
+        assert logs["mean_loss"] < 20
+        (mean, std) = torch.autograd.grad(loss, list(module.network.parameters()))
+        assert not mean[:, :, 4:9].any()
+        assert not std[:, :, 4:9].any()
+        assert mean[:, :, 9:].all()
+        # the mean is over what is left
+        error, variance = batch["residual"][batch["use"] > 0], 0.25 + 0.09
+        assert_allclose(
+            logs["width_loss"].detach(), math.log(variance) + (error**2).mean() / variance, rtol=1e-5
+        )
+
     def test_each_loss_trains_its_own_output(self, monkeypatch):
         module, batch = RAUNetModule(CHANNELS), make_batch()
         logs = record_logs(module, monkeypatch)

@@ -49,11 +49,11 @@ class TestPreparePairs:
     def test_arrays(self, prepared):
         folder, pairs, counts, arrays = prepared
         assert counts == (4, 0)
-        names = ["deep", "deep_sigma", "depth", "shallow", "sigma", "target"]
+        names = ["deep", "deep_sigma", "depth", "shallow", "sigma", "target", "use", "valid"]
         assert sorted(arrays) == names
-        side = 64 - 8  # without the border that the kernel of 9 pixels cannot reach
+        side = 64 - 8  # without the border that the derivatives cannot reach
         for name in names:
-            assert arrays[name].dtype == np.float32
+            assert arrays[name].dtype == (bool if name in ("use", "valid") else np.float32)
             assert arrays[name].shape == ((4,) if name == "depth" else (4, side, side))
         assert_array_equal(arrays["shallow"][1], fits.getdata(pairs[1][0])[4:-4, 4:-4])
         assert_array_equal(arrays["deep"][2], fits.getdata(pairs[2][1])[4:-4, 4:-4])
@@ -114,6 +114,22 @@ class TestPreparePairs:
         with pytest.raises(ValueError, match="no pair whose exposures agree"):
             prepare_pairs([pair], tmp_path / "out.npz")
         assert not (tmp_path / "out.npz").exists()
+
+    def test_masks_and_uncertainties_are_read(self, tmp_path):
+        shallow, deep = write_pair(tmp_path, 0)
+        image = fits.getdata(shallow)
+        image[30, 30] = np.nan
+        planes = {"MASK": np.zeros(image.shape, np.uint8), "UNCERT": np.full(image.shape, 1.5)}
+        planes["MASK"][20, 20], planes["UNCERT"][40, 40] = 1, np.nan
+        hdus = [fits.PrimaryHDU(image), *(fits.ImageHDU(plane, name=name) for name, plane in planes.items())]
+        fits.HDUList(hdus).writeto(shallow, overwrite=True)
+        assert prepare_pairs([(shallow, deep)], tmp_path / "out.npz") == (1, 0)
+        arrays = open_arrays(tmp_path / "out.npz")
+        for place in (20, 30):
+            assert not arrays["valid"][0, place - 4, place - 4]
+            assert not arrays["use"][0, place - 4, place - 4]
+        assert all(np.isfinite(values).all() for values in arrays.values())
+        assert_allclose(arrays["sigma"], 1.5)
 
     def test_refuses_to_overwrite(self, tmp_path):
         pair = write_pair(tmp_path, 0)
