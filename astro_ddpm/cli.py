@@ -252,20 +252,25 @@ def _add_prepare(commands):
     prepare = commands.add_parser(
         "prepare",
         help="turn images into the arrays that a training reads",
-        description="Turn pairs of exposures, single deep images or simulated ones into arrays for training.",
+        description="Turn pairs of exposures, single deep images, frames of many cameras or simulated images "
+        "into arrays for training.",
     )
     data = prepare.add_mutually_exclusive_group(required=True)
     _add_common(data, "--pairs")
     data.add_argument("--deep", nargs="+", metavar="DEEP.fits", help="sky-subtracted deep images")
+    data.add_argument("--cameras", metavar="MANIFEST.yaml", help="frames of many cameras that it describes")
     data.add_argument("--simulate", type=_whole(1), metavar="N", help="number of deep images to simulate")
-    prepare.add_argument("-o", "--output", required=True, metavar="OUT.npz", help="file to write")
+    prepare.add_argument(
+        "-o", "--output", required=True, metavar="OUT.npz", help="file to write, of --cameras the folder"
+    )
+    prepare.add_argument("--root", metavar="DIR", help="folder of the frames of --cameras (its own)")
     prepare.add_argument(
         "--gain", type=_real(positive=True), help="gain of the shallow images in electron per unit of flux"
     )
     prepare.add_argument(
         "--size",
         type=_whole(32),
-        help="width in pixels of the stamps of --deep (as they are) or --simulate (100)",
+        help="width in pixels of the stamps of --deep (as they are), --cameras (96) or --simulate (100)",
     )
     _add_common(prepare, "--seed", "--overwrite", "--quiet")
     prepare.set_defaults(run=prepare_command)
@@ -476,7 +481,7 @@ def evaluate_command(args):
 
 def prepare_command(args):
     """Run ``astro-ddpm prepare``."""
-    from .training import prepare_deep, prepare_pairs, prepare_simulated, read_listing
+    from .training import prepare_cameras, prepare_deep, prepare_pairs, prepare_simulated, read_listing
 
     output, overwrite = args.output, args.overwrite
     if args.pairs:
@@ -487,6 +492,10 @@ def prepare_command(args):
         result = f"{used} pairs, {rejected} left out"
     elif args.deep:
         result = f"{prepare_deep(args.deep, output, size=args.size, overwrite=overwrite)} stamps"
+    elif args.cameras:
+        options = {"root": args.root, "size": args.size or 96, "seed": args.seed, "overwrite": overwrite}
+        counts = prepare_cameras(args.cameras, output, **options)
+        result = ", ".join(f"{name} {number}" for name, number in counts.items())
     else:
         options = {"size": args.size or 100, "seed": args.seed, "overwrite": overwrite}
         prepare_simulated(args.simulate, output, progress_bar=not args.quiet, **options)

@@ -10,22 +10,29 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py flux-pulls val.npz --number 36 --model ddpm
     python benchmarks/quality.py scene-pulls --number 24 --model ddpm
     python benchmarks/quality.py self-noise --number 32 --model raunet
+    python benchmarks/quality.py cameras arrays --number 8 --model raunet --cache bm3d
+
+The last takes the folder that ``astro-ddpm prepare --cameras`` wrote, and adds simulated fields. In four bins
+of brightness it prints the error in units of the noise of the input, the same of the input, the error over that
+of BM3D, the bias, how often the truth lies within the uncertainty, and the number of pixels.
 """
 
 import argparse
+import hashlib
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
-from scipy.ndimage import label
+from scipy.ndimage import gaussian_filter, label
 from scipy.stats import norm
 
 from astro_ddpm import enhance, zoo
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import coverage, crps
-from astro_ddpm.noise import smooth_sigma
-from astro_ddpm.training import homogenize_psf
+from astro_ddpm.noise import fill_holes, smooth_sigma
+from astro_ddpm.training import homogenize_psf, split_exposure
 from astro_ddpm.training.arrays import open_arrays
 
 INNER = (slice(8, -8), slice(8, -8))
@@ -206,6 +213,94 @@ def self_noise(args):
             print(f"    {more.mean():+.2f} +- {more.std(ddof=1) / args.number**0.5:.2f} with that of {name}")
 
 
+def camera_stamps(path, number):
+    """Stamps of prepared arrays with as many pixels in each bin as there are: rows of image to use."""
+    arrays = open_arrays(path)
+    name = next(name for name in ("shallow", "data", "deep") if name in arrays)
+    factor = {"shallow": 0, "data": 4, "deep": 8}[name]  # by which frames and deep images are split
+    images, ones = arrays[name], np.ones(arrays[name].shape, bool)
+    sigmas = arrays.get("sigma", np.reshape(arrays.get("sky_sigma", 0), (-1, 1, 1)) * ones)
+    use = arrays.get("use", ones)
+    levels = arrays.get("target", images) / np.median(sigmas, axis=(1, 2), keepdims=True) / (factor or 1)
+    counts = [np.sum((levels >= low) & (levels < high) & use, axis=(1, 2)) for low, high in BINS.values()]
+    draws = np.random.default_rng(0).uniform(0.2, 1, (4, len(images))) * counts
+    order = np.argsort(-draws, axis=1)
+    for index in list(dict.fromkeys(order.T.ravel().tolist()))[:number]:
+        image, sigma = images[index].astype(float), sigmas[index].astype(float)
+        if factor:
+            noise = np.random.default_rng([index, 7]).standard_normal(image.shape)
+            data, total, truth = split_exposure(image, sigma, factor, noise)
+        else:
+            data, total, truth = image, sigma, arrays["target"][index].astype(float)
+        valid = arrays.get("valid", ones)[index]
+        data, total = fill_holes(data, total, valid)
+        own = 1 / factor if factor else float(arrays["depth"][index])
+        yield data, total, truth, own, use[index] & valid
+
+
+def simulated_stamps(fwhm, number):
+    """Fields with bright stars, their peak S/N from 30 to 3000."""
+    for index in range(number):
+        rng = np.random.default_rng([index, int(10 * fwhm)])
+        options = {"n_galaxies": 5, "n_stars": 3, "n_companions": 1, "bad_columns": 0}
+        field = make_galaxy_field((96, 96), seed=1000 + index, psf_fwhm=fwhm, **options)
+        sky = field.sky_level / field.gain + (field.read_noise / field.gain) ** 2
+        peak = 10 ** rng.uniform(1.5, np.log10(3000))  # x / sqrt(sky + x / g) of the brightest pixel x
+        top = (peak**2 / field.gain + np.sqrt((peak**2 / field.gain) ** 2 + 4 * peak**2 * sky)) / 2
+        truth = field.truth / field.truth.max() * top
+        sigma = np.sqrt(sky + truth / field.gain)
+        data = truth + sigma * rng.standard_normal(truth.shape)
+        yield data, sigma, truth, 0.0, np.ones(truth.shape, bool)
+
+
+def cached_bm3d(data, sigma, folder):
+    """BM3D, or what it gave before for the same image."""
+    import bm3d
+
+    name = hashlib.sha256(data.astype("f4").tobytes() + np.float32(sigma).tobytes()).hexdigest()[:24]
+    path = Path(folder, f"{name}.npy") if folder else None
+    if path and path.exists():
+        return np.load(path)
+    mean = bm3d.bm3d(data.astype(float), sigma_psd=sigma)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, mean.astype("f4"))
+    return mean
+
+
+def cameras(args):
+    """Cameras and simulated PSFs by brightness."""
+    model = zoo.load(args.model)
+    cases = {path.stem: camera_stamps(path, args.number) for path in sorted(Path(args.arrays).glob("*.npz"))}
+    cases |= {f"FWHM {width:g}": simulated_stamps(width, args.number) for width in (1.5, 2, 3, 4, 6, 9)}
+    for name, stamps in cases.items():
+        rows = []
+        for seed, (data, sigma, truth, own, use) in enumerate(stamps):
+            result = run(data, sigma, args, model, seed, None)
+            sky = np.median(sigma)
+            theirs = cached_bm3d(data, sky, args.cache)
+            planes = [(image - truth) / sigma for image in (result.data, data, theirs)]
+            width = np.hypot(result.uncertainty.array / sigma, own)
+            smooth = gaussian_filter(truth, 1)  # the noise of a truth would choose the bin of faint pixels
+            level = np.where(truth > 4 * sky, truth, smooth) / sky
+            planes = [plane[INNER] for plane in (*planes, width, level, np.full(data.shape, own))]
+            rows.append(np.stack(planes)[:, use[INNER]])
+        ours, given, theirs, width, level, own = np.concatenate(rows, axis=1)
+        line = f"{name:20s}"
+        for low, high in BINS.values():
+            pick = (level >= low) & (level < high)
+            if pick.sum() < 200:
+                line += f" | {'':39s}"
+                continue
+            floor = np.mean(own[pick] ** 2)
+            squares = (np.mean(error[pick] ** 2) - floor for error in (ours, given, theirs))
+            error, before, other = np.sqrt(np.maximum(list(squares), 1e-6))
+            covered = np.mean(np.abs(ours[pick]) < width[pick])
+            line += f" | {error:.3f} {before:.2f} {error / other:.2f} {ours[pick].mean():+.3f}"
+            line += f" {covered:.2f} {pick.sum():7d}"
+        print(line, flush=True)
+
+
 def main():
     """Run one of the measures."""
     parser = argparse.ArgumentParser(
@@ -213,14 +308,15 @@ def main():
     )
     commands = parser.add_subparsers(required=True)
     of_ddpm = temperature, posterior, flux_pulls, scene_pulls
-    for measure in (added_noise, pure_noise, shared_noise, *of_ddpm, self_noise):
+    for measure in (added_noise, pure_noise, shared_noise, *of_ddpm, self_noise, cameras):
         command = commands.add_parser(measure.__name__.replace("_", "-"), help=measure.__doc__)
         if measure not in (pure_noise, scene_pulls, self_noise):
-            command.add_argument("arrays", help="prepared arrays")
+            command.add_argument("arrays", help="prepared arrays, or their folder")
         command.add_argument("--model", default="ddpm" if measure in of_ddpm else "raunet")
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")
         command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])
+        command.add_argument("--cache", help="folder for the results of BM3D on cameras")
         command.set_defaults(measure=measure)
     args = parser.parse_args()
     warnings.simplefilter("ignore")

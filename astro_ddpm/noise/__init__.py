@@ -14,14 +14,19 @@ from .correlation import (
     embed_kernel,
     gaussian_kernel,
     neighbour_correlation,
+    noise_kernel,
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky, thin_out
 from .holes import fill_holes
+from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import detect_self_noise, photon_noise, sigma_from_gain, sigma_from_uncertainty, smooth_sigma
 from .sky import detect_pedestal, estimate_sky_level, estimate_sky_sigma
 from .whitening import largest_value, unwhiten, whiten
 
 __all__ = [
+    "BORDER",
+    "MatchedPair",
+    "PSFMatch",
     "convolve_periodic",
     "correlated_noise",
     "correlation_kernel",
@@ -36,8 +41,11 @@ __all__ = [
     "frame_sigma",
     "frame_sky",
     "gaussian_kernel",
+    "homogenize_psf",
     "largest_value",
+    "match_pair",
     "neighbour_correlation",
+    "noise_kernel",
     "photon_noise",
     "sigma_from_gain",
     "sigma_from_uncertainty",

@@ -15,7 +15,10 @@ __all__ = [
     "embed_kernel",
     "gaussian_kernel",
     "neighbour_correlation",
+    "noise_kernel",
 ]
+
+_REACH = 3  # pixels, of the correlation of the noise
 
 
 def neighbour_correlation(data, mask=None):
@@ -195,3 +198,59 @@ def correlation_kernel(rho):
     power = np.fft.fft(np.fft.ifftshift(float(rho) ** (lag**2))).real
     row = np.fft.fftshift(np.fft.ifft(np.sqrt(np.maximum(power, 0.0))).real)
     return np.outer(row, row)
+
+
+def noise_kernel(data, valid=None, threshold=0.03):
+    r"""
+    Kernel that correlates white noise as the noise of an image is correlated.
+
+    The correlation at each lag l up to 3 pixels follows from the differences of pixels without sources,
+    :math:`\rho(l) = 1 - D(l) / D_\infty` with their mean square D, without what is beyond 4 standard
+    deviations, and that at lags of 6 pixels. The transform of the kernel is the root of that of the
+    correlation.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image, in units of its noise.
+
+    valid : array_like of bool, shape (ny, nx), optional
+        Where it was measured.
+
+    threshold : float, optional
+        If no correlation exceeds it the noise is white.
+
+    Returns
+    -------
+    kernel : ndarray, shape (9, 9)
+        The kernel, its squares summing to 1; a single 1 for white noise.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    data = np.asarray(data, float)
+    valid = np.ones(data.shape, bool) if valid is None else np.asarray(valid, bool)
+    level = gaussian_filter(np.where(valid, data, 0), 2)
+    middle = np.median(level[valid])
+    spread = 1.4826 * np.median(middle - level[valid & (level < middle)])
+    faint = valid & (level < middle + 3 * spread)  # a lower limit would choose among the noise
+
+    def mean_square(dy, dx):
+        ny, nx = data.shape
+        one = (slice(max(dy, 0), ny + min(dy, 0)), slice(max(dx, 0), nx + min(dx, 0)))
+        two = (slice(max(-dy, 0), ny + min(-dy, 0)), slice(max(-dx, 0), nx + min(-dx, 0)))
+        steps = (data[one] - data[two])[faint[one] & faint[two]]
+        limit = 4 * 1.4826 * np.median(np.abs(steps))
+        return np.mean(steps[np.abs(steps) <= limit] ** 2)
+
+    far = np.mean([mean_square(*lag) for lag in ((0, 6), (6, 0), (0, 7), (7, 0), (5, 5), (5, -5))])
+    lags = range(-_REACH, _REACH + 1)
+    rho = np.array([[1 - mean_square(dy, dx) / far if dy or dx else 1.0 for dx in lags] for dy in lags])
+    kernel = np.zeros((9, 9))
+    if np.abs(rho[rho < 1]).max() < threshold:
+        kernel[4, 4] = 1
+        return kernel
+    plane = np.zeros((32, 32))
+    plane[: 2 * _REACH + 1, : 2 * _REACH + 1] = np.where(np.abs(rho) < threshold / 2, 0, rho)
+    power = np.fft.rfft2(np.roll(plane, (-_REACH, -_REACH), (0, 1))).real
+    kernel = np.roll(np.fft.irfft2(np.sqrt(np.maximum(power, 0)), plane.shape), (4, 4), (0, 1))[:9, :9]
+    return kernel / np.sqrt(np.sum(kernel**2))

@@ -16,8 +16,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm.exposures import read_listing
 from astro_ddpm.nddata import Exposure, read_image
-from astro_ddpm.noise import estimate_sky_sigma
-from astro_ddpm.psf import match_pair
+from astro_ddpm.noise import estimate_sky_sigma, match_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

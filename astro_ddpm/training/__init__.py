@@ -7,7 +7,7 @@ and Lightning only, and imports them when it is first asked for.
 """
 
 from astro_ddpm.exposures import read_listing
-from astro_ddpm.psf import PSFMatch, homogenize_psf
+from astro_ddpm.noise import PSFMatch, homogenize_psf
 from astro_ddpm.utils import lazy_getattr
 
 from .arrays import open_arrays
@@ -26,7 +26,7 @@ from .cameras import (
     random_noise_kernel,
     split_exposure,
 )
-from .manifest import ManifestEntry, noise_kernel, prepare_cameras, read_manifest
+from .manifest import ManifestEntry, prepare_cameras, read_manifest
 from .pairs import cut_stamps, prepare_deep, prepare_pairs, split_by_group
 from .ranges import measure_ranges
 from .simulated import prepare_simulated
@@ -76,7 +76,6 @@ __all__ = [
     "measure_ranges",
     "moffat_kernel",
     "noise_gain",
-    "noise_kernel",
     "open_arrays",
     "prepare_cameras",
     "prepare_deep",

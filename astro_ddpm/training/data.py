@@ -123,6 +123,9 @@ class PairDataset(_ExposureDataset):
 
     split_range : tuple of float, optional
         The range of factors by which deep images are made noisier; log-uniform.
+
+    stream : int, optional
+        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     def __init__(
@@ -137,8 +140,9 @@ class PairDataset(_ExposureDataset):
         kinds=(0.5, 0.25, 0.25),
         max_extra_noise=10.0,
         split_range=(2.0, 60.0),
+        stream=0,
     ):
-        super().__init__(arrays, seed, epoch, repeat, size, stream=0)
+        super().__init__(arrays, seed, epoch, repeat, size, stream)
         self.augment = augment
         self.kinds = np.cumsum(kinds) / np.sum(kinds)
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
@@ -319,6 +323,15 @@ class FrameDataset(_ExposureDataset):
         return *split_exposure(data, sigma, factor, noise), 1 / factor, valid, use
 
 
+def _make_dataset(arrays, **options):
+    """Return the data set that fits the names of the arrays."""
+    if "data" in arrays:
+        return FrameDataset(arrays, **options)
+    if "shallow" in arrays:
+        return PairDataset(arrays, kinds=(3, 1, 0), **options)
+    return DeepDataset(arrays, **options)
+
+
 class PairDataModule(pl.LightningDataModule):
     """
     Training and validation data from prepared pairs, and from single deep images beside them.
@@ -341,7 +354,7 @@ class PairDataModule(pl.LightningDataModule):
         The probabilities of the three kinds of `PairDataset`.
 
     deep : str or list of str, optional
-        Files written by `prepare_deep` or `prepare_simulated`, which are seen equally often.
+        Files written by `prepare_deep`, `prepare_simulated` or `prepare_cameras`, seen equally often.
 
     deep_share : float, optional
         The share of examples made from single deep images, if there are any.
@@ -392,7 +405,8 @@ class PairDataModule(pl.LightningDataModule):
         visits = len(pairs) * options.deep_share / (1 - options.deep_share)
         for number, arrays in enumerate(self.deep, 1):
             share = round(visits / len(self.deep))
-            deep = DeepDataset(arrays, repeat=-(-share // len(arrays["deep"])), stream=number, **draws)
+            length = len(next(iter(arrays.values())))
+            deep = _make_dataset(arrays, repeat=-(-share // length), stream=number, **draws)
             chosen = np.random.default_rng([options.seed, epoch, number]).permutation(len(deep))[:share]
             datasets.append(Subset(deep, chosen.tolist()))
         return datasets

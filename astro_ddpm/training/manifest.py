@@ -11,15 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astro_ddpm.noise import estimate_sky_level, estimate_sky_sigma
-from astro_ddpm.psf import BORDER, match_pair, photon_noise
+from astro_ddpm.noise import (
+    BORDER,
+    estimate_sky_level,
+    estimate_sky_sigma,
+    match_pair,
+    noise_kernel,
+    photon_noise,
+)
 from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
 from .cameras import noise_gain
 from .pairs import noise_width, stack_rows
 
-__all__ = ["ManifestEntry", "noise_kernel", "prepare_cameras", "read_frame", "read_manifest"]
+__all__ = ["ManifestEntry", "prepare_cameras", "read_frame", "read_manifest"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +35,6 @@ CHOICES = {
     "align": ("pixels", "wcs"),
 }
 LEVELS = (-np.inf, 1, 5, 30, 100, np.inf)  # in units of the noise
-REACH = 3  # pixels, of the correlation of the noise
 
 
 @dataclass(frozen=True)
@@ -272,62 +277,6 @@ def _measure(entry, data, sigma, valid):
     return Frame(data, sigma, valid, use, sky_sigma)
 
 
-def noise_kernel(data, valid=None, threshold=0.03):
-    r"""
-    Kernel that correlates white noise as the noise of an image is correlated.
-
-    The correlation at each lag l up to 3 pixels follows from the differences of pixels without sources,
-    :math:`\rho(l) = 1 - D(l) / D_\infty` with their mean square D, without what is beyond 4 standard
-    deviations, and that at lags of 6 pixels. The transform of the kernel is the root of that of the
-    correlation.
-
-    Parameters
-    ----------
-    data : array_like, shape (ny, nx)
-        The image, in units of its noise.
-
-    valid : array_like of bool, shape (ny, nx), optional
-        Where it was measured.
-
-    threshold : float, optional
-        If no correlation exceeds it the noise is white.
-
-    Returns
-    -------
-    kernel : ndarray, shape (9, 9)
-        The kernel, its squares summing to 1; a single 1 for white noise.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    data = np.asarray(data, float)
-    valid = np.ones(data.shape, bool) if valid is None else np.asarray(valid, bool)
-    level = gaussian_filter(np.where(valid, data, 0), 2)
-    middle = np.median(level[valid])
-    spread = 1.4826 * np.median(middle - level[valid & (level < middle)])
-    faint = valid & (level < middle + 3 * spread)  # a lower limit would choose among the noise
-
-    def mean_square(dy, dx):
-        ny, nx = data.shape
-        one = (slice(max(dy, 0), ny + min(dy, 0)), slice(max(dx, 0), nx + min(dx, 0)))
-        two = (slice(max(-dy, 0), ny + min(-dy, 0)), slice(max(-dx, 0), nx + min(-dx, 0)))
-        steps = (data[one] - data[two])[faint[one] & faint[two]]
-        limit = 4 * 1.4826 * np.median(np.abs(steps))
-        return np.mean(steps[np.abs(steps) <= limit] ** 2)
-
-    far = np.mean([mean_square(*lag) for lag in ((0, 6), (6, 0), (0, 7), (7, 0), (5, 5), (5, -5))])
-    lags = range(-REACH, REACH + 1)
-    rho = np.array([[1 - mean_square(dy, dx) / far if dy or dx else 1.0 for dx in lags] for dy in lags])
-    kernel = np.zeros((9, 9))
-    if np.abs(rho[rho < 1]).max() < threshold:
-        kernel[4, 4] = 1
-        return kernel
-    plane = np.zeros((32, 32))
-    plane[: 2 * REACH + 1, : 2 * REACH + 1] = np.where(np.abs(rho) < threshold / 2, 0, rho)
-    power = np.fft.rfft2(np.roll(plane, (-REACH, -REACH), (0, 1))).real
-    kernel = np.roll(np.fft.irfft2(np.sqrt(np.maximum(power, 0)), plane.shape), (4, 4), (0, 1))[:9, :9]
-    return kernel / np.sqrt(np.sum(kernel**2))
-
-
 def choose_stamps(frame, size, number, rng):
     """
     Choose stamps in which all levels of brightness occur.
@@ -496,8 +445,8 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
     folder : str or path-like
         Where the files are written, each named as the camera and the use, such as ``sdss_frames.npz``. Of
         ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape (n, size, size), ``kernel``
-        of shape (n, 9, 9), see `noise_kernel`, and ``min_factor`` of shape (n,), the least factor to split
-        by; of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
+        of shape (n, 9, 9), see `astro_ddpm.noise.noise_kernel`, and ``min_factor`` of shape (n,), the least
+        factor to split by; of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
 
     root : str or path-like, optional
         The folder that the patterns belong to; by default that of the manifest.

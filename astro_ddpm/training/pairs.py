@@ -8,8 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from astro_ddpm.noise import estimate_sky_sigma, neighbour_correlation
-from astro_ddpm.psf import BORDER, match_pair
+from astro_ddpm.noise import BORDER, estimate_sky_sigma, match_pair, neighbour_correlation
 from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
@@ -22,9 +21,9 @@ log = logging.getLogger(__name__)
 
 def _prepare_pair(paths, variance_per_flux):
     """Arrays of one pair, or None if its exposures differ by more than noise."""
-    from astro_ddpm.nddata import read_image, unpack
+    from astro_ddpm.nddata import Exposure, read_image
 
-    shallow, deep = (unpack(read_image(path)) for path in paths)
+    shallow, deep = (Exposure.parse(read_image(path)).check() for path in paths)
     pair = match_pair(
         shallow.data,
         deep.data,

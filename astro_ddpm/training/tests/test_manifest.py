@@ -10,12 +10,12 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter, shift
 
+from astro_ddpm.noise import noise_kernel
 from astro_ddpm.tests.helpers import galaxies
 from astro_ddpm.training import (
     ManifestEntry,
     correlated_noise,
     gaussian_kernel,
-    noise_kernel,
     open_arrays,
     prepare_cameras,
     read_manifest,

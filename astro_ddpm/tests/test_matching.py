@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the psf module.
+Tests for the matching module.
 """
 
 import numpy as np
@@ -9,7 +9,8 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import correlate, gaussian_filter, shift
 
-from astro_ddpm.psf import _basis, homogenize_psf, match_pair
+from astro_ddpm.noise import homogenize_psf, match_pair
+from astro_ddpm.noise.matching import _basis
 
 from .helpers import galaxies
 

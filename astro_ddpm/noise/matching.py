@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from astropy.utils.decorators import deprecated_renamed_argument
 
-from astro_ddpm.noise import estimate_sky_sigma
+from .pixels import photon_noise
+from .sky import estimate_sky_sigma
 
-__all__ = ["MatchedPair", "PSFMatch", "homogenize_psf", "match_pair", "photon_noise"]
+__all__ = ["BORDER", "MatchedPair", "PSFMatch", "homogenize_psf", "match_pair"]
 
 MAX_RESIDUAL_RMS = 1.2  # of the residual in units of the noise, for exposures that differ by nothing else
 MAX_BRIGHTNESS = 100.0  # in units of the noise of the sky, of what the basis fits
@@ -297,32 +298,3 @@ def match_pair(
         both,
         use,
     )
-
-
-def photon_noise(image, sky_sigma, variance_per_flux):
-    r"""
-    Estimate the noise of every pixel from that of the sky and the photon noise of the sources.
-
-    .. math:: \sigma^2 = \sigma_\mathrm{sky}^2 + v \, \max(\tilde y, 0)
-
-    where :math:`\tilde y` is the image smoothed by a Gaussian of one pixel.
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        The sky-subtracted image.
-
-    sky_sigma : float
-        The noise of its sky.
-
-    variance_per_flux : float
-        The photon noise :math:`v`: variance per unit of flux, the inverse of the gain.
-
-    Returns
-    -------
-    sigma : ndarray, shape (ny, nx)
-        The noise (1 sigma).
-    """
-    from scipy.ndimage import gaussian_filter
-
-    return np.sqrt(sky_sigma**2 + variance_per_flux * np.maximum(gaussian_filter(image, 1), 0))
