@@ -13,7 +13,7 @@ Measures behind the figures of docs/trust.rst that need nothing but prepared arr
     python benchmarks/quality.py cameras arrays --number 8 --model raunet --cache bm3d
 
 The last takes the folder that ``astro-ddpm prepare --cameras`` wrote, and adds simulated fields. In four bins
-of brightness it prints the error in units of the noise of the input, the same of the input, the error over that
+of brightness it prints the error in units of the input noise, the same of the input, the error over that
 of BM3D, the bias, how often the truth lies within the uncertainty, and the number of pixels.
 """
 
