@@ -41,14 +41,11 @@ def crps(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (...)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
+        At least two samples, and what they are compared with.
 
     mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``; `True` means left out.
+        Elements to leave out, broadcastable to ``truth``.
 
     Returns
     -------
@@ -58,11 +55,9 @@ def crps(
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit.
-
-    ValueError
-        If shapes do not match or there are fewer than two samples.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match or there are fewer than
+        two samples.
 
     ImportError
         If scoringrules is not installed.
@@ -101,16 +96,13 @@ def energy_score(
     Fair energy score of every vector.
 
     The energy score is the `crps` of vectors; less is better. It notices wrong correlations between features,
-    which no score of one feature does. The features with the largest spread dominate it, so bring features
-    to one scale first.
+    which no score of one feature does. The features with the largest spread dominate it, so bring features to
+    one scale first.
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ..., n_features)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (..., n_features)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`
+        At least two samples, shape ``(n_samples, ..., n_features)``, and what they are compared with.
 
     mask : array_like of bool, optional
         Features to leave out, broadcastable to ``truth``; `True` leaves out the whole vector.
@@ -122,11 +114,9 @@ def energy_score(
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit.
-
-    ValueError
-        If shapes do not match, there are fewer than two samples, or ``truth`` has no axis of features.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match, there are fewer than
+        two samples, or ``truth`` has no axis of features.
 
     Notes
     -----
@@ -166,17 +156,14 @@ def coverage(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (...)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
+        At least two samples, and what they are compared with.
 
     levels : float or sequence of float, optional
         The probabilities of the intervals, between 0 and 1.
 
     mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``; `True` means left out.
+        Elements to leave out, broadcastable to ``truth``.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -184,22 +171,20 @@ def coverage(
     Returns
     -------
     fraction, error : `~numpy.ndarray`, shape of ``levels``
-        The fraction for each level, to be compared with the level, and its binomial standard error. The
-        error takes elements as independent. Neighbouring pixels are not, and their true error is larger.
-        Both are NaN if no element is left.
+        The fraction for each level, to be compared with the level, and its binomial standard error. The error
+        takes elements as independent. Neighbouring pixels are not, and their true error is larger. Both are
+        NaN if no element is left.
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit.
-
-    ValueError
-        If shapes do not match, there are fewer than two samples, or a level is not between 0 and 1.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match, there are fewer than
+        two samples, or a level is not between 0 and 1.
 
     Notes
     -----
-    If the truth is distributed as the samples, its rank :math:`R` among :math:`m` of them takes the values
-    0 to :math:`m` with equal probability. Then :math:`R + U`, with :math:`U` uniform in [0, 1), is uniform in
+    If the truth is distributed as the samples, its rank :math:`R` among :math:`m` of them takes the values 0
+    to :math:`m` with equal probability. Then :math:`R + U`, with :math:`U` uniform in [0, 1), is uniform in
     :math:`[0, m + 1)`. An element is covered at the level :math:`c` if
 
     .. math:: (m + 1) \frac{1 - c}{2} \le R + U < (m + 1) \frac{1 + c}{2} ,
@@ -229,14 +214,11 @@ def rank_histogram(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (...)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
+        At least two samples, and what they are compared with.
 
     mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``; `True` means left out.
+        Elements to leave out, broadcastable to ``truth``.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random ranks of ties.
@@ -247,17 +229,15 @@ def rank_histogram(
         The number of elements with 0, 1, ..., n_samples samples below the truth.
 
     p_value : float
-        The probability of a chi-square as large as that of ``counts`` if every rank is equally probable
-        **and the elements are independent**. Neighbouring pixels are not: take well-separated ones, or
-        compare histograms without the test. NaN if no element is left.
+        The probability of a chi-square as large as that of ``counts`` if every rank is equally probable **and
+        the elements are independent**. Neighbouring pixels are not: take well-separated ones, or compare
+        histograms without the test. NaN if no element is left.
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit.
-
-    ValueError
-        If shapes do not match or there are fewer than two samples.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match or there are fewer than
+        two samples.
     """
     from scipy.stats import chisquare
 
@@ -277,14 +257,11 @@ def spread_skill(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (...)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
+        At least two samples, and what they are compared with.
 
     mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``; `True` means left out.
+        Elements to leave out, broadcastable to ``truth``.
 
     Returns
     -------
@@ -293,11 +270,9 @@ def spread_skill(
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit.
-
-    ValueError
-        If shapes do not match or there are fewer than two samples.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match or there are fewer than
+        two samples.
 
     Notes
     -----
@@ -305,8 +280,8 @@ def spread_skill(
 
     .. math:: \sqrt{\frac{m + 1}{m} \, \frac{\langle s^2 \rangle}{\langle (\bar x - y)^2 \rangle}} .
 
-    The first factor corrects for the error of a mean of few samples (Fortin et al. 2014, *Why Should
-    Ensemble Spread Match the RMSE of the Ensemble Mean?*, equation 15).
+    The first factor corrects for the error of a mean of few samples (Fortin et al. 2014, *Why Should Ensemble
+    Spread Match the RMSE of the Ensemble Mean?*, equation 15).
     """
     samples, truth, _ = _unpack(samples, truth, mask)
     valid = np.isfinite(truth)
@@ -354,7 +329,7 @@ def calibration_table(
         The probabilities of the intervals for `coverage`.
 
     mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``; `True` means left out.
+        Elements to leave out, broadcastable to ``truth``.
 
     n_ranks : int, optional
         The number of equal bins of the cumulative probability that take the place of ranks if ``std`` is
@@ -379,12 +354,10 @@ def calibration_table(
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth``, or of ``level`` and ``edges``, has a unit.
-
-    ValueError
-        If shapes do not match, there are fewer than two samples, ``edges`` do not rise, or a probability in
-        ``levels`` is not between 0 and 1.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth``, or of ``level`` and ``edges``, has a unit, or if shapes do
+        not match, there are fewer than two samples, ``edges`` do not rise, or a probability in ``levels`` is
+        not between 0 and 1.
 
     Notes
     -----
@@ -450,8 +423,8 @@ def binned_scores(samples, truth, level, edges, *, is_gaussian=False, levels=LEV
     Returns
     -------
     scores : list of dict
-        For each bin ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays),
-        ``spread_skill`` and ``ranks`` (an array).
+        For each bin ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill``
+        and ``ranks`` (an array).
     """
     rng, rows = np.random.default_rng(seed), []
     for low, high in pairwise(edges):

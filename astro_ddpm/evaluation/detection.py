@@ -95,8 +95,7 @@ class DetectionCurve:
         False detections per area, one row per method and threshold.
 
     reliability : `~astropy.table.QTable` or None
-        Predicted and true frequency of the existence of a source; None
-        for a model without samples.
+        Predicted and true frequency of the existence of a source; None for a model without samples.
     """
 
     curve: QTable
@@ -127,51 +126,45 @@ def detection_curve(
     r"""
     Measure how faint a source is found, before and after enhancement.
 
-    Sources of known magnitude and size are injected into an image on a
-    grid at random phase, away from the sources that it holds. They are
-    sought by
+    Sources of known magnitude and size are injected into an image on a grid at random phase, away from the
+    sources that it holds. They are sought by
 
     * ``'matched filter'``: a matched filter on the input,
     * ``'mean'``: the same filter on the enhanced image,
     * ``'joint'``: the sum of both,
     * ``'existence'``: the posterior probability of existence, which is
-      the fraction of samples in which the filter finds a source above the
-      threshold; where it is at least one half a source is detected.
+      the fraction of samples in which the filter finds a source above the threshold; where it is at least one
+      half a source is detected.
 
-    All methods are compared at the same purity: each has the threshold
-    at which it makes the same number of false detections per area.
+    All methods are compared at the same purity: each has the threshold at which it makes the same number of
+    false detections per area.
 
     Parameters
     ----------
     image : `~astropy.nddata.CCDData` or sequence of it
-        The sky-subtracted image or images, shape ``(ny, nx)``, with
-        their uncertainty: real ones, simulated ones, or noise from
-        `noise_image`. Several images are used in turn; of a single one
-        the same noise serves again and again, at other places, which the
-        errors do not know.
+        The sky-subtracted image or images, shape ``(ny, nx)``, with their uncertainty: real, simulated, or
+        from `noise_image`. Several images are used in turn. A single one gives the same noise again and
+        again, at other places, which the errors do not include.
 
     magnitudes : sequence of float or `~astropy.units.Quantity`, optional
-        The magnitudes of the sources, at least two. By default ten at
-        which the signal-to-noise ratio in the matched filter is 2.5 to 9.
+        The magnitudes of the sources, at least two. By default ten at which the signal-to-noise ratio in the
+        matched filter is 2.5 to 9.
 
     model : str, path-like, `~astro_ddpm.zoo.Model` or callable, optional
-        A model as in `~astro_ddpm.enhance`. Or anything that is called as
-        ``model(image, seed=seed)`` with a `~astropy.nddata.CCDData` and
-        returns one like `~astro_ddpm.EnhancedCCDData`, such as
+        A model as in `~astro_ddpm.enhance`. Or anything that is called as ``model(image, seed=seed)`` with a
+        `~astropy.nddata.CCDData` and returns one like `~astro_ddpm.EnhancedCCDData`, such as
         ``functools.partial(enhance, model="ddpm", noise_ratio=0.1)``.
 
     psf : array_like, float or `~astropy.units.Quantity`, optional
-        The image of the PSF, with odd sides, or the FWHM in pixels of a
-        Gaussian. By default what the (first) image carries.
+        The image of the PSF, with odd sides, or the FWHM in pixels of a Gaussian. By default what the (first)
+        image carries.
 
     half_light_radius : float or `~astropy.units.Quantity`, optional
-        The half-light radius in pixels of round exponential profiles; 0
-        are point sources.
+        The half-light radius in pixels of round exponential profiles; 0 are point sources.
 
     filter_radius : float or `~astropy.units.Quantity`, optional
-        The half-light radius that the filters are made for, that of the
-        sources by default. Where sizes are not known before, a filter for
-        point sources, 0, is what is used in practice.
+        The half-light radius that the filters are made for, that of the sources by default. Surveys, which do
+        not know sizes before, use a filter for point sources, 0.
 
     zero_point : float or `~astropy.units.Quantity`, optional
         The magnitude of a source with a flux of 1 in the unit of the image.
@@ -183,25 +176,21 @@ def detection_curve(
         The purity at the limiting magnitude, between 0 and 1.
 
     separation : int, optional
-        The distance :math:`d` of neighbouring sources in pixels, 6 FWHM
-        of the source by default. **The purity belongs to sources of the
-        density** :math:`n = 1 / d^2`.
+        The distance :math:`d` of neighbouring sources in pixels, 6 FWHM of the source by default. **The
+        purity belongs to sources of the density** :math:`n = 1 / d^2`.
 
     match_radius : float, optional
-        How far from its source a detection may be in pixels, half of the
-        FWHM of the source by default. Detections are at least as far
-        apart.
+        How far from its source a detection may be in pixels, half of the FWHM of the source by default.
+        Detections are at least as far apart.
 
     correlation : float, optional
-        The correlation of the noise of neighbouring pixels, from 0 to
-        less than 1. Measured by default (`astro_ddpm.noise`).
+        The correlation of the noise of neighbouring pixels, from 0 to less than 1. Measured by default
+        (`astro_ddpm.noise`).
 
     blank : `~astropy.nddata.CCDData` or sequence of it, optional
-        Images in which every detection is false, such as a blank field
-        or, of noise, ``image`` itself; what is known to be a source must
-        be masked. By default Gaussian noise with the uncertainty, mask
-        and correlation of the image, as many times as there are images
-        with injected sources.
+        Images in which every detection is false, such as a blank field. Known sources must be masked. By
+        default Gaussian noise with the uncertainty, mask and correlation of the image, as many times as there
+        are images with injected sources.
 
     n_samples : int, optional
         The number of samples, unless ``model`` is a callable.
@@ -215,9 +204,8 @@ def detection_curve(
     Returns
     -------
     result : `DetectionCurve`
-        Four tables with units, descriptions, and in their metadata the
-        parameters, the versions of the software and the model with its
-        checksum.
+        Four tables with units, descriptions, and in their metadata the parameters, the versions of the
+        software and the model with its checksum.
 
     Raises
     ------
@@ -225,21 +213,19 @@ def detection_curve(
         If an image cannot be used.
 
     ValueError
-        If a parameter is out of its range, an image has no uncertainty,
-        the PSF is missing, or there is no room for sources.
+        If a parameter is out of its range, an image has no uncertainty, the PSF is missing, or there is no
+        room for sources.
 
     Warns
     -----
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If the magnitudes do not reach from less to more than 90 %
-        completeness (the limiting magnitude is then NaN), or there are too
-        few false detections to set thresholds by.
+        If the magnitudes do not reach from less to more than 90 % completeness (the limiting magnitude is
+        then NaN), or there are too few false detections to set thresholds by.
 
     Notes
     -----
-    **Statistic.** For an image :math:`y` with noise :math:`\sigma` and a
-    source of the profile :math:`p` (unit sum) at pixel :math:`j`, the
-    matched filter finds the signal-to-noise ratio
+    **Statistic.** For an image :math:`y` with noise :math:`\sigma` and a source of the profile :math:`p`
+    (unit sum) at pixel :math:`j`, the matched filter finds the signal-to-noise ratio
 
     .. math::
 
@@ -247,63 +233,41 @@ def detection_curve(
             {\sqrt{\sum_i p_i \, g_i / \sigma_{j + i}^2}},
         \qquad g = R^{-1} p
 
-    with the correlation :math:`R` of the noise, and :math:`g = p` for
-    white noise (Turin 1960, *An introduction to matched filters*; for
-    images Zackay & Ofek 2017, ApJ 836, 187). :math:`R` is that
-    of Gaussian smoothing, :math:`\rho^{l^2}` at lag :math:`l`. Nothing is
-    better for isolated sources of known shape in Gaussian noise, so here
-    no enhancement can gain anything, and one that does not know the shape
-    must lose a little. The sources lie on pixel
-    centers, as the filter assumes. They bring no photon noise of their
+    with the correlation :math:`R` of the noise, :math:`\rho^{l^2}` at lag :math:`l`, and :math:`g = p` for
+    white noise (Turin 1960, *An introduction to matched filters*; for images Zackay & Ofek 2017, ApJ 836,
+    187). No method is better for isolated sources of known shape in Gaussian noise, and a method that does
+    not know the shape must lose a little. The sources lie on pixel centers and have no photon noise of their
     own.
 
-    The mean and each sample are filtered in the same way, :math:`\sigma`
-    included. Their :math:`S` has no unit variance on blank sky, and needs
-    none: only its order enters. The joint statistic is the sum of :math:`S` of
-    the input and of the mean: the input keeps what the model does not take for
-    a source, and the mean adds what it knows of shapes. The existence is detected where at least half
-    of the samples have :math:`S > \tau`, that is where the median of
-    :math:`S` exceeds :math:`\tau`.
+    The mean and each sample are filtered in the same way. Their :math:`S` does not have unit variance on
+    blank sky; only its order matters. A source exists if at least half of the samples have :math:`S > \tau`,
+    so that the median of :math:`S` exceeds :math:`\tau`.
 
-    **Completeness.** :math:`C` is the fraction of sources with
-    :math:`S > \tau` within the match radius. Nothing is injected where the
-    input itself has :math:`S > 5`, or within one FWHM of there. Fainter
-    things of a real image could be taken for a source that was injected
-    upon them, and so a place does not count if any method finds something
-    there before.
+    **Completeness.** :math:`C` is the fraction of sources with :math:`S > \tau` within the match radius.
+    Nothing is injected within one FWHM of a pixel where the input itself has :math:`S > 5`. A place does not
+    count if any method finds something there before the injection.
 
-    **Purity.** With :math:`f(\tau)` false detections per area, which are the
-    maxima of :math:`S` on the blank images, and :math:`n` sources of
-    one magnitude per area, the purity is :math:`C n / (C n + f)`. At the
-    limiting magnitude the completeness is :math:`C_0` = 90 % and the purity
-    is :math:`P`, and so
+    **Purity.** Let :math:`f(\tau)` be the false detections per area, the maxima of :math:`S` on the blank
+    images, and :math:`n` the sources of one magnitude per area. The purity is :math:`C n / (C n + f)`. At the
+    limiting magnitude the completeness is :math:`C_0` = 90 % and the purity is :math:`P`, which sets the
+    threshold by
 
-    .. math:: f(\tau) = n \, C_0 \, \frac{1 - P}{P}
+    .. math:: f(\tau) = n \, C_0 \, \frac{1 - P}{P} .
 
-    fixes the threshold of every method. Gaussian noise has neither artifacts nor
-    faint structure: of a real image, the more so of one that bright galaxies fill,
-    the purity is an upper limit, and a gain means little without blank
-    fields of the same kind in ``blank``. Sources of the wanted kind
-    that are rarer than :math:`n` need a higher threshold, which changes all
-    methods in much the same way.
+    Gaussian noise has neither artifacts nor faint structure, so for a real image the purity is an upper
+    limit. Give blank fields of the same kind in ``blank`` to measure a gain on real images.
 
-    **Limit.** Between the magnitudes :math:`\Phi^{-1}(C)`, made monotonic,
-    is interpolated linearly in flux, which is exact for the matched filter at
-    a known place. The errors are standard deviations over
-    500 bootstrap samples of the sources of each magnitude and of the cells of
-    :math:`d \times d` pixels of the blank images; all methods
-    share them, so the error of a gain is smaller than those of its limits.
+    **Limit.** :math:`\Phi^{-1}(C)`, made monotonic, is interpolated linearly in flux, which is exact for the
+    matched filter at a known place. Errors are standard deviations over 500 bootstrap samples of the sources
+    of each magnitude and of the cells of :math:`d \times d` pixels of the blank images. All methods share
+    them, so the error of a gain is smaller than those of its limits.
 
-    **Reliability.** The probability of existence at the threshold of
-    its method is taken at the maxima of the matched filter on the input
-    (which do not depend on the samples), and compared with whether a
-    deep exposure of the injected sources, with the noise of the samples
-    (the keyword DDPMDEP times :math:`\sigma`), exceeds the threshold there. Honest
-    samples are reliable for sources that are as frequent as those of the
-    training; where sources are injected more densely than that, they exist
-    more often than predicted. And the fraction of few samples scatters about the
-    probability, so that even of honest samples the frequency varies less than
-    the fraction. Unknown sources of a real image count as false.
+    **Reliability.** The probability of existence is taken at the maxima of the matched filter on the input.
+    The source exists if a deep exposure of the injected sources, with the noise of the samples (the keyword
+    DDPMDEP times :math:`\sigma`), exceeds the threshold there. Calibrated samples are reliable for sources
+    that are as frequent as those of the training; more frequent ones exist more often than predicted. The
+    fraction of few samples scatters about the probability, so the frequency varies less than the fraction.
+    Unknown sources of a real image count as false.
 
     Examples
     --------
@@ -407,8 +371,7 @@ def noise_image(
         The standard deviation, of all pixels or shape ``(ny, nx)``.
 
     correlation : float, optional
-        The correlation :math:`\rho` of neighbouring pixels, from 0 to less
-        than 1.
+        The correlation :math:`\rho` of neighbouring pixels, from 0 to less than 1.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -416,8 +379,7 @@ def noise_image(
     Returns
     -------
     image : `~astropy.nddata.CCDData`
-        The noise, shape ``(ny, nx)``, in the unit of ``noise``, with its
-        uncertainty.
+        The noise, shape ``(ny, nx)``, in the unit of ``noise``, with its uncertainty.
 
     Raises
     ------
@@ -426,9 +388,8 @@ def noise_image(
 
     Notes
     -----
-    The correlation is that of white noise smoothed by a Gaussian,
-    :math:`\rho^{l^2}` at lag :math:`l` along rows and columns and the product
-    of both otherwise, and is periodic. Its power spectrum is not taken below
+    The correlation is that of white noise smoothed by a Gaussian, :math:`\rho^{l^2}` at lag :math:`l` along
+    rows and columns and the product of both otherwise, and is periodic. Its power spectrum is not taken below
     1 % of that of white noise, which strong correlations change slightly.
 
     Examples
@@ -467,8 +428,8 @@ def reliability_diagram(
         Whether it came true.
 
     bins : int or sequence of float, optional
-        The number of equal bins from 0 to 1, or their rising edges. A bin
-        contains its lower edge, the last one both.
+        The number of equal bins from 0 to 1, or their rising edges. A bin contains its lower edge, the last
+        one both.
 
     Returns
     -------
@@ -488,13 +449,9 @@ def reliability_diagram(
 
     Notes
     -----
-    For honest probabilities ``frequency`` agrees with ``probability`` within
-    ``frequency_err`` (Murphy & Winkler 1977, *Reliability of Subjective
-    Probability Forecasts of Precipitation and Temperature*). The error is the standard
-    deviation of the posterior of the frequency, with the prior of Jeffreys:
-    for :math:`k` of :math:`n` that of the distribution
-    :math:`\mathrm{Beta}(k + 1/2, n - k + 1/2)`. It counts every case as
-    independent.
+    Calibrated probabilities agree with ``frequency`` within ``frequency_err`` (Murphy & Winkler 1977,
+    *Reliability of Subjective Probability Forecasts of Precipitation and Temperature*). The error is half of
+    the 68 % interval of Jeffreys (`astropy.stats.binom_conf_interval`). It takes cases as independent.
 
     Examples
     --------
@@ -529,8 +486,8 @@ class _Search:
     """
     What is sought, and how.
 
-    ``profile`` is the image that the filter is made for, of unit sum; ``enhance`` is called
-    as ``enhance(image, seed=seed)``.
+    ``profile`` is the image that the filter is made for, of unit sum; ``enhance`` is called as
+    ``enhance(image, seed=seed)``.
     """
 
     profile: np.ndarray
@@ -659,9 +616,9 @@ class _Trial(NamedTuple):
     """
     What was found of the sources that were injected into one image.
 
-    ``found`` has the highest statistic near each source by each method, and
-    ``before`` the same without the source. At the candidates, ``draws`` has
-    the statistic of the samples, shape ``(n, n_candidates)``, and ``deep`` that of a deep exposure.
+    ``found`` has the highest statistic near each source by each method, and ``before`` the same without the
+    source. At the candidates, ``draws`` has the statistic of the samples, shape ``(n, n_candidates)``, and
+    ``deep`` that of a deep exposure.
     """
 
     numbers: np.ndarray
@@ -720,8 +677,8 @@ class _FalseDetections:
     """
     False detections by each method, from the most to the least significant.
 
-    ``values`` are their statistics, ``cells`` the cells of the images in
-    which they lie, ``area`` the number of pixels that were searched.
+    ``values`` are their statistics, ``cells`` the cells of the images in which they lie, ``area`` the number
+    of pixels that were searched.
     """
 
     def __init__(self, blanks, search):

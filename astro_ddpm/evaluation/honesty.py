@@ -76,16 +76,15 @@ def calibration_tests(
         The probabilities of the intervals for `coverage`.
 
     mask : array_like of bool, optional
-        What to leave out, broadcastable to ``truth``, or to each of its features if they have names;
-        `True` means left out.
+        What to leave out, broadcastable to ``truth``, or to each of its features if they have names; `True`
+        means left out.
 
     significance : float, optional
         False-alarm rate of each test. The rate of at least one false alarm among the seven tests of one
         feature is about four times as large.
 
     n_exchanges : int, optional
-        The number of random exchanges of truth and samples. No p-value is below
-        ``2 / (n_exchanges + 1)``.
+        The number of random exchanges of truth and samples. No p-value is below ``2 / (n_exchanges + 1)``.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -103,20 +102,18 @@ def calibration_tests(
         * ``expected``, ``error``: mean and standard deviation of the score of a calibrated posterior.
         * ``p_value``: the probability that the score of a calibrated posterior is as far from the mean.
         * ``verdict``: "honest" if ``p_value`` is at least ``significance``, else "too narrow",
-          "too wide", "biased" or "wrong shape". Most scores call a biased posterior "too narrow", because
-          the truth is farther away than the samples say; the rank histogram tells a bias from a width.
-          "too few" if ``p_value`` is not below ``significance`` and there are fewer than 30 cases.
+          "too wide", "biased" or "wrong shape". Most scores call a biased posterior "too narrow", because the
+          truth is farther away than the samples say; the rank histogram tells a bias from a width. "too few"
+          if ``p_value`` is not below ``significance`` and there are fewer than 30 cases.
 
         The metadata hold ``n_samples``, ``significance``, ``n_exchanges`` and ``version``.
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth`` has a unit, or names.
-
-    ValueError
-        If shapes or names do not match, there are fewer than two samples, a probability is not between
-        0 and 1, or ``n_exchanges`` is less than 1.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth`` has a unit, or names, or if shapes or names do not match,
+        there are fewer than two samples, a probability is not between 0 and 1, or ``n_exchanges`` is less
+        than 1.
 
     Notes
     -----
@@ -129,10 +126,10 @@ def calibration_tests(
     histogram of ranks (slope, U-shape and the next two; Jolliffe & Primo 2008, *Evaluating Rank Histograms
     Using Decompositions of the Chi-Square Test Statistic*).
 
-    Before ``spread_skill``, ``crps`` and ``energy_score`` are computed, the features of each case are
-    divided by the standard deviation of truth and samples together. Otherwise the brightest case would
-    outweigh all others. So these scores differ from those of `spread_skill`, `crps` and `energy_score` of the
-    same features. The coverage is the mean of `coverage` over its random numbers.
+    Before ``spread_skill``, ``crps`` and ``energy_score`` are computed, the features of each case are divided
+    by the standard deviation of truth and samples together. Otherwise the brightest case would outweigh all
+    others. So these scores differ from those of `spread_skill`, `crps` and `energy_score` of the same
+    features. The coverage is the mean of `coverage` over its random numbers.
 
     **Sensitivity.** In trials with 1000 cases of two Gaussian features and ``significance`` of 0.01, every
     score found a posterior 20 % too narrow nearly always, even with 8 samples. One 20 % too wide is harder:
@@ -206,18 +203,15 @@ def tarp(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, n, n_features)
-        The samples, at least two.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (n, n_features)
-        What they are compared with.
+    samples, truth : array_like or `~astropy.units.Quantity`
+        At least two samples, shape ``(n_samples, n, n_features)``, and what they are compared with.
 
     levels : float or sequence of float, optional
         The fractions of the samples within the balls, between 0 and 1.
 
     references : array_like or `~astropy.units.Quantity`, shape (n, n_features), optional
-        The points; their choice must not depend on the truth. By default they are drawn from a Gaussian
-        with the mean and standard deviation of each feature in all samples and truths.
+        The points; their choice must not depend on the truth. By default they are drawn from a Gaussian with
+        the mean and standard deviation of each feature in all samples and truths.
 
     mask : array_like of bool, optional
         Features to leave out, broadcastable to ``truth``; `True` means left out, with the whole vector.
@@ -228,8 +222,8 @@ def tarp(
     Returns
     -------
     fraction : `~numpy.ndarray`, shape of ``levels``
-        The fraction of truths within the balls, which for calibrated samples is that of ``levels``. NaN if
-        no vector is left.
+        The fraction of truths within the balls, which for calibrated samples is that of ``levels``. NaN if no
+        vector is left.
 
     p_value : float
         The probability of deviations as large if the samples are calibrated **and the vectors independent**.
@@ -237,20 +231,18 @@ def tarp(
 
     Raises
     ------
-    TypeError
-        If only one of ``samples`` and ``truth``, or of ``references`` and ``truth``, has a unit.
-
-    ValueError
-        If shapes do not match, there are fewer than two samples, or a level is not between 0 and 1.
+    TypeError, ValueError
+        If only one of ``samples`` and ``truth``, or of ``references`` and ``truth``, has a unit, or if shapes
+        do not match, there are fewer than two samples, or a level is not between 0 and 1.
 
     Notes
     -----
     Lemos et al. 2023, *Sampling-Based Accuracy Testing of Posterior Estimators for General Inference*,
-    algorithm 2, with distances in units of the standard deviation of each feature in all samples and
-    truths. The rank :math:`R` of the distance of the truth among those of the :math:`m` samples takes the
-    values 0 to :math:`m` with equal probability if the samples are calibrated. A truth lies within the ball
-    of the level :math:`c` if :math:`R + U < (m + 1) c` with :math:`U` uniform in [0, 1), which has the
-    probability :math:`c` for any number of samples.
+    algorithm 2, with distances in units of the standard deviation of each feature in all samples and truths.
+    The rank :math:`R` of the distance of the truth among those of the :math:`m` samples takes the values 0 to
+    :math:`m` with equal probability if the samples are calibrated. A truth lies within the ball of the level
+    :math:`c` if :math:`R + U < (m + 1) c` with :math:`U` uniform in [0, 1), which has the probability
+    :math:`c` for any number of samples.
 
     Samples that are too narrow make the curve of ``fraction`` against ``levels`` an S that crosses the
     diagonal, because a ball is a half-space if its center is far from the samples. A Kolmogorov-Smirnov test

@@ -60,8 +60,8 @@ def image_metrics(
         in either image, such as those that are masked or not finite, are left out anyway.
 
     data_range : float or `~astropy.units.Quantity`, optional
-        The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default.
-        To average over images or to compare with others, state it.
+        The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default. To
+        average over images or to compare with others, state it.
 
     Returns
     -------
@@ -161,8 +161,7 @@ def power_spectrum(
     Azimuthally averaged power spectrum of an image.
 
     White noise of the standard deviation :math:`\sigma` has the power :math:`\sigma^2` at every frequency,
-    and :math:`|\hat K|^2 \sigma^2` after a convolution with a kernel of the transfer function
-    :math:`\hat K`.
+    and :math:`|\hat K|^2 \sigma^2` after a convolution with a kernel of the transfer function :math:`\hat K`.
 
     Parameters
     ----------
@@ -182,10 +181,9 @@ def power_spectrum(
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per bin, with the columns ``frequency``, the mean of the modes in cycles per pixel,
-        ``power`` in the unit of ``image`` squared, and ``n_modes``. A bin contains its upper edge; modes in
-        the corners, above 0.5 cycles per pixel, are left out. NaN in bins without modes, and if no pixel is
-        left.
+        One row per bin, with the columns ``frequency``, the mean of the modes in cycles per pixel, ``power``
+        in the unit of ``image`` squared, and ``n_modes``. A bin contains its upper edge; modes in the
+        corners, above 0.5 cycles per pixel, are left out. NaN in bins without modes, and if no pixel is left.
 
     Raises
     ------
@@ -197,8 +195,8 @@ def power_spectrum(
 
     Notes
     -----
-    With the window :math:`w`, zero at pixels that are left out, and the mean
-    :math:`\bar x = \sum w x / \sum w`
+    With the window :math:`w`, zero at pixels that are left out, and the mean :math:`\bar x = \sum w x / \sum
+    w`
 
     .. math::
 
@@ -206,11 +204,11 @@ def power_spectrum(
             \sum_{\mathbf r} w(\mathbf r) \, [x(\mathbf r) - \bar x] \,
             e^{-2 \pi i \mathbf f \cdot \mathbf r} \right|^2
 
-    averaged over the modes :math:`\mathbf f` of a bin. The lowest frequencies, within two steps of
-    zero, lose power to the mean. Holes and windows mix neighbouring frequencies: holes spread the power of
-    bright sources, and only spectra with the same holes can be compared. Of :math:`n` modes of noise, which
-    come in equal pairs, the mean power has the relative error :math:`\sqrt{2 / n}`, and 1.9 times as
-    much with the Hann window, which correlates neighbours.
+    averaged over the modes :math:`\mathbf f` of a bin. The lowest frequencies, within two steps of zero, lose
+    power to the mean. Holes and windows mix neighbouring frequencies: holes spread the power of bright
+    sources, and only spectra with the same holes can be compared. Of :math:`n` modes of noise, which come in
+    equal pairs, the mean power has the relative error :math:`\sqrt{2 / n}`, and 1.9 times as much with the
+    Hann window, which correlates neighbours.
 
     Examples
     --------
@@ -246,8 +244,8 @@ def power_ratio(
     ----------
     image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
         The image, shape (ny, nx), or the FITS file that holds it, or samples of shape (n_samples, ny, nx).
-        The samples of an `~astro_ddpm.EnhancedCCDData` are compared, since they show the noise of an
-        exposure as the reference does; its mean, which does not, is ``image.data``.
+        The samples of an `~astro_ddpm.EnhancedCCDData` are compared, since they show the noise of an exposure
+        as the reference does; its mean, which does not, is ``image.data``.
 
     reference : as ``image``
         What it is compared with, shape (ny, nx). An image without unit is taken to be in its unit.
@@ -272,8 +270,8 @@ def power_ratio(
         * ``ratio``, ``ratio_err``: the two first divided by the power of the reference.
         * ``correlation``: how well the mean of the samples agrees with the reference, at most 1.
 
-        The errors are NaN for fewer than two samples. They are those of one image: the ``ratio`` of
-        :math:`m` calibrated samples scatters about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
+        The errors are NaN for fewer than two samples. They are those of one image: the ``ratio`` of :math:`m`
+        calibrated samples scatters about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
 
     Raises
     ------

@@ -51,35 +51,30 @@ def aperture_photometry(
     r"""
     Sum an enhanced image, and all its samples, in apertures.
 
-    The error of a flux is the standard deviation of the sums of the
-    samples. Neighboring pixels of an enhanced image are correlated, so
-    an error that is added up from the uncertainty plane is too small;
-    the samples contain the covariances.
+    The error of a flux is the standard deviation of the sums of the samples. Neighboring pixels of an
+    enhanced image are correlated, so an error that is added up from the uncertainty plane is too small; the
+    samples contain the covariances.
 
     Parameters
     ----------
     enhanced : `~astropy.nddata.CCDData`
-        The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it,
-        with its samples of shape ``(n, ny, nx)``. Any other image that
-        `~astro_ddpm.enhance` takes will do, such as its input to compare
+        The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it, with its samples of shape ``(n,
+        ny, nx)``. Any other image that `~astro_ddpm.enhance` takes will do, such as its input to compare
         with.
 
     apertures : `~photutils.aperture.Aperture` or list of it
-        The apertures, in pixel or sky coordinates. All apertures of a
-        list must have the same positions.
+        The apertures, in pixel or sky coordinates. All apertures of a list must have the same positions.
 
     mask : array_like of bool, optional
-        More pixels to leave out, shape ``(ny, nx)``; `True` means left out.
-        Masked pixels of an image that was not enhanced, and pixels that are
-        not finite, are always left out. The posterior has filled the masked
-        pixels of an enhanced image, so they count, unless it was made with
-        ``mask_treatment="propagate"``. ``mask=enhanced.mask`` leaves them
-        out.
+        More pixels to leave out, shape ``(ny, nx)``; `True` means left out. Masked pixels of an image that
+        was not enhanced, and pixels that are not finite, are always left out. The posterior has filled the
+        masked pixels of an enhanced image, so they count, unless it was made with
+        ``mask_treatment="propagate"``. ``mask=enhanced.mask`` leaves them out.
 
     scene : bool, optional
-        Whether ``flux_err`` is the error of the flux of the noise-free scene.
-        If `False`, it is the error of what an exposure of the depth of the
-        samples would measure. The quantiles are always those of an exposure.
+        Whether ``flux_err`` is the error of the flux of the noise-free scene. If `False`, it is the error of
+        what an exposure of the depth of the samples would measure. The quantiles are always those of an
+        exposure.
 
     Returns
     -------
@@ -95,14 +90,12 @@ def aperture_photometry(
         * ``flux_err``: its error, see Notes; missing if there are neither
           samples nor an uncertainty.
         * ``flux_q16``, ``flux_q50``, ``flux_q84``: quantiles of the sums
-          of the samples, if there are samples. Those of few samples lie
-          too close together: between the outer two of 16 samples are 61 %
-          of the posterior, not 68. For an interval take ``flux_err``.
+          of the samples, if there are samples. Those of few samples lie too close together: between the outer
+          two of 16 samples are 61 % of the posterior, not 68. For an interval take ``flux_err``.
 
-        If ``apertures`` is a list, the names of flux columns end with
-        ``_0``, ``_1`` and so on. The metadata name the versions of the
-        software, the model and its checksum, the depth, the apertures
-        and what the errors are made of.
+        If ``apertures`` is a list, the names of flux columns end with ``_0``, ``_1`` and so on. The metadata
+        name the versions of the software, the model and its checksum, the depth, the apertures and what the
+        errors are made of.
 
     Raises
     ------
@@ -110,15 +103,13 @@ def aperture_photometry(
         If ``enhanced`` is no image or ``apertures`` are no apertures.
 
     ValueError
-        If sky apertures meet an image without WCS, positions differ
-        between apertures, ``mask`` or the samples do not have the
-        shape of the image, or ``scene=True`` meets samples without an
-        uncertainty.
+        If sky apertures meet an image without WCS, positions differ between apertures, ``mask`` or the
+        samples do not have the shape of the image, or ``scene=True`` meets samples without an uncertainty.
 
     Notes
     -----
-    A pixel :math:`i` counts with the part :math:`w_i` of its area that
-    lies in the aperture, and only pixels in the image count. The error is
+    A pixel :math:`i` counts with the part :math:`w_i` of its area that lies in the aperture, and only pixels
+    in the image count. The error is
 
     .. math::
 
@@ -126,17 +117,14 @@ def aperture_photometry(
             \left(F_s - \langle F \rangle\right)^2,
         \qquad F_s = \sum_i w_i x_{s, i}
 
-    over the :math:`n` samples :math:`x_s`. Each sample is what an exposure
-    of finite depth would show, with the noise of that exposure, so this is the
-    error for ``scene=False``. The depth, its noise in units of the noise of
-    the input, is the header keyword DDPMDEP and ``depth`` in the metadata of
-    the table. The relative error of ``flux_err`` itself is about
-    :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
+    over the :math:`n` samples :math:`x_s`. Each sample is what an exposure of finite depth would show, with
+    the noise of that exposure, so this is the error for ``scene=False``. The depth, its noise in units of the
+    noise of the input, is the header keyword DDPMDEP and ``depth`` in the metadata of the table. The relative
+    error of ``flux_err`` itself is about :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
 
-    With ``scene=True`` the noise of the exposure is taken out. This noise is
-    independent from pixel to pixel, so it is in the variances of the samples
-    but not in their covariances, and the uncertainty plane :math:`u_i` of an
-    enhanced image does not contain it:
+    With ``scene=True`` the noise of the exposure is taken out. This noise is independent from pixel to pixel,
+    so it is in the variances of the samples but not in their covariances, and the uncertainty plane
+    :math:`u_i` of an enhanced image does not contain it:
 
     .. math::
 
@@ -144,12 +132,11 @@ def aperture_photometry(
             \left(\mathrm{Var}_s(x_{s, i}) - u_i^2\right)
             \geq \sum_i w_i^2 u_i^2 ,
 
-    the variances from the plane and the covariances from the samples. The lower
-    limit, which is that of no covariance, applies if few samples scatter below it.
+    the variances from the plane and the covariances from the samples. The lower limit, which is that of no
+    covariance, applies if few samples scatter below it.
 
-    With fewer than two samples :math:`\sigma_F^2 = \sum_i w_i^2
-    \sigma_i^2` from the uncertainty plane, **which ignores the covariance
-    between pixels**: for an enhanced image it is a lower limit. The metadata
+    With fewer than two samples :math:`\sigma_F^2 = \sum_i w_i^2 \sigma_i^2` from the uncertainty plane,
+    **which ignores the covariance between pixels**: for an enhanced image it is a lower limit. The metadata
     entry ``flux_err`` is ``'samples'`` or ``'uncertainty'`` accordingly.
 
     Examples

@@ -138,10 +138,9 @@ def plot_comparison(
     r"""
     Show an enhanced image beside its input, samples and a reference.
 
-    The panels are the input, the posterior mean, the reference, the
-    residual, samples and the uncertainty, as far as they are given. All
-    images share one arcsinh stretch. The ticks of the color bars are in
-    units of the noise.
+    The panels are the input, the posterior mean, the reference, the residual, samples and the uncertainty, as
+    far as they are given. All images share one arcsinh stretch. The ticks of the color bars are in units of
+    the noise.
 
     Parameters
     ----------
@@ -149,13 +148,11 @@ def plot_comparison(
         The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it.
 
     reference : `~astropy.nddata.CCDData`, `~astropy.units.Quantity` or array_like, optional
-        What ``enhanced`` is to be compared with, such as a deep exposure
-        or the truth, shape ``(ny, nx)``. Without a unit it is in the unit
-        of ``enhanced``.
+        What ``enhanced`` is to be compared with, such as a deep exposure or the truth, shape ``(ny, nx)``.
+        Without a unit it is in the unit of ``enhanced``.
 
     image : `~astropy.nddata.CCDData`, `~astropy.units.Quantity` or array_like, optional
-        The input of the enhancement, shape ``(ny, nx)``. Its masked
-        pixels are shown in a color of their own.
+        The input of the enhancement, shape ``(ny, nx)``. Its masked pixels are shown in a color of their own.
 
     n_samples : int, optional
         The number of samples to show, at most; 0 shows none.
@@ -169,8 +166,8 @@ def plot_comparison(
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        The figure. `matplotlib.pyplot` does not know it: it needs no
-        display and no closing. Save it with ``figure.savefig(filename)``.
+        The figure. `matplotlib.pyplot` does not know it: it needs no display and no closing. Save it with
+        ``figure.savefig(filename)``.
 
     Raises
     ------
@@ -178,20 +175,16 @@ def plot_comparison(
         If ``enhanced`` is no image.
 
     ValueError
-        If ``reference`` or ``image`` does not have the shape of
-        ``enhanced``, or ``n_samples`` is negative.
+        If ``reference`` or ``image`` does not have the shape of ``enhanced``, or ``n_samples`` is negative.
 
     Notes
     -----
-    The unit of noise is the median of the uncertainty of ``image``, or
-    what is measured in ``image`` if it has none, or the median of the
-    uncertainty of ``enhanced`` if there is no ``image``.
+    The unit of noise is the median of the uncertainty of ``image``, or what is measured in ``image`` if it
+    has none, or the median of the uncertainty of ``enhanced`` if there is no ``image``.
 
-    The residual is :math:`(\mathrm{enhanced} - \mathrm{reference}) /
-    \sigma`, and without a reference :math:`(\mathrm{image} -
-    \mathrm{enhanced}) / \sigma`, with the :math:`\sigma` of every pixel
-    of ``image`` (of ``enhanced`` if there is no ``image``). With neither
-    reference nor ``image`` there is no residual.
+    The residual is :math:`(\mathrm{enhanced} - \mathrm{reference}) / \sigma`, and without a reference
+    :math:`(\mathrm{image} - \mathrm{enhanced}) / \sigma`, with the :math:`\sigma` of every pixel of ``image``
+    (of ``enhanced`` if there is no ``image``). With neither reference nor ``image`` there is no residual.
 
     Examples
     --------

@@ -194,11 +194,11 @@ def recovered_photometry(
 
     .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
 
-    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
-    :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth``
-    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
-    has an error, so pulls of a perfect posterior have a standard deviation of about
-    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
+    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is :math:`(q -
+    q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth`` of
+    `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean has
+    an error, so pulls of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n) (n -
+    1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a
     smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure of the
@@ -211,8 +211,8 @@ def recovered_photometry(
     the Kron aperture about the point for which that of the reference is least. Gini and M20: Lotz, Primack
     and Madau (2004), in the segment. None is corrected for the PSF.
 
-    **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of
-    other sources are replaced by those on the opposite side of the centroid (if that is possible), as
+    **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of other
+    sources are replaced by those on the opposite side of the centroid (if that is possible), as
     `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
     are left out together with their opposites.
 

@@ -40,16 +40,16 @@ class Pair:
         The shallow image, shape ``(ny, nx)``, with its noise as uncertainty.
 
     reference : `~astropy.nddata.CCDData`
-        The deep one at the same PSF, unit and sky level, with its own noise as uncertainty and a mask of
-        the pixels that cannot judge.
+        The deep one at the same PSF, unit and sky level, with its own noise as uncertainty and a mask of the
+        pixels that cannot judge.
 
     depth : float
         The noise of the reference in units of the noise of the image.
 
     fitted : bool, optional
         Whether the kernel that brought the reference to the PSF of the image was fitted to the image. The
-        reference then follows a part of the noise of the image, which is not in its uncertainty: in the
-        flux of the galaxy that dominates a stamp it is most of it.
+        reference then follows a part of the noise of the image, which is not in its uncertainty: in the flux
+        of the galaxy that dominates a stamp it is most of it.
 
     Raises
     ------
@@ -91,13 +91,13 @@ def read_pairs(
     Parameters
     ----------
     listing : str or path-like
-        A CSV file whose first two columns are the paths of a shallow and a deep FITS image, relative to
-        the folder of the file, below one header line. The images are sky-subtracted, on the same pixels
-        and flux scale.
+        A CSV file whose first two columns are the paths of a shallow and a deep FITS image, relative to the
+        folder of the file, below one header line. The images are sky-subtracted, on the same pixels and flux
+        scale.
 
     gain : float, optional
-        The gain of the shallow images, in electron per unit of flux, for the photon noise of images
-        without an uncertainty. Without it their noise is that of the sky.
+        The gain of the shallow images, in electron per unit of flux, for the photon noise of images without
+        an uncertainty. Without it their noise is that of the sky.
 
     limit : int, optional
         How many pairs to return at most.

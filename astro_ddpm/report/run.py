@@ -79,8 +79,8 @@ def evaluate(
         The samples of each image.
 
     n_injections : int, optional
-        The number of point sources of each magnitude for `detection_curve`, in white noise of the
-        level of the images; 0 to do without.
+        The number of point sources of each magnitude for `detection_curve`, in white noise of the level of
+        the images; 0 to do without.
 
     seed : int, optional
         Selects samples and noise; that of a pair is its number added to it.
@@ -106,8 +106,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is no pair, a name in ``models`` or ``classics`` is unknown or occurs twice, or
-        ``n_samples`` is less than 2 with a model that draws samples.
+        If there is no pair, a name in ``models`` or ``classics`` is unknown or occurs twice, or ``n_samples``
+        is less than 2 with a model that draws samples.
 
     ImportError
         If a package of the extra ``evaluate``, or one that a classical method needs, is not installed.
