@@ -2,9 +2,8 @@
 """
 Photometry, detection, calibration, metrics and plots of enhanced images.
 
-The statistics of samples need NumPy and SciPy, and scoringrules for the CRPS; astropy and photutils are
-imported when photometry, tables or plots are first asked for. The report on a model is in
-``astro_ddpm.report``.
+The statistics of samples need NumPy and SciPy, and scoringrules for the CRPS; photutils is imported when
+photometry or detection is first asked for. The report on a model is in ``astro_ddpm.report``.
 """
 
 from astro_ddpm.utils import lazy_getattr
@@ -20,6 +19,7 @@ _HOME = {
     "crps": ".calibration",
     "degrade_images": f"{_REPORT}.pairs",
     "detection_curve": ".detection",
+    "detection_threshold": ".detection",
     "energy_score": ".calibration",
     "evaluate": f"{_REPORT}.run",
     "image_metrics": ".images",
@@ -45,6 +45,7 @@ __all__ = [
     "crps",
     "degrade_images",
     "detection_curve",
+    "detection_threshold",
     "energy_score",
     "evaluate",
     "image_metrics",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from astro_ddpm.zoo import Model
 
-__all__ = ["DetectionCurve", "detection_curve", "noise_image", "reliability_diagram"]
+__all__ = ["DetectionCurve", "detection_curve", "detection_threshold", "noise_image", "reliability_diagram"]
 
 COMPLETENESS = 0.9
 _SNR = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 9.0)
@@ -350,6 +350,82 @@ def detection_curve(
         if table is not None:
             table.meta.update(meta)
     return DetectionCurve(*tables)
+
+
+def detection_threshold(
+    enhanced: CCDData, image: CCDData, n_sigma: float = 3.0, *, noise_ratio: float | None = None
+) -> u.Quantity:
+    r"""
+    Threshold of every pixel for the detection of sources on an enhanced image.
+
+    Do not take a multiple of the scatter of the enhanced sky: what is left of the noise comes in blobs of the
+    size of the PSF, which look like sources, and varies with brightness.
+
+    Parameters
+    ----------
+    enhanced : `~astropy.nddata.CCDData`
+        The sky-subtracted image as `~astro_ddpm.enhance` returns it, shape ``(ny, nx)``.
+
+    image : `~astropy.nddata.CCDData`
+        The input of the enhancement, with its uncertainty.
+
+    n_sigma : float, optional
+        The threshold in units of the standard deviation, positive.
+
+    noise_ratio : float, optional
+        The noise of the deep exposure in units of the noise of ``image``, not negative. By default that of
+        ``enhanced``.
+
+    Returns
+    -------
+    threshold : `~astropy.units.Quantity`, shape (ny, nx)
+        The threshold in the unit of ``enhanced``; infinite where pixels of ``enhanced`` do not count or the
+        noise of ``image`` is unknown, such as in masked pixels.
+
+    Raises
+    ------
+    TypeError
+        If an image cannot be used.
+
+    ValueError
+        If an uncertainty or the noise ratio is missing, shapes differ, or a number is out of its range.
+
+    Notes
+    -----
+    A deep exposure with the noise ratio :math:`d` of a pixel with the posterior mean 0 has the variance
+    :math:`u^2 + d^2 \sigma^2`, with the uncertainty :math:`u` of the enhanced image and the noise
+    :math:`\sigma` of its input. The threshold is
+
+    .. math:: t = n \, \sqrt{u^2 + d^2 \sigma^2} .
+
+    It leaves out what the posterior is not sure of, and what the deep exposure would not show.
+
+    Examples
+    --------
+    >>> from astro_ddpm import enhance
+    >>> from astro_ddpm.datasets import make_galaxy_field
+    >>> from astro_ddpm.evaluation import detection_threshold
+    >>> from photutils.segmentation import detect_sources
+    >>> image = make_galaxy_field((64, 64), n_galaxies=2, n_stars=1).image
+    >>> deep = enhance(image, model="raunet")
+    >>> segments = detect_sources(deep.data, detection_threshold(deep, image).value, 5)
+    """
+    result = Exposure.parse(enhanced, name="enhanced")
+    before = Exposure.parse(image, name="image", unit=result.unit)
+    if before.shape != result.shape:
+        msg = f"image must have the shape {result.shape} of enhanced, not {before.shape}"
+        raise ValueError(msg)
+    ratio = result.ccd.meta.get("DDPMDEP") if noise_ratio is None else noise_ratio
+    needed = {"uncertainty of enhanced": result.sigma, "uncertainty of image": before.sigma}
+    for name, value in (needed | {"noise_ratio": ratio}).items():
+        if value is None:
+            msg = f"the {name} is missing"
+            raise ValueError(msg)
+    if not (n_sigma > 0 and ratio >= 0):
+        msg = f"n_sigma must be positive and noise_ratio not negative, not {n_sigma} and {ratio}"
+        raise ValueError(msg)
+    threshold = n_sigma * np.hypot(result.sigma.astype(float), ratio * before.sigma.astype(float))
+    return np.where(result.valid & before.valid, threshold, np.inf) << result.unit
 
 
 def noise_image(

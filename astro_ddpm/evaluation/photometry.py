@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["aperture_photometry"]
 
 _QUANTILES = {"flux_q16": 0.16, "flux_q50": 0.50, "flux_q84": 0.84}
-_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "depth": "DDPMDEP", "n_samples": "DDPMNSAM"}
+_KEYWORDS = {
+    "model": "DDPMMODL",
+    "model_sha256": "DDPMSHA",
+    "noise_ratio": "DDPMDEP",
+    "n_samples": "DDPMNSAM",
+}
 _DESCRIPTIONS = {
     "id": "Aperture number, from 1",
     "x": "Column of the aperture center; pixel centers are integers, from 0",
@@ -73,8 +78,8 @@ def aperture_photometry(
 
     scene : bool, optional
         Whether ``flux_err`` is the error of the flux of the noise-free scene. If `False`, it is the error of
-        what an exposure of the depth of the samples would measure. The quantiles are always those of an
-        exposure.
+        what an exposure with the noise ratio of the samples would measure. The quantiles are always those of
+        an exposure.
 
     Returns
     -------
@@ -94,8 +99,8 @@ def aperture_photometry(
           two of 16 samples are 61 % of the posterior, not 68. For an interval take ``flux_err``.
 
         If ``apertures`` is a list, the names of flux columns end with ``_0``, ``_1`` and so on. The metadata
-        name the versions of the software, the model and its checksum, the depth, the apertures and what the
-        errors are made of.
+        name the versions of the software, the model and its checksum, the noise ratio, the apertures and what
+        the errors are made of.
 
     Raises
     ------
@@ -117,9 +122,9 @@ def aperture_photometry(
             \left(F_s - \langle F \rangle\right)^2,
         \qquad F_s = \sum_i w_i x_{s, i}
 
-    over the :math:`n` samples :math:`x_s`. Each sample is what an exposure of finite depth would show, with
-    the noise of that exposure, so this is the error for ``scene=False``. The depth, its noise in units of the
-    noise of the input, is the header keyword DDPMDEP and ``depth`` in the metadata of the table. The relative
+    over the :math:`n` samples :math:`x_s`. Each sample is what a deep exposure would show, with the noise of
+    that exposure, so this is the error for ``scene=False``. Its noise ratio, the noise in units of the noise
+    of the input, is the header keyword DDPMDEP and ``noise_ratio`` in the metadata of the table. The relative
     error of ``flux_err`` itself is about :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
 
     With ``scene=True`` the noise of the exposure is taken out. This noise is independent from pixel to pixel,

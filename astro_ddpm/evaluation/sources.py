@@ -138,8 +138,8 @@ def recovered_photometry(
 
     scene : bool, optional
         What ``image`` estimates. If `True`, the noise-free scene: quantities are measured on its data, and
-        the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure of the depth of
-        the samples: quantities are the means over the samples. See Notes.
+        the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure with the noise
+        ratio of the samples: quantities are the means over the samples. See Notes.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def recovered_photometry(
         Each quantity has companions: ``_err``, its error; ``_reference`` and ``_reference_err``, the same in
         the reference; ``_difference``, image minus reference; ``_pull``, the difference divided by its error.
         What cannot be measured is NaN. Columns of unknown errors are missing. The metadata name the versions
-        of the software, the model and its checksum, the depth, and the options.
+        of the software, the model and its checksum, the noise ratio, and the options.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def recovered_photometry(
         the reference has no noise to set the threshold by.
 
     Notes ----- **Errors.** If there are samples, the error of a quantity is the standard deviation of its
-    values on the samples. A sample is an exposure of finite depth, so this is the error of a prediction of
+    values on the samples. A sample is a deep exposure with its noise, so this is the error of a prediction of
     what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
     of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. The errors of sizes and
     shapes, which are no sums, contain that noise and are upper limits for the scene.
@@ -195,14 +195,14 @@ def recovered_photometry(
     .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
 
     With ``scene=False`` the noise of the exposure is in the samples already, and the pull is :math:`(q -
-    q_\mathrm{ref}) / \sigma`: the reference should then have the depth of the samples (``depth`` of
-    `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean has
-    an error, so pulls of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n) (n -
-    1) / (n - 3)}`, which is 1.11 for 16 samples.
+    q_\mathrm{ref}) / \sigma`: the reference should then have the noise ratio of the samples (``noise_ratio``
+    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
+    has an error, so pulls of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n)
+    (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a
-    smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure of the
-    depth of the samples with ``scene=False``, and the truth of a simulation with ``scene=True``, which
+    smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure with the
+    noise ratio of the samples with ``scene=False``, and the truth of a simulation with ``scene=True``, which
     subtracts the part of known independent noise in the asymmetry of an exposure.
 
     **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid

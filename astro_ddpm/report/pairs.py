@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.utils.decorators import deprecated
 
 from astro_ddpm.exposures import read_listing
 from astro_ddpm.nddata import Exposure, read_image
 from astro_ddpm.noise import estimate_sky_sigma, match_pair
+from astro_ddpm.utils import renamed_argument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +45,8 @@ class Pair:
         The deep one at the same PSF, unit and sky level, with its own noise as uncertainty and a mask of the
         pixels that cannot judge.
 
-    depth : float
-        The noise of the reference in units of the noise of the image.
+    noise_ratio : float
+        The noise of the reference in units of the noise of the image. Its old name ``depth`` is deprecated.
 
     fitted : bool, optional
         Whether the kernel that brought the reference to the PSF of the image was fitted to the image. The
@@ -64,7 +66,7 @@ class Pair:
     name: str
     image: CCDData
     reference: CCDData
-    depth: float
+    noise_ratio: float
     fitted: bool = False
 
     def __post_init__(self):
@@ -77,9 +79,18 @@ class Pair:
         for name in ("image", "reference"):
             object.__setattr__(self, name, _with_full_mask(getattr(self, name), f"{name} of {self.name}"))
 
+    @property
+    @deprecated("0.1", alternative="noise_ratio")
+    def depth(self):
+        """The noise ratio."""
+        return self.noise_ratio
+
     def __repr__(self):
         ny, nx = self.image.shape
-        return f"<{type(self).__name__} {self.name}: {ny} x {nx} pixels, depth {self.depth:.3g}>"
+        return f"<{type(self).__name__} {self.name}: {ny} x {nx} pixels, noise ratio {self.noise_ratio:.3g}>"
+
+
+Pair.__init__ = renamed_argument("depth", "noise_ratio")(Pair.__init__)  # type: ignore[method-assign]
 
 
 def read_pairs(

@@ -187,12 +187,12 @@ def _run_methods(pairs, folder, models, classics, n_samples, *, seed, device, pr
             done = []
             for number, pair in enumerate(pairs):
                 path = folder / model.name / f"{pair.name}.fits"
-                options |= {"seed": seed + number, "noise_ratio": pair.depth}
+                options |= {"seed": seed + number, "noise_ratio": pair.noise_ratio}
                 done.append(_enhance(pair.image, path, options))
                 advance()
-            depth = float(np.median([pair.depth for pair in pairs]))
+            ratio = float(np.median([pair.noise_ratio for pair in pairs]))
             path = folder / "pure noise" / f"{model.name}.fits"
-            noise[model.name] = _enhance(blank, path, options | {"seed": seed, "noise_ratio": depth})
+            noise[model.name] = _enhance(blank, path, options | {"seed": seed, "noise_ratio": ratio})
             advance()
             results[model.name] = done
             seconds[model.name] = [image.meta["EVALTIME"] for image in done]
@@ -267,7 +267,7 @@ def _measure(pairs, results, noise, zero_point):
     sources = measures.source_rows(pairs, _with_one_sample(results, drawn), zero_point=zero_point)
     positions = [_positions(sources, pair.name) for pair in pairs]
     fluxes = measures.flux_rows(pairs, results, positions, zero_point=zero_point)
-    depths = {name: image.meta["DDPMDEP"] for name, image in noise.items()}
+    ratios = {name: image.meta["DDPMDEP"] for name, image in noise.items()}
     tables = {
         "pixels": measures.pixel_rows(pairs, results),
         "calibration": measures.calibration_rows(pairs, results),
@@ -277,7 +277,7 @@ def _measure(pairs, results, noise, zero_point):
         "sources": sources,
         "fluxes": fluxes,
         "invented": measures.invented_rows(pairs, results),
-        "noise": measures.noise_rows(noise, depths, np.prod(NOISE_SHAPE)),
+        "noise": measures.noise_rows(noise, ratios, np.prod(NOISE_SHAPE)),
     }
     if len(sources):
         tables["structure"] = measures.structure_summary(sources)
@@ -311,10 +311,10 @@ def _find_sources(
     sky = float(np.median([measures.sky_noise(pair) for pair in pairs]))
     widths = [image.meta.get("DDPMPSF", np.nan) for image in results[model.name]]
     fwhm = float(np.nanmedian(widths)) if np.isfinite(widths).any() else 4.0
-    depth = float(np.median([pair.depth for pair in pairs]))
+    noise_ratio = float(np.median([pair.noise_ratio for pair in pairs]))
     wanted = {"version": astro_ddpm.__version__, "model_sha256": model.sha256, "seed": seed}
     wanted |= {"n_injections": n_injections}
-    wanted |= {"sky_noise": sky, "psf_fwhm": fwhm, "depth": depth, "zero_point": zero_point}
+    wanted |= {"sky_noise": sky, "psf_fwhm": fwhm, "noise_ratio": noise_ratio, "zero_point": zero_point}
     names = [f"{kind}_{model.name}" for kind in ("detection_curve", "detection_limits", "reliability")]
     kept = {name: _read_table(folder / f"{name}.ecsv") for name in names}
     kept = {name: table for name, table in kept.items() if table is not None}
@@ -323,7 +323,7 @@ def _find_sources(
     noise = noise_image(NOISE_SHAPE, sky * pairs[0].image.unit, seed=seed)
 
     def run(image, seed):
-        return enhance(image, model=model, n_samples=8, seed=seed, noise_ratio=depth, device=device)
+        return enhance(image, model=model, n_samples=8, seed=seed, noise_ratio=noise_ratio, device=device)
 
     found = detection_curve(
         noise,
@@ -350,7 +350,7 @@ def _same(meta, wanted):
 
 
 def _summary(pairs, names, n_samples, rejected):
-    depth = np.median([pair.depth for pair in pairs])
+    noise_ratio = np.median([pair.noise_ratio for pair in pairs])
     left_out = f" {len(rejected)} more differ by more than noise and were left out." if rejected else ""
     fitted = any(pair.fitted for pair in pairs)
     shared = (
@@ -360,9 +360,9 @@ def _summary(pairs, names, n_samples, rejected):
         "theirs: compare methods with each other there."
     )
     return (
-        f"{len(pairs)} images, whose references have a noise of {depth:.2f} times theirs (median), enhanced "
-        f"by {', '.join(names)} with {n_samples} samples where a model draws them.{left_out} Unless said "
-        f"otherwise, numbers are in units of the noise of the input.{shared if fitted else ''}"
+        f"{len(pairs)} images, whose references have a noise of {noise_ratio:.2f} times theirs (median), "
+        f"enhanced by {', '.join(names)} with {n_samples} samples where a model draws them.{left_out} Unless "
+        f"said otherwise, numbers are in units of the noise of the input.{shared if fitted else ''}"
     )
 
 

@@ -9,9 +9,12 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
+from astropy.stats import mad_std
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
+from photutils.segmentation import detect_sources
+from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 from scipy.special import ndtr, ndtri
@@ -19,8 +22,8 @@ from scipy.stats import beta
 
 from astro_ddpm import EnhancedCCDData, enhance
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.evaluation import detection_curve, noise_image, reliability_diagram
-from astro_ddpm.evaluation.detection import _Frame, _profile, _psf_image, _Search
+from astro_ddpm.evaluation import detection_curve, detection_threshold, noise_image, reliability_diagram
+from astro_ddpm.evaluation.detection import _Frame, _limit_table, _profile, _psf_image, _Search
 from astro_ddpm.nddata import Exposure
 from astro_ddpm.tests.helpers import toy_model
 
@@ -143,6 +146,13 @@ class TestClosedForm:
         assert pure.limits["limiting_magnitude"][0] < forced.limits["limiting_magnitude"][0]
 
 
+def test_fainter_is_a_positive_gain():
+    limits = {"matched filter": 10.0, "mean": 5.0, "joint": 20.0}
+    table = _limit_table(dict.fromkeys(limits, 3.0), limits, [limits], 25.0)
+    assert_allclose(table["limiting_magnitude"].value, 25 - 2.5 * np.log10([10, 5, 20]))
+    assert_allclose(table["gain"].value, 2.5 * np.log10([1, 2, 0.5]))
+
+
 class TestInvariance:
     def test_unit_and_zero_point(self, frame, result):
         image = noise_image((128, 128), 2000 * u.mJy, seed=3)
@@ -239,7 +249,7 @@ class TestModels:
         assert_array_equal(same.curve["completeness"], result.curve["completeness"])
         assert result.limits.meta["model"] == "toy"
         assert result.limits.meta["model_sha256"] == "0" * 64
-        assert result.limits.meta["depth"] == 0.2
+        assert result.limits.meta["noise_ratio"] == 0.2
         assert result.limits.meta["n_samples"] == 3
 
     def test_without_samples(self):
@@ -334,6 +344,61 @@ class TestMatchedFilter:
         assert not frame.free[[0, 1, -1]].any()
         assert not frame.free[:, [0, 1, -1]].any()
         assert frame.free[5:35, 5:35].all()
+
+
+class TestDetectionThreshold:
+    @pytest.fixture
+    def pair(self):
+        rng = np.random.default_rng(3)
+        sigma, width = rng.uniform(1, 3, (200, 200)), rng.uniform(0.1, 0.4, (200, 200))
+        image = CCDData(np.zeros(sigma.shape), unit="adu", uncertainty=StdDevUncertainty(sigma))
+        width = StdDevUncertainty(width)
+        meta = {"DDPMDEP": 0.2}
+        return EnhancedCCDData(np.zeros(sigma.shape), unit="adu", uncertainty=width, meta=meta), image
+
+    @pytest.mark.parametrize("noise_ratio", [None, 0.0, 0.5])
+    def test_deep_exposure_of_an_empty_sky(self, pair, noise_ratio):
+        deep, image = pair
+        ratio = 0.2 if noise_ratio is None else noise_ratio
+        noise = np.random.default_rng(4).standard_normal((2, *deep.shape))
+        exposure = noise[0] * deep.uncertainty.array + ratio * noise[1] * image.uncertainty.array
+        above = exposure > detection_threshold(deep, image, 2, noise_ratio=noise_ratio).value
+        expected = ndtr(-2)
+        assert abs(above.mean() - expected) < 4 * np.sqrt(expected / above.size)
+
+    def test_unit(self, pair):
+        deep, image = pair
+        kilo = u.def_unit("kadu", 1000 * u.adu)
+        other = image.convert_unit_to(kilo)
+        threshold = detection_threshold(deep, other)
+        assert threshold.unit == u.adu
+        assert_allclose(threshold, detection_threshold(deep, image))
+
+    def test_pixels_that_do_not_count(self, pair):
+        deep, image = pair
+        image.mask = np.zeros(image.shape, bool)
+        image.mask[3, 4] = True
+        assert np.argwhere(np.isinf(detection_threshold(deep, image))).tolist() == [[3, 4]]
+
+    def test_fewer_sources_in_noise_than_by_the_scatter_of_the_sky(self):
+        image = noise_image((128, 128), seed=3)
+        deep = enhance(image, model="raunet")
+        assert detect_sources(deep.data, 3 * mad_std(deep.data), 5).n_labels > 3
+        with pytest.warns(NoDetectionsWarning):
+            assert detect_sources(deep.data, detection_threshold(deep, image).value, 5) is None
+
+    def test_errors(self, pair):
+        deep, image = pair
+        with pytest.raises(ValueError, match="image must have the shape"):
+            detection_threshold(deep, image[:50])
+        with pytest.raises(ValueError, match="n_sigma must be positive"):
+            detection_threshold(deep, image, 0)
+        del deep.meta["DDPMDEP"]
+        with pytest.raises(ValueError, match="the noise_ratio is missing"):
+            detection_threshold(deep, image)
+        image.uncertainty = None
+        with pytest.raises(ValueError, match="the uncertainty of image is missing"):
+            detection_threshold(deep, image, noise_ratio=0.1)
 
 
 class TestProfile:

@@ -373,7 +373,7 @@ class TestMeta:
         assert set(meta["version"]) == {"astro_ddpm", "astropy", "numpy", "photutils", "scipy"}
         assert meta["version"]["numpy"] == np.__version__
         assert (meta["model"], meta["model_sha256"]) == ("ddpm", "0123abcd")
-        assert (meta["depth"], meta["n_samples"], meta["flux_err"]) == (0.2, 6, "samples")
+        assert (meta["noise_ratio"], meta["n_samples"], meta["flux_err"]) == (0.2, 6, "samples")
         assert meta["apertures"] == ["CircularAperture(r=4.0)"]
         assert "date" in meta
 

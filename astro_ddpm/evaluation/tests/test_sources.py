@@ -352,7 +352,7 @@ class TestTable:
         image, truth = posterior(rng, 6)
         meta = recovered_photometry(image, ccd(truth), threshold=5.0).meta
         assert set(meta["version"]) == {"astro_ddpm", "astropy", "numpy", "photutils", "scipy"}
-        assert (meta["model"], meta["model_sha256"], meta["depth"]) == ("ddpm", "0123abcd", 0.2)
+        assert (meta["model"], meta["model_sha256"], meta["noise_ratio"]) == ("ddpm", "0123abcd", 0.2)
         assert (meta["flux_err"], meta["n_samples"], meta["scene"]) == ("samples", 6, True)
         assert (meta["segmentation"], meta["n_pixels"], meta["zero_point"]) == ("detected", 10, None)
 

@@ -63,6 +63,7 @@ class TestSections:
     def test_excess_by_bin(self):
         pixels = QTable({"method": ["a"] * 4 + ["b"] * 4, "bin": ["sky", "lsb", "mid", "hi"] * 2})
         pixels["excess"] = np.arange(8.0)
+        assert _excess_by_bin(pixels).colnames == ["method", "sky", "lsb", "mid", "hi"]
         assert _excess_by_bin(pixels)["sky"].tolist() == [0, 4]
         assert _excess_by_bin(pixels)["hi"].tolist() == [3, 7]
 

@@ -95,8 +95,8 @@ class TestReadPairs:
         sky = float(np.median(scene.image.uncertainty.array))
         assert pair.image.uncertainty.array == pytest.approx(sky, rel=0.1)
         # a kernel that sharpens amplifies the noise
-        assert pair.depth > 0.1
-        assert pair.reference.uncertainty.array == pytest.approx(pair.depth * sky, rel=0.1)
+        assert pair.noise_ratio > 0.1
+        assert pair.reference.uncertainty.array == pytest.approx(pair.noise_ratio * sky, rel=0.1)
 
     def test_gain_adds_photon_noise(self, listing):
         without, pair = (read_pairs(listing, gain=gain)[0][0] for gain in (None, 2.0))
@@ -146,7 +146,7 @@ class TestDegradeImages:
         deep = scene.deep_exposure(0.1)
         deep.write(tmp_path / "deep.fits")
         (pair,) = degrade_images([tmp_path / "deep.fits"], factor=5)
-        assert pair.depth == pytest.approx(1 / np.hypot(1, 5))
+        assert pair.noise_ratio == pytest.approx(1 / np.hypot(1, 5))
         ratio = pair.image.uncertainty.array / deep.uncertainty.array
         np.testing.assert_allclose(ratio, np.hypot(1, 5), rtol=1e-5)
         added = (pair.image.data - deep.data) / (5 * deep.uncertainty.array)

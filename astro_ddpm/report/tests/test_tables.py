@@ -79,6 +79,12 @@ class TestPixelRows:
                 assert row["std_over_rmse"] == pytest.approx(1, abs=4 / np.sqrt(row["n"]))
         assert table["n"][table["method"] == "drawn"].sum() == 4 * 64 * 63
 
+    def test_stated_errors_that_are_too_small(self, pairs, results):
+        small = [image_of(image.data, 0.1 * ERROR * SIGMA) for image in results["plain"]]
+        table = measures.pixel_rows(pairs, {"small": small})
+        expected = np.hypot(0.1 * ERROR, DEPTH) / np.hypot(ERROR, DEPTH)
+        np.testing.assert_allclose(table["std_over_rmse"], expected, rtol=0.2)
+
     def test_bias(self, pairs):
         shifted = {"shifted": [CCDData(pair.reference.data + SIGMA, unit="adu") for pair in pairs]}
         table = measures.pixel_rows(pairs, shifted)
