@@ -25,7 +25,14 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astro_ddpm import __version__, zoo
 from astro_ddpm.utils import atomic_path, progress
 
-from .files import ENHANCE_DEFAULTS, enhance_file, find_difference, make_record, split_extension
+from .files import (
+    ENHANCE_DEFAULTS,
+    PLANES,
+    enhance_file,
+    find_difference,
+    make_record,
+    split_extension,
+)
 from .workers import is_loaded, locate_model, process_alone
 
 __all__ = ["enhance_collection"]
@@ -33,7 +40,6 @@ __all__ = ["enhance_collection"]
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.ecsv"
-PLANES = ("stddev", "variance", "weight", "mask")
 COLUMNS = {
     "input": "the image",
     "output": "the enhanced image, relative to the folder of this table",
@@ -48,54 +54,17 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """
-    What is to be done for one file.
-
-    Parameters
-    ----------
-    input, output : `~pathlib.Path`
-        The image and where the result goes.
-
-    planes : dict
-        The files of its noise and mask.
-
-    seed : int
-        The seed of its samples.
-
-    any_seed : bool
-        Whether an existing result with another seed is as good.
-
-    existed : bool
-        Whether there was a file in the place of the output before.
-    """
+    """One file: its planes of noise and mask, where the result goes, and what is known of an earlier one."""
 
     input: Path
     output: Path
     planes: dict
     seed: int
-    any_seed: bool
-    existed: bool
+    any_seed: bool  # an existing result with another seed is as good
+    existed: bool  # there was a file in the place of the output before
 
     def row(self, status, reason="", messages=(), **values):
-        """
-        Make a row of the manifest.
-
-        Parameters
-        ----------
-        status, reason : str
-            How it went, and why.
-
-        messages : iterable of str, optional
-            What was warned of.
-
-        **values
-            Other columns.
-
-        Returns
-        -------
-        row : dict
-            A value for each name of ``COLUMNS``.
-        """
+        """Make a row of the manifest: a value for each name of ``COLUMNS``."""
         row = {
             "input": str(self.input),
             "output": self.output.name,
@@ -110,22 +79,7 @@ class Frame:
 
 
 class Manifest:
-    """
-    The rows of all frames, which are written to a file while they change.
-
-    Used in a ``with`` statement, at whose beginning and end the file is written.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The ECSV file. One that exists is replaced.
-
-    rows : list of dict
-        A value for each name of ``COLUMNS``.
-
-    call : dict
-        What holds for all frames.
-    """
+    """The rows of all frames and what holds for all of them, written to a file while they change."""
 
     def __init__(self, path, rows, call):
         self._path, self._rows = path, rows
@@ -141,30 +95,13 @@ class Manifest:
         self._write()
 
     def update(self, index, row):
-        """
-        Replace a row, and write the file unless that was done in the last second.
-
-        Parameters
-        ----------
-        index : int
-            The number of the row.
-
-        row : dict
-            Its values.
-        """
+        """Replace a row, and write the file unless that was done in the last second."""
         self._rows[index] = row
         if time.monotonic() > self._written + 1:
             self._write()
 
     def table(self):
-        """
-        Make a table.
-
-        Returns
-        -------
-        table : `~astropy.table.QTable`
-            The rows, with descriptions of the columns.
-        """
+        """Make a `~astropy.table.QTable` with descriptions of the columns."""
         columns = {name: [row[name] for row in self._rows] for name in COLUMNS}
         columns["seconds"] *= u.s
         return QTable(columns, meta=self._meta, descriptions=COLUMNS)

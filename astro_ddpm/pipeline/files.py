@@ -22,7 +22,7 @@ from astro_ddpm.utils import check_output
 
 from .reduction import enhance_ccd
 
-__all__ = ["enhance_file", "find_difference", "make_record", "split_extension"]
+__all__ = ["PLANES", "enhance_file", "find_difference", "make_record", "split_extension"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ NOISE_PLANES = {
     "variance": VarianceUncertainty,
     "weight": InverseVariance,
 }
+PLANES = (*NOISE_PLANES, "mask")
 
 ENHANCE_DEFAULTS = {
     name: parameter.default
@@ -49,7 +50,7 @@ NOT_IN_DIGEST = {
     "progress_bar",
     "add_keyword",
 }
-COMPARED = {
+MEANINGS = {
     "DDPMFSHA": "other contents of the input or its planes",
     "DDPMOPTS": "other options",
     "DDPMSHA": "other weights of the model",
@@ -151,7 +152,8 @@ def enhance_file(
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     enhanced = enhance_ccd(ccd, **options)
     if options.get("add_keyword", True):
-        enhanced.meta.update(record)
+        file_name = Path(path).name.encode("ascii", "backslashreplace").decode()
+        enhanced.meta.update({"DDPMFILE": (file_name, "the file it was made from"), **record})
     enhanced.write(output, format="fits", overwrite=overwrite)
     log.info("%s enhanced and written to %s", path, output)
     return enhanced
@@ -248,38 +250,29 @@ def split_extension(plane, path):
     return match[1] or path, match[2]
 
 
-def make_record(
-    path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, ignore_bits=None, **options
-):
+def make_record(path, *, ext=None, ignore_bits=None, **options):
     """
     Tell in FITS keywords what a result is made from.
 
     Parameters
     ----------
-    path, ext, stddev, variance, weight, mask, ignore_bits, **options
+    path, ext, ignore_bits, **options
         As for `~astro_ddpm.pipeline.enhance_file`.
 
     Returns
     -------
     record : dict
-        Values with comments, or without where a SHA-256 leaves no room for one.
+        SHA-256 of the contents of all files, and of the options.
 
     Raises
     ------
     OSError
         If a file cannot be read.
     """
-    planes = {"stddev": stddev, "variance": variance, "weight": weight, "mask": mask}
-    planes = {name: plane for name, plane in planes.items() if plane is not None}
-    options = {
-        name: value for name, value in (ENHANCE_DEFAULTS | options).items() if name not in NOT_IN_DIGEST
-    }
-    name = Path(path).name.encode("ascii", "backslashreplace").decode()
-    return {
-        "DDPMFILE": (name, "the file it was made from"),
-        "DDPMFSHA": _digest_files({"image": path} | planes),
-        "DDPMOPTS": _digest_options({"ext": ext, "ignore_bits": ignore_bits} | options),
-    }
+    files = {"image": path} | {name: options[name] for name in PLANES if options.get(name) is not None}
+    options = {"ext": ext, "ignore_bits": ignore_bits} | ENHANCE_DEFAULTS | options
+    options = {name: value for name, value in options.items() if name not in NOT_IN_DIGEST.union(PLANES)}
+    return {"DDPMFSHA": _digest_files(files), "DDPMOPTS": _digest_options(options)}
 
 
 def _digest_files(files):
@@ -316,18 +309,18 @@ def _describe(value):
     return f"{kind} {getattr(value, 'unit', '')} {array.dtype.str} {array.shape} {content}"
 
 
-def find_difference(output, record):
+def find_difference(path, wanted):
     """
-    Tell why an existing file is not the result that is wanted.
+    Tell why a file is not the result that is wanted.
 
     Parameters
     ----------
-    output : path-like
+    path : path-like
         The file.
 
-    record : dict
-        Keywords and the values that its header must have, those of `make_record` and others; what is not
-        in ``COMPARED`` does not matter.
+    wanted : dict
+        Keywords and the values that its header must have, such as those of `make_record`. A file without the
+        first of them was made by something else.
 
     Returns
     -------
@@ -335,14 +328,14 @@ def find_difference(output, record):
         What is wrong with the file; empty if it is complete and has these values.
     """
     try:
-        header, complete = fits.getheader(output), is_complete(output)
+        header, complete = fits.getheader(path), is_complete(path)
     except OSError as error:
         return f"is not readable ({error})"
-    if "DDPMFSHA" not in header:
+    if next(iter(wanted)) not in header:
         return "was not made by this function"
     if not complete:
         return "is not complete"
-    for keyword, meaning in COMPARED.items():
-        if keyword in record and header.get(keyword) != record[keyword]:
-            return f"was made with {meaning}"
+    for keyword, value in wanted.items():
+        if header.get(keyword) != value:
+            return f"was made with {MEANINGS.get(keyword, f'another {keyword}')}"
     return ""

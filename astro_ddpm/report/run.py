@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
-from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
@@ -22,7 +21,8 @@ from astro_ddpm import zoo
 from astro_ddpm.core import enhance
 from astro_ddpm.evaluation.detection import detection_curve, noise_image
 from astro_ddpm.evaluation.honesty import calibration_tests
-from astro_ddpm.nddata import EnhancedCCDData, is_complete
+from astro_ddpm.nddata import EnhancedCCDData
+from astro_ddpm.pipeline.files import find_difference
 from astro_ddpm.utils import atomic_path, progress
 
 from . import tables as measures
@@ -226,12 +226,15 @@ def _kept(path, image, options):
         "DDPMDEP": options["noise_ratio"],
         "EVALCRC": _checksum(image),
     }
-    try:
-        usable = path.is_file() and is_complete(path) and _same(fits.getheader(path), wanted)
-    except OSError as error:
-        log.info("%s is done again: %s", path, error)
+    difference = find_difference(path, wanted) if path.is_file() else "is not there"
+    if difference:
+        log.info("%s is made: it %s", path, difference)
         return None
-    return EnhancedCCDData.read(path, format="fits") if usable else None
+    return EnhancedCCDData.read(path, format="fits")
+
+
+def _same(meta, wanted):
+    return all(meta.get(key) == value for key, value in wanted.items())
 
 
 def _checksum(image):
@@ -343,10 +346,6 @@ def _find_sources(
 
 def _read_table(path):
     return QTable.read(path, format="ascii.ecsv") if path.is_file() else None
-
-
-def _same(meta, wanted):
-    return all(meta.get(key) == value for key, value in wanted.items())
 
 
 def _summary(pairs, names, n_samples, rejected):
