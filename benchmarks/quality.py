@@ -31,12 +31,12 @@ from scipy.stats import norm
 from astro_ddpm import enhance, zoo
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import coverage, crps
+from astro_ddpm.evaluation.calibration import BINS
 from astro_ddpm.noise import fill_holes, smooth_sigma
 from astro_ddpm.training import homogenize_psf, split_exposure
 from astro_ddpm.training.arrays import open_arrays
 
 INNER = (slice(8, -8), slice(8, -8))
-BINS = {"sky": (-np.inf, 1), "lsb": (1, 5), "mid": (5, 30), "hi": (30, np.inf)}
 
 
 def run(data, sigma, args, model, seed, depth):

@@ -2,13 +2,12 @@
 r"""
 Averages of the weights over a training, with a memory that grows with it.
 
-The profile of all averages is a power of training time (Karras et al. 2024, *Analyzing and Improving the
-Training Dynamics of Diffusion Models*, equation 2),
+The profile of all averages is a power of training time,
 
-.. math:: \hat\theta(t) = \frac{\gamma + 1}{t^{\gamma + 1}} \int_0^t \tau^\gamma \theta(\tau) \, d\tau ,
+.. math:: \hat\theta(t) = \frac{\gamma + 1}{t^{\gamma + 1}} \int_0^t \tau^\gamma \theta(\tau) \, d\tau .
 
-which forgets the random start and fits runs of any length. Its width, the standard deviation of the profile
-in units of t, is :math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
+Its width, the standard deviation of the profile in units of t, is
+:math:`\sqrt{\gamma + 1} / [(\gamma + 2) \sqrt{\gamma + 3}]`.
 """
 
 import math
@@ -85,7 +84,7 @@ class PowerEMA(WeightAveraging):
 
 class EMASnapshots(pl.Callback):
     """
-    Keep snapshots of two averages of the trained weights, so that the best width is chosen after training.
+    Keep snapshots of two averages of the trained weights, from which the best width is chosen after training.
 
     They go into the folder ``ema`` of the run as ``step-*.safetensors``; `average_snapshots` makes of them
     an average of any width. A run that is resumed goes on with them; another run in the same folder replaces
@@ -140,17 +139,20 @@ class EMASnapshots(pl.Callback):
                     average[name].lerp_(parameter, 1 - power_decay(step, gamma))
                 else:
                     average[name] = parameter.clone()
-        if trainer.is_global_zero and step % self.interval == 0:
-            self._write(Path(trainer.default_root_dir, "ema"))
+        if step % self.interval == 0:
+            self._write(trainer)
 
     def on_train_end(self, trainer, pl_module):
         """Write the last averages."""
-        if trainer.is_global_zero and self.averages and self.last_step % self.interval:
-            self._write(Path(trainer.default_root_dir, "ema"))
+        if self.averages and self.last_step % self.interval:
+            self._write(trainer)
 
-    def _write(self, folder):
+    def _write(self, trainer):
         from safetensors.torch import save
 
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir, "ema")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step-{self.last_step:07d}.safetensors"
         tensors = {f"{width} {name}": t for width, kept in self.averages.items() for name, t in kept.items()}

@@ -38,16 +38,8 @@ class Repeatable(pl.Callback):
     """
     Make a run repeat itself, be it interrupted or not.
 
-    PyTorch is seeded at every batch from seed, step, process and batch, so that a resumed run draws what it
-    would have drawn. A checkpoint of a run with other settings is refused.
-
-    Parameters
-    ----------
-    seed : int
-        The seed of the run.
-
-    settings : dict of str to str
-        What must not change when a run is resumed.
+    PyTorch is seeded at every batch from seed, step, process and batch, so a resumed run draws what it would
+    have drawn. A checkpoint of a run with other settings is refused.
     """
 
     def __init__(self, seed, settings):
@@ -219,24 +211,7 @@ def _explain(message):
 
 
 def find_config(name):
-    """
-    Find a file of settings.
-
-    Parameters
-    ----------
-    name : str or path-like
-        Its path, or its name if it comes with the package.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        Where it is.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the path of a file of settings; the name of one that comes with the package will do."""
     names = sorted(path.stem for path in HOME.glob("*.yaml"))
     path = HOME / f"{name}.yaml" if str(name) in names else Path(name)
     if not path.is_file():
@@ -246,22 +221,7 @@ def find_config(name):
 
 
 def check_precision(precision, device):
-    """
-    Refuse bfloat16 where it would be emulated, which is slower than float32 and less precise.
-
-    Parameters
-    ----------
-    precision : str
-        As the Trainer calls it, such as ``"bf16-mixed"``.
-
-    device : `torch.device`
-        Where to compute.
-
-    Raises
-    ------
-    ValueError
-        If the device has no bfloat16.
-    """
+    """Refuse bfloat16 where it would be emulated, which is slower than float32 and less precise."""
     if not precision.startswith("bf16"):
         return
     if device.type == "cuda":
@@ -275,25 +235,7 @@ def check_precision(precision, device):
 
 
 def pack(module, data, trainer):
-    """
-    Make a model of what was trained.
-
-    Parameters
-    ----------
-    module : `TrainingModule`
-        The trained module.
-
-    data : `PairDataModule`
-        The data, after set-up.
-
-    trainer : `pytorch_lightning.Trainer`
-        The trainer.
-
-    Returns
-    -------
-    model : `~astro_ddpm.zoo.Model`
-        The networks, the ranges of their training, and its settings without names of files.
-    """
+    """Return the model that was trained, with the ranges of the data and the settings other than files."""
     files = ("train", "validation", "deep", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     return zoo.Model(
