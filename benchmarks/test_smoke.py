@@ -18,7 +18,7 @@ RUNS = {
     "collection": ["--workers 1 --frames 2 --size 32 --repeats 1"],
     "comparison": ["report docs"],
     "detection": [
-        f"{image} --model raunet --size 128 --images 2 --injections 4" for image in ("noise", "field")
+        f"{image} --model raunet --size 128 --images 2 --injections 10" for image in ("noise", "field")
     ],
     "memory": ["--model raunet --sizes 64 --threads 1"],
     "photometry": ["--model raunet --number 1"],

@@ -328,13 +328,13 @@ def find_difference(path, wanted):
         What is wrong with the file; empty if it is complete and has these values.
     """
     try:
-        header, complete = fits.getheader(path), is_complete(path)
+        if not is_complete(path):
+            return "is not complete"
+        header = fits.getheader(path)
     except OSError as error:
         return f"is not readable ({error})"
     if next(iter(wanted)) not in header:
         return "was not made by this function"
-    if not complete:
-        return "is not complete"
     for keyword, value in wanted.items():
         if header.get(keyword) != value:
             return f"was made with {MEANINGS.get(keyword, f'another {keyword}')}"
