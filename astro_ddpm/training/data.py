@@ -31,7 +31,7 @@ from .cameras import (
 __all__ = ["DeepDataset", "FrameDataset", "PairDataModule", "PairDataset"]
 
 
-class _ExposureDataset(Dataset):
+class _WhitenedDataset(Dataset):
     """
     Whitened inputs and residuals, drawn anew at each visit.
 
@@ -91,7 +91,7 @@ def _marks(row, shape):
     return row.get("valid", np.ones(shape, bool)), row.get("use", np.ones(shape, bool))
 
 
-class PairDataset(_ExposureDataset):
+class PairDataset(_WhitenedDataset):
     """
     Examples made from pairs of a shallow and a deep exposure.
 
@@ -175,7 +175,7 @@ class PairDataset(_ExposureDataset):
         return data, sigma, target, 1 / factor, valid, valid
 
 
-class DeepDataset(_ExposureDataset):
+class DeepDataset(_WhitenedDataset):
     """
     Examples made from single deep images, as other cameras would have seen them.
 
