@@ -279,7 +279,7 @@ class DeepDataset(_WhitenedDataset):
         return max(1, min(self.max_block, min(shape) // self.size)) if self.size else 1
 
 
-class FrameDataset(_ExposureDataset):
+class FrameDataset(_WhitenedDataset):
     """
     Examples made from ordinary noisy frames, deep or not.
 

@@ -43,8 +43,8 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     -------
     ranges : dict
         Lists [low, high] under ``psf_fwhm`` in pixels, ``noise_correlation``, ``peak_snr`` and
-        ``noise_ratio``, as far as they could be measured, and under ``default_noise_ratio`` the median noise ratio: what
-        `~astro_ddpm.zoo.Model` takes as ``ranges``.
+        ``noise_ratio``, as far as they could be measured, and under ``default_noise_ratio`` the median noise
+        ratio: what `~astro_ddpm.zoo.Model` takes as ``ranges``.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.training import DeepDataset, FrameDataset, PairDataModule, PairDataset, correlated_noise
 from astro_ddpm.training.arrays import write_arrays
-from astro_ddpm.training.data import _ExposureDataset
+from astro_ddpm.training.data import _WhitenedDataset
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
@@ -22,7 +22,7 @@ def arrays():
 @pytest.fixture
 def no_sky(monkeypatch):
     """Leave the errors of the sky out."""
-    monkeypatch.setattr(_ExposureDataset, "sky_share", 0.0)
+    monkeypatch.setattr(_WhitenedDataset, "sky_share", 0.0)
 
 
 def pull(example):
