@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The guard: measures of an image, to be compared with the images that a model was trained on.
+Measures of an image, compared with the ranges that a model was trained for.
 
-Every measure is taken in the same way of an image that is to be enhanced and of the images that a model is
-trained on. What cannot be measured is left out, and gives no reason to warn.
+The images that a model is trained on are measured in the same way. A quantity that cannot be measured is
+left out and not checked.
 """
 
 from itertools import islice
@@ -209,10 +209,10 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
         True for pixels to leave out.
 
     psf : array_like, optional
-        The image of the PSF, if it is known. What is no such image is not used.
+        The image of the PSF, if it is known. Anything else is ignored.
 
     names : collection of str, optional
-        What to measure. Names of something else are ignored.
+        What to measure. Other names are ignored.
 
     Returns
     -------
@@ -250,7 +250,8 @@ def compare(measures, ranges):
         What was measured, for example by `measure_image`.
 
     ranges : dict of str to list of float
-        The ranges of the model as [low, high]. What is in only one of both is not compared.
+        The ranges of the model as [low, high]. Names that only one of
+        the arguments has are not compared.
 
     Returns
     -------

@@ -2,9 +2,9 @@
 """
 Mean, spread and draws of the posterior of a whole frame, from networks that see it tile by tile.
 
-The pixels of a frame are few numbers beside the features that a network makes of them. So all pixels of the
-draws in progress are kept, and each evaluation of a network is done tile by tile: what it returns is what it
-would return for the whole frame, at every step of the sampler.
+A network needs far more memory for its features than a frame needs for its pixels. So the draws in progress
+are kept whole, and every evaluation of a network is done tile by tile. It returns what it would return for
+the whole frame.
 """
 
 from functools import lru_cache
@@ -70,9 +70,8 @@ class TiledModel:
     """
     A model and the frame that its networks see tile by tile.
 
-    Where no measured pixel is within the receptive radius the networks see nothing. There they are not
-    evaluated, and the posterior is that of an untrained network: independent Gaussian pixels around the
-    filled-in image, as wide as its noise.
+    Pixels beyond the receptive field of any valid pixel keep the fill value and its noise: the networks are
+    not evaluated there, and the samples are independent Gaussian pixels.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ from scipy.signal import fftconvolve
 from scipy.special import ndtri
 
 from astro_ddpm.nddata import Exposure
-from astro_ddpm.noise import neighbour_correlation
+from astro_ddpm.noise import correlated_noise, correlation_kernel, neighbour_correlation
 from astro_ddpm.utils import progress, warn_user
 
 from .photometry import provenance
@@ -946,8 +946,7 @@ def _noise_spectrum(shape, correlation):
 
 def _unit_noise(rng, shape, correlation):
     """Draw noise of unit variance."""
-    white = rng.standard_normal(shape)
-    return np.fft.ifft2(np.fft.fft2(white) * np.sqrt(_noise_spectrum(shape, correlation))).real
+    return correlated_noise(shape, correlation_kernel(correlation), rng, float)
 
 
 def _scene(shape, source, places, fluxes):

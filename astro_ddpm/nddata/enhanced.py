@@ -16,7 +16,7 @@ from astro_ddpm.utils import warn_user
 
 from .units import std_in_unit
 
-__all__ = ["EnhancedCCDData", "carried_attributes", "image_wcs"]
+__all__ = ["EnhancedCCDData", "image_wcs"]
 
 
 class EnhancedCCDData(CCDData):
@@ -288,18 +288,6 @@ def _put_wcsaxes_first(header):
         header.insert(f"NAXIS{header['NAXIS']}", card, after=True)
 
 
-def carried_attributes(ccd):
-    """
-    Return what an image carries besides its data and its uncertainty.
-
-    Parameters
-    ----------
-    ccd : `~astropy.nddata.CCDData`
-        The image.
-
-    Returns
-    -------
-    attributes : dict
-        Unit, mask, WCS, header, PSF and flags, by the names of the arguments of CCDData.
-    """
+def _carried(ccd):
+    """What a CCDData carries besides data and uncertainty."""
     return {name: getattr(ccd, name) for name in ("unit", "mask", "wcs", "meta", "psf", "flags")}

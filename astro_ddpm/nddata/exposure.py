@@ -15,9 +15,9 @@ from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
 from astro_ddpm.noise import largest_value
 
-from .enhanced import EnhancedCCDData, carried_attributes, image_wcs
-from .files import from_hdu, read_image
-from .units import is_logarithmic, std_in_unit
+from .enhanced import EnhancedCCDData, _carried, image_wcs
+from .files import _from_hdu, read_image
+from .units import std_in_unit
 
 __all__ = ["Exposure"]
 
@@ -111,7 +111,7 @@ class Exposure:
         if data.size == 0:
             msg = f"{name} is empty: its shape is {data.shape}"
             raise ValueError(msg)
-        if is_logarithmic(ccd.unit):
+        if _is_logarithmic(ccd.unit):
             msg = f"{name} is in {ccd.unit}, which is logarithmic; convert it to a linear unit of flux"
             raise ValueError(msg)
         if ccd.uncertainty is not None and uncertainty is not None:
@@ -253,7 +253,7 @@ class Exposure:
         enhanced : `EnhancedCCDData`
             The result. Pixels that were not finite are added to the mask of the input.
         """
-        carried = deepcopy(carried_attributes(self.ccd) | {"meta": meta, "unit": self.unit})
+        carried = deepcopy(_carried(self.ccd) | {"meta": meta, "unit": self.unit})
         lost = ~np.isfinite(self.data)
         if carried["mask"] is not None or lost.any():
             carried["mask"] = lost | (False if carried["mask"] is None else np.asarray(carried["mask"], bool))
@@ -265,7 +265,7 @@ def _as_ccddata(image, name="image", unit=None):
     if isinstance(image, (str, os.PathLike)):
         return read_image(Path(image))
     if isinstance(image, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)):
-        return from_hdu(image)
+        return _from_hdu(image)
     if isinstance(image, CCDData):
         return image
     default = u.dimensionless_unscaled if unit is None else unit
@@ -287,6 +287,11 @@ def _float_data(data, name="image"):
         raise TypeError(msg)
     dtype = np.result_type(array.dtype.newbyteorder("="), np.float32)
     return np.array(array, dtype=np.float64 if dtype.itemsize > 8 else dtype)
+
+
+def _is_logarithmic(unit):
+    """Whether a unit is a magnitude, a decibel or the like, also per area."""
+    return isinstance(unit, u.function.FunctionUnitBase) or u.dex in unit.decompose().bases
 
 
 def _counting(ccd, data, name):

@@ -17,10 +17,10 @@ from astropy.nddata import CCDData
 
 from astro_ddpm.utils import atomic_path, warn_user
 
-from .enhanced import EnhancedCCDData, carried_attributes
+from .enhanced import EnhancedCCDData, _carried
 from .units import parse_unit
 
-__all__ = ["create_samples", "find_image", "from_hdu", "is_complete", "read_image"]
+__all__ = ["create_samples", "find_image", "is_complete", "read_image"]
 
 FITS_BLOCK = 2880  # bytes
 WCS_CARDS = (
@@ -51,7 +51,7 @@ def _read_enhanced(filename, **kwargs):
     if "unit" not in kwargs:
         kwargs |= _unit_option(fits.getheader(source(), kwargs.get("hdu", 0)))
     ccd = CCDData.read(source(), format="fits", **kwargs)
-    image = EnhancedCCDData(_native(ccd.data), **carried_attributes(ccd))
+    image = EnhancedCCDData(_native(ccd.data), **_carried(ccd))
     if ccd.psf is not None:
         image.psf = _native(ccd.psf)
     if ccd.uncertainty is not None:
@@ -299,30 +299,8 @@ def read_image(path, ext=None, *, use_mask=True):
     return ccd
 
 
-def from_hdu(hdu):
-    """
-    Turn an image HDU into a CCDData.
-
-    Parameters
-    ----------
-    hdu : `~astropy.io.fits.PrimaryHDU`, `~astropy.io.fits.ImageHDU` or `~astropy.io.fits.CompImageHDU`
-        The HDU.
-
-    Returns
-    -------
-    ccd : `~astropy.nddata.CCDData`
-        The image, which may share its data.
-
-    Raises
-    ------
-    ValueError
-        If the HDU holds no data.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If its unit or its WCS cannot be used.
-    """
+def _from_hdu(hdu):
+    """Turn an image HDU into a CCDData that may share its data."""
     from astropy.wcs import WCS
 
     if hdu.data is None:

@@ -11,7 +11,7 @@ from astropy.nddata import CCDData, NDData, NDUncertainty
 
 from astro_ddpm.noise import sigma_from_uncertainty
 
-__all__ = ["is_logarithmic", "parse_unit", "plain_values", "std_in_unit", "std_unit"]
+__all__ = ["parse_unit", "plain_values", "std_in_unit", "std_unit"]
 
 COUNTS = re.compile(r"(adu|dn|electrons?|counts?) *(/ *s(?:ec)?)?", re.IGNORECASE)
 
@@ -41,23 +41,6 @@ def parse_unit(text):
         unit = u.Unit(match[1].lower().rstrip("s"))
         return unit / u.s if match[2] else unit
     return None
-
-
-def is_logarithmic(unit):
-    """
-    Tell whether a unit is logarithmic, so that fluxes in it do not add up.
-
-    Parameters
-    ----------
-    unit : `~astropy.units.Unit`
-        The unit.
-
-    Returns
-    -------
-    answer : bool
-        True for magnitudes, decibels and the like, also per area.
-    """
-    return isinstance(unit, u.function.FunctionUnitBase) or u.dex in unit.decompose().bases
 
 
 def plain_values(value):

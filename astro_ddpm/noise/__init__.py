@@ -16,7 +16,7 @@ from .correlation import (
     neighbour_correlation,
     noise_kernel,
 )
-from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky, thin_out
+from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
 from .holes import fill_holes
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import detect_self_noise, photon_noise, sigma_from_gain, sigma_from_uncertainty, smooth_sigma
@@ -50,7 +50,6 @@ __all__ = [
     "sigma_from_gain",
     "sigma_from_uncertainty",
     "smooth_sigma",
-    "thin_out",
     "unwhiten",
     "whiten",
 ]

@@ -143,7 +143,7 @@ def convolve_periodic(image, kernel):
     return scipy.fft.irfft2(spectrum, image.shape)
 
 
-def correlated_noise(shape, kernel, rng):
+def correlated_noise(shape, kernel, rng, dtype=np.float32):
     r"""
     Gaussian noise of unit variance, correlated like that of a resampled image.
 
@@ -161,19 +161,21 @@ def correlated_noise(shape, kernel, rng):
     rng : `numpy.random.Generator`
         The source of randomness.
 
+    dtype : dtype, optional
+        Float32 or float64.
+
     Returns
     -------
-    noise : ndarray, shape (ny, nx), float32
+    noise : ndarray, shape (ny, nx)
         The noise.
     """
-    if np.ndim(kernel) == 0:
-        if kernel == 0:
-            return rng.standard_normal(shape, dtype=np.float32)
-        kernel = gaussian_kernel(kernel)
+    kernel = gaussian_kernel(kernel) if np.ndim(kernel) == 0 and kernel > 0 else np.atleast_2d(kernel)
+    if kernel.size == 1:
+        return rng.standard_normal(shape, dtype=dtype)
     kernel = kernel / np.sqrt(np.sum(kernel**2))
     padded = [scipy.fft.next_fast_len(n + m - 1, real=True) for n, m in zip(shape, kernel.shape, strict=True)]
-    white = rng.standard_normal(padded, dtype=np.float32)
-    return convolve_periodic(white, kernel)[: shape[0], : shape[1]].astype(np.float32)
+    white = rng.standard_normal(padded, dtype=dtype)
+    return convolve_periodic(white, kernel)[: shape[0], : shape[1]].astype(dtype)
 
 
 def correlation_kernel(rho):
@@ -193,7 +195,7 @@ def correlation_kernel(rho):
     kernel : ndarray, shape (n, n)
         The kernel for `correlated_noise`.
     """
-    half = 1 if rho == 0 else int(np.ceil(np.sqrt(14 / -np.log(rho))))  # beyond it the correlation is 1e-6
+    half = int(np.sqrt(14 / -np.log(rho))) if rho else 0  # beyond it the correlation is 1e-6
     lag = np.arange(-half, half + 1)
     power = np.fft.fft(np.fft.ifftshift(float(rho) ** (lag**2))).real
     row = np.fft.fftshift(np.fft.ifft(np.sqrt(np.maximum(power, 0.0))).real)

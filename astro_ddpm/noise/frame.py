@@ -15,7 +15,7 @@ from .pixels import detect_self_noise
 from .sky import detect_pedestal, estimate_sky_sigma
 from .whitening import largest_value, whiten
 
-__all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky", "thin_out"]
+__all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky"]
 
 PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
 FILL_RADIUS = 128  # pixels
@@ -24,23 +24,8 @@ MAX_SNR = 1e15  # the networks see float32
 MAX_SELF_NOISE = 0.01  # bright fluxes were off by a fifth of their error then
 
 
-def thin_out(valid):
-    """
-    Choose evenly spaced pixels that stand for a whole frame.
-
-    Parameters
-    ----------
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels to choose from.
-
-    Returns
-    -------
-    slices : tuple of slice
-        At most 1024 rows and columns; of those with the same step the ones with most valid pixels.
-
-    step : int
-        The distance of two pixels.
-    """
+def _thin_out(valid):
+    """Slices that leave at most ``PART`` evenly spaced pixels of each axis, mostly valid, and their step."""
     step = -(-max(valid.shape) // PART)
     starts = [range(min(step, n)) for n in valid.shape]
     grids = [(slice(y, None, step), slice(x, None, step)) for y, x in product(*starts)]
@@ -155,7 +140,7 @@ def frame_sigma(data, sigma, valid, unit):
     for tile in make_tiles(data.shape, PART):
         use = valid[tile.core]
         _check_range(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
-    thin, _ = thin_out(valid)
+    thin, _ = _thin_out(valid)
     level = detect_pedestal(data[thin], sigma[thin], ~valid[thin])
     if level:
         warn_user(
@@ -190,7 +175,7 @@ def find_self_noise(data, sigma, mask):
         The slope by `~astro_ddpm.noise.detect_self_noise`, measured on evenly spaced pixels; 0 if it is at
         most 0.01.
     """
-    thin, _ = thin_out(~mask & np.isfinite(sigma))
+    thin, _ = _thin_out(~mask & np.isfinite(sigma))
     slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
     return slope if slope > MAX_SELF_NOISE else 0.0
 
@@ -257,7 +242,7 @@ def fill_frame(data, sigma, valid):
             parts = [part[tile.inner] for part in parts]
         else:
             if coarse is None:
-                thin, step = thin_out(valid)
+                thin, step = _thin_out(valid)
                 coarse = fill_holes(data[thin], sigma[thin], valid[thin], MIN_MEASURED)
             rows, columns = (np.arange(part.start, part.stop) // step for part in tile.core)
             parts = [plane.take(rows, 0, mode="clip").take(columns, 1, mode="clip") for plane in coarse]

@@ -29,7 +29,7 @@ def _box_sum(array, half):
 
 def fill_holes(data, sigma, valid, minimum=4):
     r"""
-    Treat each hole as a poor measurement made by its surroundings.
+    Fill holes from their surroundings, with a noise that says how well these tell.
 
     A pixel that was not measured gets the mean :math:`m` of the measured pixels in the smallest box
     around it (3, 5, 9, 17, ... pixels wide) that holds at least ``minimum`` of them. Its noise is theirs,

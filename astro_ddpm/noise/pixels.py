@@ -176,7 +176,7 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
 
     See Also
     --------
-    detect_self_noise : Tells whether it should be.
+    detect_self_noise : Finds noise that should be smoothed.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
 
 def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     r"""
-    Notice noise that was estimated from the very pixels that it describes.
+    Detect noise that was computed from each pixel alone.
 
     A variance computed from the counts of each pixel follows their noise. Pixels that happen to be low are
     then trusted more than those that happen to be high, and sources become too faint, by up to
@@ -202,9 +202,9 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     electrons that is :math:`1 / (2 \sqrt{N})`.
 
     The slope is measured on the second differences of image and noise (`estimate_sky_sigma`) in the faint
-    half of the valid pixels, without those beyond 4 standard deviations. Where those of the image exceed the
-    noise, as in crowded fields, they show structure, which a right noise follows too, and nothing can be
-    told. A flat field whose pixels differ by several percent may hide the slope.
+    half of the valid pixels, without those beyond 4 standard deviations. In crowded fields those of the
+    image exceed the noise: they show structure, which a correct noise follows too, and the result is 0. A
+    flat field whose pixels differ by several percent may hide the slope.
 
     Parameters
     ----------
@@ -223,8 +223,8 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     Returns
     -------
     slope : float
-        The slope :math:`\mathrm{d}\sigma / \mathrm{d}y`, without unit, or 0 if the noise does not follow the
-        image, or that cannot be told.
+        The slope :math:`\mathrm{d}\sigma / \mathrm{d}y`, without unit; 0 if the noise does not follow the
+        image or the slope cannot be measured.
 
     Raises
     ------

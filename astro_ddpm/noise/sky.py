@@ -88,7 +88,7 @@ def estimate_sky_level(data, mask=None):
 
 def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     r"""
-    Notice a sky level that was not subtracted.
+    Detect a sky level that was not subtracted.
 
     Around a subtracted sky some pixels lie near zero, whatever sources there are, and sources only add.
     So there is a pedestal if the 1 % quantile of :math:`y / \sigma` is above the threshold, or the

@@ -11,8 +11,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance, zoo
 from astro_ddpm.core import enhance
-from astro_ddpm.nddata import EnhancedCCDData
-from astro_ddpm.noise import sigma_from_uncertainty
+from astro_ddpm.nddata import EnhancedCCDData, Exposure
 from astro_ddpm.tiling import make_tiles
 
 from .workers import is_loaded, locate_model, process_alone
@@ -30,11 +29,11 @@ def enhance_blocks(
     Enhance a big frame in blocks of rows, with a model that draws no samples.
 
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
-    `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field
-    of the network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance`
-    makes of the whole frame. Not so around pixels with less than 4 measured ones in the box of 129 pixels
-    around them. What has been done to the frame is recorded in the header, without the measures of its
-    PSF and noise; `astro_ddpm.enhance` warns where a block is computed.
+    `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field of the
+    network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance` makes of
+    the whole frame. The result differs around pixels with less than 4 measured ones in the box of 129
+    pixels around them. What has been done to the frame is recorded in the header, without the measures of
+    its PSF and noise; `astro_ddpm.enhance` warns where a block is computed.
 
     Parameters
     ----------
@@ -139,14 +138,10 @@ def _check(ccd, rows, background):
 
 def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, model, options):
     """Enhance a block with its halo; return data and uncertainty without, shape (2, rows, nx)."""
-    noise = noise_class(noise, unit=noise_unit)
-    valid = np.isfinite(data) & np.isfinite(sigma_from_uncertainty(noise))
-    if mask is not None:
-        valid &= ~mask
-    if valid.sum() < MIN_MEASURED:
+    block = CCDData(data, uncertainty=noise_class(noise, unit=noise_unit), mask=mask, **carried)
+    if Exposure.parse(block).valid.sum() < MIN_MEASURED:
         planes = data, np.full(data.shape, np.nan)
     else:
-        block = CCDData(data, uncertainty=noise, mask=mask, **carried)
         with process_alone():
             enhanced = enhance(block, model=model, **options)
         planes = enhanced.data, enhanced.uncertainty.array

@@ -27,7 +27,6 @@ from astro_ddpm.noise import (
     sigma_from_gain,
     sigma_from_uncertainty,
     smooth_sigma,
-    thin_out,
     unwhiten,
     whiten,
 )
@@ -206,15 +205,6 @@ class TestCorrelatedNoise:
             assert_allclose(np.mean(noise[lag:] * noise[:-lag]), rho ** (lag**2), atol=0.03)
             assert_allclose(np.mean(noise[:, lag:] * noise[:, :-lag]), rho ** (lag**2), atol=0.03)
         assert_allclose(neighbour_correlation(noise), rho, atol=0.02)
-
-
-def test_thinned_frame():
-    assert thin_out(np.ones((10, 20), bool)) == (np.s_[0::1, 0::1], 1)
-    valid = np.zeros((2049, 10), bool)
-    valid[1::3, 2::3] = True
-    thin, step = thin_out(valid)
-    assert step == 3
-    assert valid[thin].all()
 
 
 class TestSkyLevel:

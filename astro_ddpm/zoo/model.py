@@ -161,8 +161,8 @@ class Model:
         """
         Estimate mean and standard deviation of the whitened residual.
 
-        By `~astro_ddpm.nn.RAUNet.estimate`, from the image in two orientations, or in all eight if the model
-        draws samples, beside which that takes no time.
+        `~astro_ddpm.nn.RAUNet.estimate` averages two orientations of the image, or all eight if the model
+        draws samples, which takes much longer anyway.
 
         Parameters
         ----------
