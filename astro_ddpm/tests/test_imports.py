@@ -5,6 +5,7 @@ Tests of how the rooms of the package depend on each other.
 
 import ast
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +123,15 @@ def test_no_circle_of_modules(imports):
         if each.importer != each.source:
             graph[each.importer].add(each.source)
     TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_no_module_is_hidden_by_a_name_of_its_package():
+    for path in HOME.rglob("__init__.py"):
+        if "tests" in path.parts:
+            continue
+        package = import_module(".".join([astro_ddpm.__name__, *path.relative_to(HOME).parts[:-1]]))
+        modules = {each.stem for each in path.parent.glob("*.py")}
+        assert not modules & {*getattr(package, "__all__", ())}, package.__name__
 
 
 def test_private_names_stay_in_their_room(imports):
