@@ -252,14 +252,13 @@ def _add_prepare(commands):
     prepare = commands.add_parser(
         "prepare",
         help="turn images into the arrays that a training reads",
-        description="Turn pairs of exposures, single deep images, frames of many cameras or simulated images "
-        "into arrays for training.",
+        description="Turn pairs of exposures, single deep images, or frames of many cameras into arrays "
+        "for training.",
     )
     data = prepare.add_mutually_exclusive_group(required=True)
     _add_common(data, "--pairs")
     data.add_argument("--deep", nargs="+", metavar="DEEP.fits", help="sky-subtracted deep images")
     data.add_argument("--cameras", metavar="MANIFEST.yaml", help="frames of many cameras that it describes")
-    data.add_argument("--simulate", type=_whole(1), metavar="N", help="number of deep images to simulate")
     prepare.add_argument(
         "-o", "--output", required=True, metavar="OUT.npz", help="file to write, of --cameras the folder"
     )
@@ -270,7 +269,7 @@ def _add_prepare(commands):
     prepare.add_argument(
         "--size",
         type=_whole(32),
-        help="width in pixels of the stamps of --deep (as they are), --cameras (96) or --simulate (100)",
+        help="width in pixels of the stamps of --deep (as they are) or --cameras (96)",
     )
     _add_common(prepare, "--seed", "--overwrite", "--quiet")
     prepare.set_defaults(run=prepare_command)
@@ -481,7 +480,7 @@ def evaluate_command(args):
 
 def prepare_command(args):
     """Run ``astro-ddpm prepare``."""
-    from .training import prepare_cameras, prepare_deep, prepare_pairs, prepare_simulated, read_listing
+    from .training import prepare_cameras, prepare_deep, prepare_pairs, read_listing
 
     output, overwrite = args.output, args.overwrite
     if args.pairs:
@@ -492,14 +491,10 @@ def prepare_command(args):
         result = f"{used} pairs, {rejected} left out"
     elif args.deep:
         result = f"{prepare_deep(args.deep, output, size=args.size, overwrite=overwrite)} stamps"
-    elif args.cameras:
+    else:
         options = {"root": args.root, "size": args.size or 96, "seed": args.seed, "overwrite": overwrite}
         counts = prepare_cameras(args.cameras, output, **options)
         result = ", ".join(f"{name} {number}" for name, number in counts.items())
-    else:
-        options = {"size": args.size or 100, "seed": args.seed, "overwrite": overwrite}
-        prepare_simulated(args.simulate, output, progress_bar=not args.quiet, **options)
-        result = f"{args.simulate} images"
     if not args.quiet:
         _say(f"{output}: {result}")
 

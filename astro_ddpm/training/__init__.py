@@ -12,6 +12,7 @@ from astro_ddpm.utils import lazy_getattr
 
 from .arrays import open_arrays
 from .cameras import (
+    PSF,
     add_exposure_noise,
     block_sum,
     broaden_psf,
@@ -24,12 +25,15 @@ from .cameras import (
     random_crop,
     random_holes,
     random_noise_kernel,
+    random_psf,
+    resampling_kernel,
+    sky_error,
     split_exposure,
 )
 from .manifest import ManifestEntry, prepare_cameras, read_manifest
 from .pairs import cut_stamps, prepare_deep, prepare_pairs, split_by_group
 from .ranges import measure_ranges
-from .simulated import prepare_simulated
+from .scenes import Scene, SceneDataset, draw_scene
 
 _HOME = {
     "CRPSModule": ".modules",
@@ -50,6 +54,7 @@ _HOME = {
 }
 
 __all__ = [
+    "PSF",
     "CRPSModule",
     "DDPMModule",
     "DeepDataset",
@@ -61,6 +66,8 @@ __all__ = [
     "PairDataset",
     "PowerEMA",
     "RAUNetModule",
+    "Scene",
+    "SceneDataset",
     "TrainingModule",
     "add_exposure_noise",
     "average_snapshots",
@@ -70,6 +77,7 @@ __all__ = [
     "correlated_noise",
     "cut_stamps",
     "dihedral",
+    "draw_scene",
     "expose",
     "gaussian_kernel",
     "homogenize_psf",
@@ -80,13 +88,15 @@ __all__ = [
     "prepare_cameras",
     "prepare_deep",
     "prepare_pairs",
-    "prepare_simulated",
     "random_crop",
     "random_holes",
     "random_noise_kernel",
+    "random_psf",
     "read_listing",
     "read_manifest",
+    "resampling_kernel",
     "residual_gap",
+    "sky_error",
     "split_by_group",
     "split_exposure",
     "train",

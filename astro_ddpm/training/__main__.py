@@ -17,7 +17,7 @@ USAGE = """usage: python -m astro_ddpm.training COMMAND ...
 commands, all of them deprecated, and what replaces them:
   prepare LIST.csv OUT.npz        astro-ddpm prepare --pairs LIST.csv -o OUT.npz
   prepare-deep OUT.npz DEEP...    astro-ddpm prepare --deep DEEP... -o OUT.npz
-  prepare-simulated OUT.npz       astro-ddpm prepare --simulate N -o OUT.npz
+  prepare-simulated OUT.npz       astro-ddpm train ... --data.scene_share 0.4, without a file
   average MODEL DIR VAL.npz OUT   astro-ddpm average MODEL DIR VAL.npz -o OUT
 """
 
@@ -31,10 +31,6 @@ def translate(args):
         return ["prepare", "--pairs", files[0], "-o", files[1], *options]
     if command == "prepare-deep" and n_files > 1:
         return ["prepare", "-o", files[0], "--deep", *files[1:], *options]
-    if command == "prepare-simulated" and n_files == 1:
-        options = ["--simulate" if text == "--number" else text for text in options]
-        number = [] if "--simulate" in options else ["--simulate", "1500"]
-        return ["prepare", "-o", files[0], *number, *options]
     if command == "average" and n_files == 4:
         return ["average", *files[:3], "-o", files[3], *options]
     return None

@@ -9,14 +9,7 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage, special
 
-from astro_ddpm.noise import (
-    convolve_periodic,
-    correlated_noise,
-    embed_kernel,
-    fill_holes,
-    gaussian_kernel,
-    whiten,
-)
+from astro_ddpm.noise import convolve_periodic, correlated_noise, embed_kernel, gaussian_kernel
 
 __all__ = [
     "PSF",
@@ -37,9 +30,9 @@ __all__ = [
     "random_psf",
     "resampling_kernel",
     "row_offsets",
+    "saturated",
     "sky_error",
     "split_exposure",
-    "whitened_example",
 ]
 
 
@@ -321,7 +314,10 @@ def split_exposure(data, sigma, factor, noise):
 
 def random_holes(shape, rng, max_size=9):
     """
-    Draw the pixels that a detector lost: a bad column, a trail, patches, or a saturated star.
+    Draw the pixels that a detector lost.
+
+    They are one to three bad columns, a trail, a saturated star with spikes, what lies beyond the edge of a
+    detector that is turned against the image, single pixels, or patches.
 
     Parameters
     ----------
@@ -341,7 +337,7 @@ def random_holes(shape, rng, max_size=9):
     """
     ny, nx = shape
     valid = np.ones(shape, bool)
-    kind = rng.integers(4)
+    kind = rng.integers(6)
     if kind == 0:
         start, width = rng.integers(nx), rng.integers(1, 4)
         valid[:, start : start + width] = False
@@ -355,6 +351,13 @@ def random_holes(shape, rng, max_size=9):
         y, x = np.mgrid[:ny, :nx] - centre.reshape(2, 1, 1)
         spikes = np.minimum(np.abs(x), np.abs(y)) < 0.1 * radius
         valid[(np.hypot(x, y) < radius) | (spikes & (np.hypot(x, y) < 2.5 * radius))] = False
+    elif kind == 3:
+        angle, cut = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.2)
+        y, x = np.linspace(-1, 1, ny)[:, None], np.linspace(-1, 1, nx)
+        across = x * np.cos(angle) + y * np.sin(angle)
+        valid[across > np.quantile(across, 1 - cut)] = False
+    elif kind == 4:
+        valid[rng.random(shape) < log_uniform(rng, 3e-4, 0.03)] = False
     else:
         for _ in range(rng.integers(1, 6)):
             height, width = rng.integers(1, max_size + 1, 2)
@@ -540,9 +543,10 @@ class PSF:
         light = self.profile(y, x) * _taper(np.hypot(y, x), n / 2 - 1)
         pixel = np.sinc(scipy.fft.fftfreq(m * n, 1 / m))
         spectrum = scipy.fft.rfft2(light) * np.float32(pixel[:, None] * pixel[: m * n // 2 + 1])
-        fine = scipy.fft.irfft2(spectrum * (m**2 / spectrum[0, 0].real))
+        fine = scipy.fft.irfft2(spectrum)
         source = (m * (np.arange(n)[:, None] - n // 2) - np.arange(m)) % (m * n)
-        return fine[source][:, :, source].transpose(1, 3, 0, 2)
+        kernels = fine[source][:, :, source].transpose(1, 3, 0, 2)
+        return kernels / kernels.sum(axis=(-2, -1), keepdims=True)
 
 
 def _taper(r, end):
@@ -582,6 +586,9 @@ def random_psf(rng, fwhm_range=(1.0, 10.0)):
         ring=(rng.uniform(1.2, 4), log_uniform(rng, 0.003, 0.1)) if rng.random() < 0.15 else (0.0, 0.0),
         offset=tuple(rng.uniform(-0.5, 0.5, 2)),
     )
+
+
+RESAMPLING = ("bilinear", "lanczos", "drizzle", "gaussian", "sharpened")
 
 
 def resampling_kernel(kind, rng):
@@ -624,7 +631,7 @@ def resampling_kernel(kind, rng):
         edges = np.arange(-2, 3)
         rows = [np.diff(np.clip(edges, f - drop / 2, f + drop / 2)) for f in phases]
     else:
-        msg = f"kind must be 'bilinear', 'lanczos', 'drizzle', 'gaussian' or 'sharpened', not {kind!r}"
+        msg = f"kind must be one of {', '.join(RESAMPLING)}, not {kind!r}"
         raise ValueError(msg)
     return np.outer(*rows)
 
@@ -645,7 +652,7 @@ def sky_error(shape, image, sigma, rng):
         The image; bowls lie where it is bright.
 
     sigma : float or ndarray, shape (ny, nx)
-        The noise (1 sigma).
+        The noise (1 sigma); its median is the unit.
 
     rng : `numpy.random.Generator`
         The source of randomness.
@@ -653,17 +660,18 @@ def sky_error(shape, image, sigma, rng):
     Returns
     -------
     sky : ndarray, shape (ny, nx), float32
-        A constant, a gradient, a bowl that follows the smoothed light, or all of them; each up to 2 sigma.
+        A constant of -2 to 2 sigma, a gradient of up to 2 sigma from the middle to an edge, a bowl as deep as
+        2 sigma in proportion to the smoothed light, or all of them.
     """
     kind = rng.integers(5)
     sky = np.zeros(shape, np.float32)
     if kind in (0, 1, 4):
         sky += np.float32(rng.uniform(-2, 2) * rng.uniform())
     if kind in (1, 2, 4):
-        y, x = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])
-        angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.5)
-        slope = x * np.cos(angle) + y * np.sin(angle)
-        sky += np.float32(log_uniform(rng, 0.02, 1.2) * (slope + bend * slope**2))
+        y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
+        angle, bend = rng.uniform(0, 2 * np.pi), np.float32(rng.uniform(-0.5, 0.5))
+        slope = x * np.float32(np.cos(angle)) + y[:, None] * np.float32(np.sin(angle))
+        sky += np.float32(log_uniform(rng, 0.02, 1)) * (slope + bend * slope**2)
     if kind in (3, 4):
         width = int(log_uniform(rng, 5, max(min(shape) // 2, 6)))
         light = np.maximum(image, 0).astype(np.float32)
@@ -731,31 +739,22 @@ def hot_pixels(shape, rng):
     return spikes
 
 
-def whitened_example(data, sigma, target, valid, depth, use=None):
+def saturated(z, rng):
     """
-    Turn an exposure into what the networks see and predict.
+    Draw the level at which a detector saturates, and find the pixels beyond it.
 
     Parameters
     ----------
-    data, sigma, target : ndarray, shape (ny, nx)
-        The input, its noise (1 sigma), and the target.
+    z : ndarray, shape (ny, nx)
+        The image in units of its noise.
 
-    valid : ndarray of bool, shape (ny, nx)
-        False in holes.
-
-    depth : float
-        The noise of the target in units of the input's.
-
-    use : ndarray of bool, shape (ny, nx), optional
-        False where the target cannot teach; by default it can everywhere.
+    rng : `numpy.random.Generator`
+        The source of randomness.
 
     Returns
     -------
-    example : dict
-        ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``, as float32.
+    saturated : ndarray of bool, shape (ny, nx)
+        True beyond 20 to 2000 times the noise; nowhere if that were more than a fifth of the image.
     """
-    data, sigma = fill_holes(data, sigma, valid)
-    use = np.ones_like(valid) if use is None else use
-    planes = {"z": whiten(data, sigma), "valid": valid, "residual": whiten(target, sigma, data), "use": use}
-    example = {key: np.ascontiguousarray(plane[None], np.float32) for key, plane in planes.items()}
-    return example | {"depth": np.float32(depth)}
+    beyond = z > log_uniform(rng, 20, 2000)
+    return beyond if beyond.mean() < 0.2 else np.zeros_like(beyond)

@@ -5,7 +5,7 @@ Data for training: prepared exposures, degraded anew at every visit.
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from astro_ddpm.noise import photon_noise
 
@@ -15,83 +15,48 @@ from .cameras import (
     block_sum,
     broaden_psf,
     correlated_noise,
-    dihedral,
     gaussian_kernel,
     log_uniform,
     moffat_kernel,
     noise_gain,
     random_crop,
-    random_holes,
     random_noise_kernel,
-    sky_error,
     split_exposure,
-    whitened_example,
 )
+from .examples import ExampleDataset, marks, whitened
+from .scenes import SceneDataset
 
 __all__ = ["DeepDataset", "FrameDataset", "PairDataModule", "PairDataset"]
 
 
-class _WhitenedDataset(Dataset):
+class _PreparedDataset(ExampleDataset):
     """
-    Whitened inputs and residuals, drawn anew at each visit.
-
-    A subclass says in ``_draw`` what image, noise, target and depth are, and which pixels were measured and
-    can teach. Crops, flips, quarter turns and holes come on top, and in a third of the examples an error of
-    the sky, which input and target share. Every draw follows from seed, epoch, stream and index alone, so a
-    resumed training sees what an uninterrupted one would have seen.
+    Examples made from prepared arrays, whose first axis counts the images.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        Prepared arrays; the first axis counts the images.
-
-    seed, epoch : int
-        Select the draws.
+        Prepared arrays.
 
     repeat : int
         How often each image is visited per epoch.
 
-    size : int or None
-        The width of the crops; None for the whole images.
-
-    stream : int
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
+    *args, **options
+        Of `ExampleDataset`.
     """
 
-    sky_share = 1 / 3
-
-    def __init__(self, arrays, seed, epoch, repeat, size, stream):
-        self.arrays = dict(arrays)
-        self.seed, self.epoch, self.repeat, self.size, self.stream = seed, epoch, repeat, size, stream
+    def __init__(self, arrays, repeat, *args, **options):
+        super().__init__(*args, **options)
+        self.arrays, self.repeat = dict(arrays), repeat
 
     def __len__(self):
-        return self.repeat * len(next(iter(self.arrays.values())))
+        return self.repeat * _count(self.arrays)
 
     def _row(self, index):
         return {key: values[index % len(values)] for key, values in self.arrays.items()}
 
-    def __getitem__(self, index):
-        """Return ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``."""
-        rng = np.random.default_rng([self.seed, self.epoch, self.stream, index])
-        data, sigma, target, depth, valid, use = self._draw(self._row(index), rng)
-        planes = random_crop((data, sigma, target, valid, use), self.size or min(data.shape), rng)
-        shape = planes[0].shape
-        if rng.random() < 0.3:
-            planes[3] = planes[3] & random_holes(shape, rng)
-        if rng.random() < self.sky_share:
-            sky = sky_error(shape, planes[0], planes[1], rng)
-            planes[0], planes[2] = planes[0] + sky, planes[2] + sky
-        code = rng.integers(8)
-        data, sigma, target, valid, use = (np.ascontiguousarray(dihedral(p, code)) for p in planes)
-        return whitened_example(data, sigma, target, valid, depth, use)
 
-
-def _marks(row, shape):
-    """Return where an image was measured and where it can teach: everywhere, if not told otherwise."""
-    return row.get("valid", np.ones(shape, bool)), row.get("use", np.ones(shape, bool))
-
-
-class PairDataset(_WhitenedDataset):
+class PairDataset(_PreparedDataset):
     """
     Examples made from pairs of a shallow and a deep exposure.
 
@@ -142,7 +107,7 @@ class PairDataset(_WhitenedDataset):
         split_range=(2.0, 60.0),
         stream=0,
     ):
-        super().__init__(arrays, seed, epoch, repeat, size, stream)
+        super().__init__(arrays, repeat, seed, epoch, size, stream)
         self.augment = augment
         self.kinds = np.cumsum(kinds) / np.sum(kinds)
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
@@ -152,14 +117,14 @@ class PairDataset(_WhitenedDataset):
         if self.augment:
             return super().__getitem__(index)
         row = self._row(index)
-        valid, use = _marks(row, row["shallow"].shape)
-        return whitened_example(row["shallow"], row["sigma"], row["target"], valid, row["depth"], use)
+        valid, use = marks(row, row["shallow"].shape)
+        return whitened(row["shallow"], row["sigma"], row["target"], row["depth"], valid, use)
 
     def _draw(self, row, rng):
         """Draw an example: image, noise, target and depth."""
         kind = np.searchsorted(self.kinds, rng.random(), side="right")
         shallow, sigma = row["shallow"], row["sigma"]
-        valid, use = _marks(row, shallow.shape)
+        valid, use = marks(row, shallow.shape)
         if kind == 0:
             return shallow, sigma, row["target"], row["depth"], valid, use
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
@@ -175,7 +140,7 @@ class PairDataset(_WhitenedDataset):
         return data, sigma, target, 1 / factor, valid, valid
 
 
-class DeepDataset(_WhitenedDataset):
+class DeepDataset(_PreparedDataset):
     """
     Examples made from single deep images, as other cameras would have seen them.
 
@@ -235,7 +200,7 @@ class DeepDataset(_WhitenedDataset):
         max_block=3,
         stream=1,
     ):
-        super().__init__(arrays, seed, epoch, repeat, size, stream)
+        super().__init__(arrays, repeat, seed, epoch, size, stream)
         self.noise_range, self.fwhm_range, self.blur_share = noise_range, fwhm_range, blur_share
         self.sky_range, self.max_block = sky_range, max_block
 
@@ -263,7 +228,7 @@ class DeepDataset(_WhitenedDataset):
         image = image + np.float32(missing) * rng.standard_normal(image.shape, dtype=np.float32)
         kernel = random_noise_kernel(rng) if rng.random() < 0.3 else 0
         noise = correlated_noise(image.shape, kernel, rng)
-        return *split_exposure(image, long_sigma, factor, noise), 1 / factor, *_marks({}, image.shape)
+        return *split_exposure(image, long_sigma, factor, noise), 1 / factor, *marks({}, image.shape)
 
     def _blurred_crop(self, deep, psf, block, rng):
         """Return a random crop of the blurred image; what the PSF does not reach is not blurred."""
@@ -279,7 +244,7 @@ class DeepDataset(_WhitenedDataset):
         return max(1, min(self.max_block, min(shape) // self.size)) if self.size else 1
 
 
-class FrameDataset(_WhitenedDataset):
+class FrameDataset(_PreparedDataset):
     """
     Examples made from ordinary noisy frames, deep or not.
 
@@ -310,7 +275,7 @@ class FrameDataset(_WhitenedDataset):
     """
 
     def __init__(self, arrays, *, seed=0, epoch=0, repeat=1, size=None, split_range=(0.3, 10.0), stream=1):
-        super().__init__(arrays, seed, epoch, repeat, size, stream)
+        super().__init__(arrays, repeat, seed, epoch, size, stream)
         self.split_range = split_range
 
     def _draw(self, row, rng):
@@ -334,7 +299,7 @@ def _make_dataset(arrays, **options):
 
 class PairDataModule(pl.LightningDataModule):
     """
-    Training and validation data from prepared pairs, and from single deep images beside them.
+    Training and validation data from prepared pairs, and from single deep images and scenes beside them.
 
     Parameters
     ----------
@@ -354,7 +319,7 @@ class PairDataModule(pl.LightningDataModule):
         The probabilities of the three kinds of `PairDataset`.
 
     deep : str or list of str, optional
-        Files written by `prepare_deep`, `prepare_simulated` or `prepare_cameras`, seen equally often.
+        Files written by `prepare_deep` or `prepare_cameras`, which are seen equally often.
 
     deep_share : float, optional
         The share of examples made from single deep images, if there are any.
@@ -362,10 +327,24 @@ class PairDataModule(pl.LightningDataModule):
     size : int, optional
         The width of random crops in training; by default that of the pairs.
 
+    scene_share : float, optional
+        The share of examples made from scenes whose truth is known, `SceneDataset`.
+
+    noisy_scenes : bool, optional
+        Whether the targets of scenes have noise, as a diffusion model that is told the depth needs it.
+
+    wide_size : int, optional
+        The width of the crops in some of the steps, which then have fewer of them, as many pixels in all.
+        What is smaller than that is left out there.
+
+    wide_share : float, optional
+        The share of these steps.
+
     Raises
     ------
     ValueError
-        In `setup`, if an epoch does not fill a single batch.
+        In `setup`, if an epoch does not fill a single batch, shares leave nothing for pairs, or nothing is
+        as wide as ``wide_size``.
     """
 
     def __init__(
@@ -379,6 +358,10 @@ class PairDataModule(pl.LightningDataModule):
         deep: str | list[str] | None = None,
         deep_share: float = 0.3,
         size: int | None = None,
+        scene_share: float = 0.0,
+        noisy_scenes: bool = True,
+        wide_size: int = 96,
+        wide_share: float = 0.0,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -389,27 +372,70 @@ class PairDataModule(pl.LightningDataModule):
         self.train, self.validation = open_arrays(options.train), open_arrays(options.validation)
         files = [options.deep] if isinstance(options.deep, str) else options.deep or []
         self.deep = [open_arrays(file) for file in files]
-        if self.deep and not 0 <= options.deep_share < 1:
-            msg = f"deep_share must be at least 0 and less than 1, not {options.deep_share}"
+        shares = {"scene_share": options.scene_share, "wide_share": options.wide_share}
+        shares |= {"deep_share": options.deep_share} if self.deep else {}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                msg = f"{name} must be at least 0 and less than 1, not {share}"
+                raise ValueError(msg)
+        if self._pair_share() <= 0:
+            shares = f"deep_share {options.deep_share} and scene_share {options.scene_share}"
+            msg = f"{shares} leave nothing for pairs"
+            raise ValueError(msg)
+        arrays = [self.train, *self.deep]
+        if options.size and options.size > min(map(_width, arrays)):
+            msg = f"size {options.size} exceeds images of {min(map(_width, arrays))} pixels"
+            raise ValueError(msg)
+        if options.wide_share and not options.scene_share and options.wide_size > max(map(_width, arrays)):
+            msg = f"wide_size {options.wide_size} exceeds the images, and there are no scenes"
             raise ValueError(msg)
         visits = options.repeat * len(self.train["shallow"])
         if visits < options.batch_size:
             msg = f"batch_size {options.batch_size} exceeds the {visits} examples of an epoch"
             raise ValueError(msg)
 
-    def _datasets(self, epoch):
+    def _pair_share(self):
         options = self.hparams
-        draws = {"seed": options.seed, "epoch": epoch, "size": options.size}
-        pairs = PairDataset(self.train, repeat=options.repeat, kinds=options.kinds, **draws)
-        datasets, draws["size"] = [pairs], options.size or min(self.train["shallow"].shape[1:])
-        visits = len(pairs) * options.deep_share / (1 - options.deep_share)
-        for number, arrays in enumerate(self.deep, 1):
-            share = round(visits / len(self.deep))
-            length = len(next(iter(arrays.values())))
-            deep = _make_dataset(arrays, repeat=-(-share // length), stream=number, **draws)
-            chosen = np.random.default_rng([options.seed, epoch, number]).permutation(len(deep))[:share]
-            datasets.append(Subset(deep, chosen.tolist()))
-        return datasets
+        return 1 - options.scene_share - (options.deep_share if self.deep else 0)
+
+    def _datasets(self, epoch, size, total, stream=0):
+        """Return data sets of ``total`` crops, of what is wide enough in its shares; scenes come last."""
+        options = self.hparams
+        share = options.deep_share / max(len(self.deep), 1)
+        sources = [(self._pair_share(), PairDataset, self.train, {"kinds": options.kinds})]
+        sources += [(share, _make_dataset, arrays, {}) for arrays in self.deep]
+        width = size or _width(self.train)
+        sources = [source for source in sources if _width(source[2]) >= width]
+        total /= sum(source[0] for source in sources) + options.scene_share
+        draws = {"seed": options.seed, "epoch": epoch}
+        datasets = []
+        for place, (share, source, arrays, more) in enumerate(sources, stream):
+            number = round(total * share)
+            draws["size"] = size if source is PairDataset else width
+            data = source(arrays, repeat=-(-number // _count(arrays)), stream=place, **draws, **more)
+            chosen = np.random.default_rng([options.seed, epoch, place]).permutation(len(data))[:number]
+            datasets.append(Subset(data, chosen.tolist()))
+        number, draws["size"] = round(total * options.scene_share), width
+        draws |= {"number": number, "stream": stream + 1000, "noisy_target": options.noisy_scenes}
+        return [*datasets, SceneDataset(**draws)] if number else datasets
+
+    def _batches(self, epoch, world):
+        """Return the data sets of an epoch, and the numbers of the examples of each batch."""
+        options = self.hparams
+        rng = np.random.default_rng([options.seed, epoch])
+        total = options.repeat * len(self.train["shallow"]) / self._pair_share()
+        data = self._datasets(epoch, options.size, round(total))
+        batches = _deal(data, options.batch_size, rng)
+        if not options.wide_share:
+            return data, batches
+        shrink = ((options.size or _width(self.train)) / options.wide_size) ** 2
+        batch = world * max(1, round(shrink * options.batch_size / world))
+        number = round(len(batches) * options.wide_share / (1 - options.wide_share))
+        more = self._datasets(epoch, options.wide_size, number * batch, stream=2000)
+        wide = [sum(map(len, data)) + chosen for chosen in _deal(more, batch, rng)]
+        turns = rng.permutation(np.arange(len(batches) + len(wide)) < len(wide))
+        batches, wide = iter(batches), iter(wide)
+        return [*data, *more], [next(wide if turn else batches) for turn in turns]
 
     def train_dataloader(self):
         """
@@ -420,15 +446,32 @@ class PairDataModule(pl.LightningDataModule):
         options = self.hparams
         epoch = self.trainer.current_epoch if self.trainer else 0
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        share, rest = divmod(options.batch_size, world)
-        if rest:
+        if options.batch_size % world:
             msg = f"batch_size {options.batch_size} must be a multiple of the {world} processes"
             raise ValueError(msg)
-        data = ConcatDataset(self._datasets(epoch))
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        order = order[: len(data) // world * world][rank::world]
-        return DataLoader(data, share, sampler=order.tolist(), drop_last=True)
+        data, batches = self._batches(epoch, world)
+        batches = [batch[rank::world].tolist() for batch in batches]
+        return DataLoader(ConcatDataset(data), batch_sampler=batches)
 
     def val_dataloader(self):
         """Return the validation pairs as they are."""
         return DataLoader(PairDataset(self.validation, augment=False), self.hparams.batch_size)
+
+
+def _count(arrays):
+    return len(next(iter(arrays.values())))
+
+
+def _width(arrays):
+    """Return the width of prepared images in pixels."""
+    name = next(name for name in ("data", "shallow", "deep") if name in arrays)
+    return min(arrays[name].shape[1:])
+
+
+def _deal(datasets, batch, rng):
+    """Shuffle the examples of data sets into full batches; those of scenes stay in order, for speed."""
+    order = rng.permutation(sum(map(len, datasets)))
+    if isinstance(datasets[-1], SceneDataset):
+        scenes = order >= len(order) - len(datasets[-1])
+        order[scenes] = np.sort(order[scenes])
+    return np.split(order[: len(order) // batch * batch], len(order) // batch) if len(order) >= batch else []

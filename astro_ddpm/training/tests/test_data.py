@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.training import DeepDataset, FrameDataset, PairDataModule, PairDataset, correlated_noise
 from astro_ddpm.training.arrays import write_arrays
-from astro_ddpm.training.data import _WhitenedDataset
+from astro_ddpm.training.examples import ExampleDataset
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 
@@ -22,7 +22,7 @@ def arrays():
 @pytest.fixture
 def no_sky(monkeypatch):
     """Leave the errors of the sky out."""
-    monkeypatch.setattr(_WhitenedDataset, "sky_share", 0.0)
+    monkeypatch.setattr(ExampleDataset, "sky_share", 0.0)
 
 
 def pull(example):
@@ -282,20 +282,6 @@ class TestFrameDataset:
             assert_array_equal(values, two[name])
 
 
-class TestSkyErrors:
-    def test_residual_does_not_change(self, arrays, monkeypatch):
-        data = PairDataset(arrays, kinds=(1, 0, 0), repeat=30)
-        with_errors = [data[i] for i in range(len(data))]
-        monkeypatch.setattr(PairDataset, "sky_share", 0.0)
-        without = [data[i] for i in range(len(data))]
-        changed = 0
-        for one, two in zip(with_errors, without, strict=True):
-            if (one["valid"] == two["valid"]).all() and one["valid"].all():
-                changed += np.abs(one["z"].mean() - two["z"].mean()) > 1e-3
-                assert abs((one["residual"] ** 2).mean() / (two["residual"] ** 2).mean() - 1) < 0.05
-        assert changed > 50
-
-
 class TestPairDataModule:
     @pytest.fixture
     def module(self, arrays, tmp_path):
@@ -324,9 +310,9 @@ class TestPairDataModule:
         assert batch["valid"].all()
 
     def test_every_pair_is_visited_equally(self, module):
-        order = list(module.train_dataloader().sampler)
-        assert sorted(order) == list(range(24))
-        assert order != sorted(order)
+        order = np.concatenate(module._batches(0, 1)[1])
+        assert len(set(order)) == len(order) == 20  # the rest of 4 is dropped
+        assert list(order) != sorted(order)
 
     def test_too_few_for_a_batch(self, module):
         options = dict(module.hparams) | {"batch_size": 25}
@@ -338,8 +324,7 @@ class TestPairDataModule:
         options = dict(module.hparams) | {"deep": str(tmp_path / "deep.npz"), "size": 32}
         mixed = PairDataModule(**options | {"deep_share": 0.4})
         mixed.setup()
-        order = list(mixed.train_dataloader().sampler)
-        assert len(order) == 40  # 24 visits of pairs are 60 %
+        assert sum(map(len, mixed._batches(0, 1)[1])) == 40  # 24 visits of pairs are 60 %
         assert {tuple(batch["z"].shape[-2:]) for batch in mixed.train_dataloader()} == {(32, 32)}
         with pytest.raises(ValueError, match="deep_share must be at least 0 and less than 1"):
             PairDataModule(**options | {"deep_share": 1.0}).setup()
@@ -350,11 +335,11 @@ class TestPairDataModule:
             write_arrays(name, deep_arrays(5 + 3 * number))
         mixed = PairDataModule(**dict(module.hparams) | {"deep": names, "size": 32, "deep_share": 0.4})
         mixed.setup()
-        pairs, *deep = mixed._datasets(0)
+        pairs, *deep = mixed._datasets(0, 32, 40)
         assert len(pairs) == 24
         assert [len(subset) for subset in deep] == [8, 8]
         assert [len(subset.dataset.arrays["deep"]) for subset in deep] == [5, 8]
-        assert len({subset.dataset.stream for subset in deep} | {pairs.stream}) == 3
+        assert len({subset.dataset.stream for subset in deep} | {pairs.dataset.stream}) == 3
 
     def test_crops_of_pairs(self, module):
         options = dict(module.hparams) | {"size": 24}
@@ -362,3 +347,79 @@ class TestPairDataModule:
         small.setup()
         assert next(iter(small.train_dataloader()))["z"].shape == (5, 1, 24, 24)
         assert next(iter(small.val_dataloader()))["z"].shape[-1] == 64
+
+
+MIX = {"batch_size": 9, "repeat": 20, "size": 32, "deep_share": 0.2, "scene_share": 0.4, "wide_share": 0.25}
+
+
+class TestMixOfSources:
+    """Pairs of 64 pixels, deep images of 96, and scenes, in crops of 32 and 96."""
+
+    @pytest.fixture
+    def files(self, arrays, tmp_path):
+        write_arrays(tmp_path / "pairs.npz", arrays)
+        write_arrays(tmp_path / "deep.npz", deep_arrays(5))
+        pairs = str(tmp_path / "pairs.npz")
+        return {"train": pairs, "validation": pairs, "deep": str(tmp_path / "deep.npz")}
+
+    def module(self, files, **options):
+        module = PairDataModule(**files, **MIX | options)
+        module.setup()
+        return module
+
+    def test_shares(self, files):
+        data, batches = self.module(files)._batches(0, 1)
+        kinds = np.repeat(np.arange(len(data)), [len(part) for part in data])
+        counts = [np.bincount(kinds[batch], minlength=len(data)) for batch in batches]
+        narrow, wide = ([count for count in counts if count.sum() == n] for n in (9, 1))
+        assert len(narrow) + len(wide) == len(counts)
+        assert len(wide) == round(len(narrow) / 3)
+        sums = np.sum(narrow, axis=0)
+        assert_allclose(sums[:3] / sums.sum(), [0.4, 0.2, 0.4], atol=0.02)
+        # no pair is 96 pixels wide: deep images and scenes share as 1 to 2
+        assert_allclose(np.sum(wide, axis=0)[3:] / len(wide), [1 / 3, 2 / 3], atol=0.03)
+
+    def test_batches_have_one_size(self, files):
+        sizes = {tuple(batch["z"].shape) for batch in self.module(files, repeat=4).train_dataloader()}
+        assert sizes == {(9, 1, 32, 32), (1, 1, 96, 96)}
+
+    def test_scenes_are_read_in_order(self, files):
+        data, batches = self.module(files)._batches(0, 1)
+        order = np.concatenate([batch for batch in batches if len(batch) == 9])
+        first = len(data[0]) + len(data[1])
+        scenes = order[(order >= first) & (order < first + len(data[2]))]
+        assert_array_equal(scenes, np.sort(scenes))
+        assert len(scenes) > 200
+
+    def test_epochs_and_sources_differ(self, files):
+        module = self.module(files)
+        one, two = (module._batches(epoch, 1) for epoch in (0, 1))
+        assert not all(np.array_equal(a, b) for a, b in zip(one[1], two[1], strict=False))
+        streams = [getattr(part, "dataset", part).stream for part in one[0]]
+        assert len(set(streams)) == len(streams)
+
+    def test_two_processes_see_what_one_sees(self, files):
+        module = self.module(files, batch_size=10)
+        _, batches = module._batches(0, 2)
+        assert all(len(batch) in (10, 2) for batch in batches)
+
+    def test_exact_targets(self, files):
+        module = self.module(files, noisy_scenes=False)
+        assert module._datasets(0, 32, 100)[-1][0]["depth"] == 0
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"scene_share": 1.0}, "scene_share must be at least 0 and less than 1, not 1.0"),
+            ({"wide_share": -0.1}, "wide_share must be at least 0 and less than 1, not -0.1"),
+            ({"scene_share": 0.9}, "deep_share 0.2 and scene_share 0.9 leave nothing for pairs"),
+            ({"size": 65}, "size 65 exceeds images of 64 pixels"),
+            (
+                {"scene_share": 0, "wide_size": 200},
+                "wide_size 200 exceeds the images, and there are no scenes",
+            ),
+        ],
+    )
+    def test_bad_options(self, files, options, message):
+        with pytest.raises(ValueError, match=message):
+            self.module(files, **options)

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from astro_ddpm import zoo
 from astro_ddpm.cli import main
 from astro_ddpm.nn import RAUNet
-from astro_ddpm.training import EMASnapshots, prepare_simulated
+from astro_ddpm.training import EMASnapshots
 from astro_ddpm.training.__main__ import main as earlier_main
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
@@ -24,7 +24,10 @@ from astro_ddpm.training.tests.helpers import simulated_arrays
 class TestEarlierCommandLine:
     """Test ``python -m astro_ddpm.training``."""
 
-    @pytest.mark.parametrize("args", [[], ["unknown"], ["prepare"], ["prepare-deep"], ["average"], ["-h"]])
+    @pytest.mark.parametrize(
+        "args",
+        [[], ["unknown"], ["prepare"], ["prepare-deep"], ["prepare-simulated", "o"], ["average"], ["-h"]],
+    )
     def test_usage(self, args, capsys):
         assert earlier_main(args) == 2
         assert "astro-ddpm prepare --pairs LIST.csv" in capsys.readouterr().err
@@ -34,8 +37,6 @@ class TestEarlierCommandLine:
         [
             ("prepare l.csv o.npz --gain 3", "prepare --pairs l.csv -o o.npz --gain 3"),
             ("prepare-deep o.npz a.fits b.fits --size 9", "prepare -o o.npz --deep a.fits b.fits --size 9"),
-            ("prepare-simulated o.npz --seed 2", "prepare -o o.npz --simulate 1500 --seed 2"),
-            ("prepare-simulated o.npz --number 7", "prepare -o o.npz --simulate 7"),
             ("average m ema v.npz o --widths 0.1", "average m ema v.npz -o o --widths 0.1"),
         ],
     )
@@ -102,25 +103,12 @@ class TestPrepareDeep:
         with np.load(output) as arrays:
             assert arrays["deep"].shape == (12, 32, 32)
         assert main([*args, *names, "--size", "32"]) == 1
+        with pytest.raises(SystemExit):
+            main([*args, names[0], "--size", "20"])
+        assert "--size: must be at least 32, not 20" in capsys.readouterr().err
         assert main([*args, names[0], "--size", "64", "--overwrite"]) == 0
         with np.load(output) as arrays:
             assert arrays["deep"].shape == (1, 64, 64)
-
-
-def test_prepare_simulated(tmp_path, capsys):
-    output = tmp_path / "simulated.npz"
-    args = ["prepare", "--simulate", "2", "-o", str(output)]
-    assert main([*args, "--size", "32", "--seed", "3"]) == 0
-    captured = capsys.readouterr()
-    assert f"{output}: 2 images" in captured.out
-    assert "2/2" in captured.err
-    with pytest.raises(SystemExit):
-        main([*args, "--overwrite", "--size", "20"])
-    assert "--size: must be at least 32, not 20" in capsys.readouterr().err
-    expected = tmp_path / "expected.npz"
-    prepare_simulated(2, expected, size=32, seed=3)
-    with np.load(output) as arrays, np.load(expected) as others:
-        assert_allclose(arrays["deep"], others["deep"], rtol=0)
 
 
 class TestAverage:
