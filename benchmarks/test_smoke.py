@@ -5,6 +5,7 @@ Run every program of this folder with tiny sizes, so that none rots: ``pytest be
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ RUNS = {
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("added-noise", "shared-noise")),
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("temperature", "posterior", "flux-pulls")),
         *(f"{name} --number 2 --samples 2" for name in ("pure-noise", "scene-pulls", "self-noise")),
+        *(["cameras . --number 1"] if find_spec("bm3d") else []),
     ],
     "runtimes": ["--size 32 --repeats 1"],
     "throughput": ["--threads 1 --batch 2 --size 16 --frame 16 --repeats 1"],
