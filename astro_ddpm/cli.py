@@ -457,10 +457,12 @@ def _flux_verdict(table):
 
 def evaluate_command(args):
     """Run ``astro-ddpm evaluate``."""
+    from .core import choose_device
     from .report import degrade_images, evaluate, read_pairs
     from .report.run import load_methods
 
     load_methods(args.models, args.classics, args.n_samples)  # complains before the long work
+    choose_device(args.device)
     Path(args.output).mkdir(parents=True, exist_ok=True)
     if args.pairs:
         pairs, rejected = read_pairs(args.pairs, gain=args.gain, limit=args.limit)

@@ -173,7 +173,7 @@ def enhance(
 
     _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size)
     exposure = Exposure.parse(image, uncertainty).check()
-    model, device = _as_model(model), _choose_device(device)
+    model, device = _as_model(model), choose_device(device)
     noise_ratio = _choose_noise_ratio(noise_ratio, model)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.one_step else steps or DEFAULT_STEPS
@@ -353,7 +353,8 @@ def _check_domain(frame, noise_ratio, ranges):
     return record | ({"outside": ", ".join(outside) or "none"} if ranges else {})
 
 
-def _choose_device(device):
+def choose_device(device):
+    """Return the device of that name, or the best there is; raise ValueError if it cannot be used."""
     import torch
 
     if device is None:

@@ -265,6 +265,7 @@ class TestEvaluate:
             (["--compare", "median"], r"--compare must be names among .*, not median"),
             (["--model", "none"], "unknown model 'none'"),
             (["--model", "ddpm", "--samples", "1"], "--samples must be at least 2"),
+            (["--model", "raunet", "--device", "nix"], "--device 'nix' cannot be used"),
             (["--model", "raunet", "raunet"], "--model and --compare must differ in name"),
         ],
     )
