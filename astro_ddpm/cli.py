@@ -166,7 +166,7 @@ def _add_enhance(commands):
     noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
     enhance.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
     enhance.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
-    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "the unit of the image")):
+    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "image units")):
         enhance.add_argument(
             f"--{name}",
             type=_number_or_keyword,
