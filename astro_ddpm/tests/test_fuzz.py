@@ -38,6 +38,8 @@ from astro_ddpm.zoo import registry
 
 from .helpers import make_image, toy_model
 
+pytestmark = pytest.mark.slow
+
 DDPM = toy_model()
 RAUNET = toy_model(samples=False)
 SMALL = {"n_samples": 2, "steps": 2, "seed": 1}

@@ -114,6 +114,7 @@ class TestAtomicPath:
         assert path.read_text() == "one"  # the last to finish
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of Unix")
 @pytest.mark.parametrize(
     ("writer", "name"), [("atomic_path", "a.txt"), ("EnhancedCCDData", "a.fits"), ("zoo", "a.safetensors")]

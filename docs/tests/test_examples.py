@@ -14,6 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from astro_ddpm import EnhancedCCDData
 from astro_ddpm.datasets import Detector, make_galaxy_field
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
