@@ -34,6 +34,7 @@ CHOICES = {
     "sky": ("subtracted", "subtract"),
     "align": ("pixels", "wcs"),
 }
+POWERS = {"stddev": 1.0, "variance": 0.5, "inverse_variance": -0.5}  # of a weight, that give the noise
 LEVELS = (-np.inf, 1, 5, 30, 100, np.inf)  # in units of the noise
 
 
@@ -123,6 +124,11 @@ class ManifestEntry:
             if getattr(self, name) not in allowed:
                 msg = f"{name} of camera {self.camera} must be one of {allowed}, not {getattr(self, name)!r}"
                 raise ValueError(msg)
+        if self.weight.get("kind", "variance") not in POWERS:
+            msg = (
+                f"kind of the weight of {self.camera} must be one of {[*POWERS]}, not {self.weight['kind']!r}"
+            )
+            raise ValueError(msg)
         if not (self.noise in ("white", "correlated") or isinstance(self.noise, int | float)):
             msg = (
                 f"noise of camera {self.camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
@@ -200,8 +206,7 @@ def _read_sigma(entry, path):
     weight = _read_plane(path, entry.weight, entry.hdu).astype(float)
     kind = entry.weight.get("kind", "inverse_variance")
     with np.errstate(divide="ignore", invalid="ignore"):
-        powers = {"stddev": 1.0, "variance": 0.5, "inverse_variance": -0.5}
-        sigma = np.maximum(weight, 0) ** powers[kind]
+        sigma = np.maximum(weight, 0) ** POWERS[kind]
     return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.inf)
 
 
@@ -443,10 +448,11 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
         The manifest, see `read_manifest`.
 
     folder : str or path-like
-        Where the files are written, each named as the camera and the use, such as ``sdss_frames.npz``. Of
-        ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape (n, size, size), ``kernel``
-        of shape (n, 9, 9), see `astro_ddpm.noise.noise_kernel`, and ``min_factor`` of shape (n,), the least
-        factor to split by; of ``pairs`` and ``deep`` images what `prepare_pairs` and `prepare_deep` write.
+        Where the files are written, made if it does not exist. Each is named as the camera and the use, such
+        as ``sdss_frames.npz``. Of ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape
+        (n, size, size), ``kernel`` of shape (n, 9, 9), see `astro_ddpm.noise.noise_kernel`, and
+        ``min_factor`` of shape (n,), the least factor to split by; of ``pairs`` and ``deep`` images what
+        `prepare_pairs` and `prepare_deep` write.
 
     root : str or path-like, optional
         The folder that the patterns belong to; by default that of the manifest.
@@ -480,6 +486,7 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
     makers = {"frames": _frame_rows, "deep": _deep_rows}
     rows = {}
     entries = [entry for entry in read_manifest(manifest) if cameras is None or entry.camera in cameras]
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for name in {f"{entry.camera}_{entry.use}" for entry in entries}:
         check_output(Path(folder) / f"{name}.npz", overwrite)
     for number, entry in enumerate(entries):

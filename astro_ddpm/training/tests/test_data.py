@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from torch.utils.data import Subset
 
 from astro_ddpm.training import DeepDataset, FrameDataset, PairDataModule, PairDataset, correlated_noise
 from astro_ddpm.training.arrays import write_arrays
@@ -340,6 +341,18 @@ class TestPairDataModule:
         assert [len(subset) for subset in deep] == [8, 8]
         assert [len(subset.dataset.arrays["deep"]) for subset in deep] == [5, 8]
         assert len({subset.dataset.stream for subset in deep} | {pairs.dataset.stream}) == 3
+
+    def test_the_arrays_tell_the_data_set(self, module, arrays, tmp_path):
+        files = {"deep": deep_arrays(5), "frames": frame_arrays(5), "pairs": arrays}
+        for name, values in files.items():
+            write_arrays(tmp_path / f"{name}.npz", values)
+        names = [str(tmp_path / f"{name}.npz") for name in files]
+        mixed = PairDataModule(**dict(module.hparams) | {"deep": names, "size": 32, "deep_share": 0.5})
+        mixed.setup()
+        _, *others = mixed._datasets(0, 32, 48)
+        kinds = [type(subset.dataset) for subset in others if isinstance(subset, Subset)]
+        assert kinds == [DeepDataset, FrameDataset, PairDataset]
+        assert len(list(mixed.train_dataloader())) > 0
 
     def test_crops_of_pairs(self, module):
         options = dict(module.hparams) | {"size": 24}

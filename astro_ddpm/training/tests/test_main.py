@@ -111,6 +111,18 @@ class TestPrepareDeep:
             assert arrays["deep"].shape == (1, 64, 64)
 
 
+def test_prepare_cameras(tmp_path, capsys):
+    (tmp_path / "frames").mkdir()
+    fits.writeto(tmp_path / "frames" / "a.fits", np.random.default_rng(0).standard_normal((80, 80)))
+    manifest = tmp_path / "cameras.yaml"
+    manifest.write_text("- {camera: one, use: frames, files: [a.fits], number: 3}\n")
+    args = ["prepare", "--cameras", str(manifest), "--root", str(tmp_path / "frames"), "--size", "48"]
+    assert main([*args, "-o", str(tmp_path / "out")]) == 0
+    assert "one_frames 3" in capsys.readouterr().out
+    with np.load(tmp_path / "out" / "one_frames.npz") as arrays:
+        assert arrays["data"].shape == (3, 48, 48)
+
+
 class TestAverage:
     def test_choice(self, tmp_path, capsys):
         with torch.random.fork_rng(devices=[]):

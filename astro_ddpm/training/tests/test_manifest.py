@@ -53,6 +53,10 @@ class TestReadManifest:
             ("- {camera: a, use: deep, files: [x], colour: red}", "unexpected keyword argument 'colour'"),
             ("- {camera: a, use: stack, files: [x]}", "use of camera a must be one of .* not 'stack'"),
             ("- {camera: a, use: deep, files: [x], sky: dark}", "sky of camera a must be one of"),
+            (
+                "- {camera: a, use: deep, files: [x], weight: {kind: ivar}}",
+                "kind of the weight of a must be one of .*not 'ivar'",
+            ),
             ("- {camera: a, use: deep, files: [x], noise: pink}", "noise of camera a must be .*not .pink"),
         ],
     )
