@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from astropy.utils.decorators import deprecated
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from torch import Tensor
 
 from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels, sample_dpmpp_2m
 from astro_ddpm.nn import GuidedUNet, RAUNet
-from astro_ddpm.utils import renamed_argument
+from astro_ddpm.utils import renamed_argument, warn_user
 
 __all__ = ["Model"]
 
@@ -252,7 +252,19 @@ class Model:
             Called as ``network(x, noise_level, noise_ratio)``, such as ``self.denoiser`` evaluated tile by
             tile.
 
-        estimate, noise_ratio, noise, steps, callback
+        estimate : tuple of Tensor, shape (1, 1, ny, nx)
+            The output of `estimate`.
+
+        noise_ratio : float
+            As for `draw`.
+
+        noise : Tensor, shape (n, 1, ny, nx)
+            As for `draw`.
+
+        steps : int
+            As for `draw`.
+
+        callback : callable, optional
             As for `draw`.
 
         Returns
@@ -323,15 +335,15 @@ class Model:
         return torch.sqrt(ratio.clamp_min(0.25) * expected)
 
     @property
-    @deprecated("0.1", alternative="regressor")
     def raunet(self) -> RAUNet:
-        """The regressor."""
+        """The old name of ``regressor``, deprecated."""
+        warn_user("raunet was renamed. Use regressor instead", AstropyDeprecationWarning)
         return self.regressor
 
     @property
-    @deprecated("0.1", alternative="denoiser")
     def network(self) -> GuidedUNet | None:
-        """The denoiser."""
+        """The old name of ``denoiser``, deprecated."""
+        warn_user("network was renamed. Use denoiser instead", AstropyDeprecationWarning)
         return self.denoiser
 
 
