@@ -122,7 +122,8 @@ def light_radius(
 
     ``growth``, shape ``(n, m)``, is the light within ``m`` ascending ``radii``, and ``total`` all of it. The
     radius is where the curve of growth first reaches the part; between two radii the light is taken as
-    uniform. `~photutils.profiles.CurveOfGrowth` refuses curves that noise makes fall.
+    uniform. `~photutils.profiles.CurveOfGrowth` ends where noise makes the curve fall, and takes one plane at
+    a time.
     """
     growth = np.pad(growth, [(0, 0), (1, 0)])
     area = np.pad(np.asarray(radii, float) ** 2, (1, 0))

@@ -28,7 +28,7 @@ class Panel:
     """A plane, shape ``(ny, nx)``, its title, and its kind: panels of one kind share their scale."""
 
     title: str
-    plane: np.ndarray | None
+    plane: np.ndarray
     kind: str = "flux"
 
 

@@ -121,7 +121,7 @@ def evaluate(
     folder = Path(folder)
     loaded = load_methods(models, classics, n_samples)
     names = [model.name for model in loaded]
-    options = {"seed": seed, "device": device, "progress_bar": progress_bar}
+    options: dict = {"seed": seed, "device": device, "progress_bar": progress_bar}
     results, noise, cost = _run_methods(pairs, folder / "enhanced", loaded, classics, n_samples, **options)
     tables = _measure(pairs, results, noise, zero_point) | {"cost": cost}
     if n_injections:
