@@ -450,15 +450,9 @@ def _rank_row(ranks, m, *, can_be_biased):
     return _row(ranks.size, np.sum(components**2), degrees, np.sqrt(2 * degrees), p_value, finding)
 
 
-def _row(n, value, expected, error, p_value, finding):
-    return {
-        "n": n,
-        "value": float(value),
-        "expected": float(expected),
-        "error": float(error),
-        "p_value": float(p_value),
-        "verdict": finding,
-    }
+def _row(n, *scores):
+    """Return value, expectation, error, p-value and verdict of a test by their names."""
+    return dict(zip(list(_DESCRIPTIONS)[2:], (n, *map(float, scores[:-1]), scores[-1]), strict=True))
 
 
 def _table(rows, significance, meta):

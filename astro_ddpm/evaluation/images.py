@@ -17,7 +17,7 @@ from astropy.table import QTable
 import astro_ddpm
 from astro_ddpm.nddata import Exposure
 
-from .calibration import _broadcast
+from .calibration import _broadcast, _mean
 
 if TYPE_CHECKING:
     from astropy.nddata import NDData
@@ -400,10 +400,6 @@ def _ssim(image, reference, valid, level):
 def _decibel(signal, noise):
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(10 * np.log10(np.float64(signal) / noise))
-
-
-def _mean(values):
-    return float(np.mean(values)) if values.size else np.nan
 
 
 def _parse(image, name):
