@@ -94,10 +94,10 @@ def draw_panels(panels: list[Panel], scales: dict[str, Scale], n_columns: int, p
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ny, nx = panels[0].plane.shape
-    n_rows, height = -(-len(panels) // n_columns), panel_size * ny / nx + 0.8
+    without_bar = {kind for kind, scale in scales.items() if scale.label}
+    n_rows, height = -(-len(panels) // n_columns), panel_size * ny / nx + (0.8 if without_bar else 0.3)
     layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
     figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
-    without_bar = {kind for kind, scale in scales.items() if scale.label}
     for number, panel in enumerate(panels, start=1):
         axes, scale = figure.add_subplot(n_rows, n_columns, number), scales[panel.kind]
         cmap = colormaps[scale.cmap] if isinstance(scale.cmap, str) else scale.cmap

@@ -27,7 +27,8 @@ HOLDS, FAILS, TOO_FEW = "holds", "fails", "too few"
 _BIAS = 0.1  # in units of the error of the input
 _WIDTHS = (0.85, 1.15)  # of pulls
 _TOLERANCES = {68: 0.02, 95: 0.01}  # of coverage
-_MIN_SOURCES = 20
+_MIN_SOURCES = 20  # below which their scatter, and so the errors, are too uncertain
+_MIN_PIXELS = 100  # of a bin
 
 
 def judge(value: float, error: float, low: float, high: float) -> str:
@@ -81,7 +82,8 @@ def fluxes(summary, names):
             f"{row['bias']:+.2f} ± {row['bias_err']:.2f} of the error of the input (allowed ±{_BIAS}); their "
             f"scatter is {row['scatter_ratio']:.2f} times that of the input."
         )
-        sentences.append((judge(row["bias"], row["bias_err"], -_BIAS, _BIAS), text))
+        verdict = judge(row["bias"], row["bias_err"], -_BIAS, _BIAS)
+        sentences.append((verdict if row["n"] >= _MIN_SOURCES else TOO_FEW, text))
     return sentences
 
 
@@ -93,7 +95,8 @@ def pulls(summary, names):
             f"{row['method']}: pulls of fluxes within {row['radius']:g} pixels have a width of "
             f"{row['pull']:.2f} ± {row['pull_err']:.2f} (allowed {low} to {high})."
         )
-        sentences.append((judge(row["pull"], row["pull_err"], low, high), text))
+        verdict = judge(row["pull"], row["pull_err"], low, high)
+        sentences.append((verdict if row["n"] >= _MIN_SOURCES else TOO_FEW, text))
     return sentences
 
 
@@ -107,7 +110,8 @@ def coverage(calibration, names):
             covered, wanted = np.asarray(rows[f"coverage_{level}"], float), level / 100
             error = np.sqrt(wanted * (1 - wanted) / n)
             low, high = wanted - tolerance, wanted + tolerance
-            verdict = combine([judge(c, e, low, high) for c, e in zip(covered, error, strict=True)])
+            bins = zip(covered[n >= _MIN_PIXELS], error[n >= _MIN_PIXELS], strict=True)
+            verdict = combine([judge(*each, low, high) for each in bins])
             least, most = (100 * covered.min(), 100 * covered.max()) if len(rows) else (np.nan, np.nan)
             text = (
                 f"{name}: the {level} % intervals contain {least:.1f} to {most:.1f} % of the reference "

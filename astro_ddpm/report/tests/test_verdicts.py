@@ -64,6 +64,10 @@ class TestFluxes:
         assert verdict == expected
         assert f"width of {pull:.2f} ± {error:.2f}" in text
 
+    def test_few_sources_tell_nothing(self):
+        few = summary(n=3, bias=5.0, pull=5.0)
+        assert [verdicts.fluxes(few, ["m"])[0][0], verdicts.pulls(few, ["m"])[0][0]] == [FEW, FEW]
+
 
 class TestCoverage:
     def table(self, covered, n=(10_000, 10_000)):
@@ -85,7 +89,8 @@ class TestCoverage:
     def test_bins_of_few_pixels_do_not_count(self):
         assert verdicts.coverage(self.table((0.68, 0.6), (10_000, 30)), ["m"])[0][0] == RIGHT
         assert verdicts.coverage(self.table((0.68, 0.68), (30, 30)), ["m"])[0][0] == FEW
-        assert verdicts.coverage(self.table((0.1, 0.68), (30, 30)), ["m"])[0][0] == WRONG
+        assert verdicts.coverage(self.table((0.1, 0.68), (200, 30)), ["m"])[0][0] == WRONG
+        assert verdicts.coverage(self.table((0.1, 0.68), (30, 30)), ["m"])[0][0] == FEW
         assert verdicts.coverage(self.table((np.nan, np.nan), (0, 0)), ["m"])[0][0] == FEW
 
 
