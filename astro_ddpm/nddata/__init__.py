@@ -5,7 +5,8 @@ Images as astropy knows them: any input parsed, any result packed.
 
 from .enhanced import EnhancedCCDData, image_wcs
 from .exposure import Exposure
-from .files import create_samples, find_image, is_complete, read_image
+from .extensions import find_image, find_plane, split_extension
+from .files import create_samples, is_complete, read_image
 from .units import parse_unit, plain_values, std_in_unit, std_unit
 
 __all__ = [
@@ -13,11 +14,13 @@ __all__ = [
     "Exposure",
     "create_samples",
     "find_image",
+    "find_plane",
     "image_wcs",
     "is_complete",
     "parse_unit",
     "plain_values",
     "read_image",
+    "split_extension",
     "std_in_unit",
     "std_unit",
 ]

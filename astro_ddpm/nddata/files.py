@@ -18,9 +18,10 @@ from astropy.nddata import CCDData
 from astro_ddpm.utils import atomic_path, warn_user
 
 from .enhanced import EnhancedCCDData, _carried
+from .extensions import find_image, split_extension
 from .units import parse_unit
 
-__all__ = ["create_samples", "find_image", "is_complete", "read_image"]
+__all__ = ["create_samples", "is_complete", "read_image"]
 
 FITS_BLOCK = 2880  # bytes
 WCS_CARDS = (
@@ -163,47 +164,6 @@ def is_complete(path):
     return last["datLoc"] + last["datSpan"] == Path(path).stat().st_size
 
 
-def find_image(hdus, ext=None):
-    """
-    Find the extension that holds an image.
-
-    Parameters
-    ----------
-    hdus : `~astropy.io.fits.HDUList`
-        An open file.
-
-    ext : int or str, optional
-        Its number or name, or ``"NAME,VERSION"`` where several have the same name; blanks and case do not
-        matter. The first image by default.
-
-    Returns
-    -------
-    index : int
-        The number of the extension.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no image, or not that extension.
-    """
-    if ext is None:
-        for index, hdu in enumerate(hdus):
-            if hdu.is_image and hdu.header.get("NAXIS", 0) > 0:
-                return index
-        msg = f"{hdus.filename()} holds no image"
-        raise ValueError(msg)
-    wanted = "".join(str(ext).upper().split())
-    names = [hdu.name.strip().upper() for hdu in hdus]
-    versions = [f"{name},{hdu.ver}" for name, hdu in zip(names, hdus, strict=True)]
-    if wanted.lstrip("-").isdigit() and 0 <= int(wanted) < len(hdus):
-        return int(wanted)
-    for keys in (names, versions):
-        if wanted in keys:
-            return keys.index(wanted)
-    msg = f"ext {ext!r} is not in {hdus.filename()}, which has 0 to {len(hdus) - 1} named {names}"
-    raise ValueError(msg)
-
-
 def _image_unit(header):
     """Return the unit of an image, None if there is none, and with a warning if nobody knows it."""
     text = header.get("BUNIT")
@@ -260,11 +220,10 @@ def read_image(path, ext=None, *, use_mask=True):
     Parameters
     ----------
     path : str or path-like
-        The file; it may be compressed.
+        The file; it may be compressed. Or ``"FILE[EXT]"``, for one of its extensions.
 
-    ext : int or str, optional
-        The number or the name of the extension, or ``"NAME,VERSION"``; the first that holds an image by
-        default. Blanks and case do not matter.
+    ext : int, str or tuple, optional
+        The extension, as for `find_image`; the first that holds an image by default.
 
     use_mask : bool, optional
         False to leave the extension ``MASK`` alone.
@@ -284,8 +243,9 @@ def read_image(path, ext=None, *, use_mask=True):
     OSError
         If the file does not exist or cannot be read as FITS.
     """
+    path, own_ext = split_extension(path)
     with fits.open(path) as hdus:
-        index = find_image(hdus, ext)
+        index = find_image(hdus, own_ext if ext is None else ext)
         header, primary = hdus[index].header, hdus[0].header.copy()
         mask, version = _own_mask(hdus, index) if use_mask else None, hdus[index].ver
     planes = {"hdu_mask": None, "hdu_uncertainty": ("UNCERT", version), "hdu_psf": ("PSFIMAGE", version)}

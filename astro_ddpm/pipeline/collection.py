@@ -23,16 +23,10 @@ from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 
 from astro_ddpm import __version__, zoo
+from astro_ddpm.nddata import split_extension
 from astro_ddpm.utils import atomic_path, progress
 
-from .files import (
-    ENHANCE_DEFAULTS,
-    PLANES,
-    enhance_file,
-    find_difference,
-    make_record,
-    split_extension,
-)
+from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
 
 __all__ = ["enhance_collection"]
@@ -127,7 +121,8 @@ def enhance_collection(
     Parameters
     ----------
     collection : `~ccdproc.ImageFileCollection` or iterable of path-like
-        The images, which may be compressed. The files of a collection that cannot be read count too.
+        The images, which may be compressed. The files of a collection that cannot be read count too, and
+        its ``ext`` holds unless another is given.
 
     location : str or path-like
         The folder for the results; made if it does not exist. Each result has the name of its input with
@@ -185,6 +180,8 @@ def enhance_collection(
     options["model"] = model if is_loaded(model) else locate_model(model)
     base_seed = secrets.randbits(31) if seed is None else int(seed)
     planes = {name: options.pop(name, None) for name in PLANES}
+    if options.get("ext") is None and getattr(collection, "ext", 0):  # 0, the default, may hold no image
+        options["ext"] = collection.ext
     location = Path(location).absolute()
     frames = _plan(_list_paths(collection), location, planes, base_seed, seed is None)
 
@@ -231,11 +228,15 @@ def _plan(paths, location, planes, seed, any_seed):
     """Decide about output, planes and seed of every frame."""
     frames = []
     for path, name in zip(paths, _output_names(paths), strict=True):
-        own = {key: _plane_path(plane, path) for key, plane in planes.items() if plane is not None}
+        own = {
+            key: _plane_path(plane, Path(split_extension(path)[0]))
+            for key, plane in planes.items()
+            if plane is not None
+        }
         own = {key: plane for key, plane in own.items() if plane is not None}
         output = location / name
         frames.append(Frame(path, output, own, _frame_seed(seed, name), any_seed, output.exists()))
-    sources = [frame.input for frame in frames]
+    sources = [split_extension(frame.input)[0] for frame in frames]
     sources += [split_extension(p, frame.input)[0] for frame in frames for p in frame.planes.values()]
     sources = {os.path.realpath(file) for file in sources}
     for frame in frames:
@@ -246,8 +247,10 @@ def _plan(paths, location, planes, seed, any_seed):
 
 
 def _stem(path):
-    """The name of a FITS file without its suffixes."""
-    return re.sub(r"(\.fits?|\.fts)?(\.(gz|bz2|fz|xz|zip|z))?$", "", path.name, flags=re.IGNORECASE)
+    """The name of a FITS file without its suffixes, and an extension of it."""
+    file, ext = split_extension(path)
+    stem = re.sub(r"(\.fits?|\.fts)?(\.(gz|bz2|fz|xz|zip|z))?$", "", Path(file).name, flags=re.IGNORECASE)
+    return "_".join([stem, *re.findall(r"[\w-]+", ext or "")])
 
 
 def _output_names(paths):

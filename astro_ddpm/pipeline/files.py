@@ -8,21 +8,37 @@ import inspect
 import logging
 import os
 import re
+from contextlib import nullcontext
 from numbers import Number
 from pathlib import Path
 
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
-from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty, bitfield_to_boolean_mask
+from astropy.nddata import (
+    InverseVariance,
+    StdDevUncertainty,
+    VarianceUncertainty,
+    bitfield_to_boolean_mask,
+    extend_bit_flag_map,
+)
 
 from astro_ddpm.core import enhance
-from astro_ddpm.nddata import find_image, is_complete, parse_unit, plain_values, read_image, std_unit
+from astro_ddpm.nddata import (
+    find_image,
+    find_plane,
+    is_complete,
+    parse_unit,
+    plain_values,
+    read_image,
+    split_extension,
+    std_unit,
+)
 from astro_ddpm.utils import check_output
 
 from .reduction import enhance_ccd
 
-__all__ = ["PLANES", "enhance_file", "find_difference", "make_record", "split_extension"]
+__all__ = ["PLANES", "enhance_file", "find_difference", "make_record"]
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +98,17 @@ def enhance_file(
     output : str or path-like
         The FITS file to write: mean, mask, uncertainty and samples.
 
-    ext : int or str, optional
-        The number or the name of the extension of the image, or ``"NAME,VERSION"``; the first image by
-        default.
+    ext : int, str or tuple, optional
+        The extension of the image: its number, its name (EXTNAME or EXTTYPE), or name and version,
+        ``"SCI,2"`` or ``("SCI", 2)``; the first image by default. ``path`` may name it too, as
+        ``"FILE[SCI,2]"``.
 
     stddev, variance, weight : str or path-like, optional
         An image of the noise: as standard deviation, variance or inverse variance (at most one). A
-        weight of zero marks a pixel without information. Each is ``"FILE"``, for the extension that the
-        image has in its own file, or else the first image; ``"FILE[EXT]"`` for another extension; or
-        ``"[EXT]"`` for one in the file of the image. Of several extensions of one name that with the
-        version of the image is taken.
+        weight of zero marks a pixel without information. Each is ``"FILE[EXT]"``, ``"[EXT]"`` for an
+        extension of the file of the image, or ``"FILE"`` for what has the name and version of the image
+        there, or is the only image. Of several extensions of one name that with the version (EXTVER) of
+        the image is taken, whether the image was chosen by number or by name.
 
     mask : str or path-like, optional
         An image that differs from zero at bad pixels, such as a data quality plane, given as above. These
@@ -100,7 +117,9 @@ def enhance_file(
     ignore_bits : int, str or list, optional
         Bits of ``mask`` that do not make a pixel bad, as
         `~astropy.nddata.bitmask.interpret_bit_flags` takes them: their sum, ``[4, 64]`` or ``"4,64"``, and
-        ``"~4,64"`` for all but these.
+        ``"~4,64"`` for all but these. Or their names, such as ``"DETECTED,CROSSTALK"``, where the header
+        of the plane gives the numbers of bits (0, 1, ...) in cards such as ``MP_DETECTED`` or
+        ``MB_DETECTED``.
 
     overwrite : bool, optional
         Whether to replace an existing file.
@@ -120,7 +139,8 @@ def enhance_file(
         If ``output`` exists and is not to be overwritten; nothing is computed then.
 
     ValueError
-        If more than one plane of noise is given, a file lacks the extension, shapes differ,
+        If more than one plane of noise is given, a file lacks the extension or several could be meant,
+        shapes differ,
         ``ignore_bits`` makes no sense, or `enhance_ccd` refuses.
 
     OSError
@@ -143,12 +163,17 @@ def enhance_file(
     if ignore_bits is not None and mask is None:
         msg = "ignore_bits needs a mask that holds the bits"
         raise ValueError(msg)
+    path, ext = _split(path, ext)
     record = make_record(path, ext=ext, mask=mask, **planes, ignore_bits=ignore_bits, **options)
-    ccd = read_image(path, ext, use_mask=mask is None or not _is_own_mask(mask, path, ext))
-    for name in given:
-        ccd.uncertainty = _noise_plane(name, *_read_plane(planes[name], path, ext, ccd.shape, name), ccd.unit)
+    with fits.open(path) as hdus:
+        image = path, hdus, find_image(hdus, ext)
+        noise = {name: _read_plane(planes[name], image, name) for name in given}
+        bits = None if mask is None else _read_plane(mask, image, "mask")
+    ccd = read_image(path, image[2], use_mask=bits is None or not bits[2])
+    for name, (values, header, _) in noise.items():
+        ccd.uncertainty = _noise_plane(name, values, header.get("BUNIT"), ccd.unit)
     if mask is not None:
-        bad = _bad_pixels(_read_plane(mask, path, ext, ccd.shape, "mask")[0], ignore_bits)
+        bad = _bad_pixels(*bits[:2], ignore_bits)
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     enhanced = enhance_ccd(ccd, **options)
     if options.get("add_keyword", True):
@@ -159,41 +184,25 @@ def enhance_file(
     return enhanced
 
 
-def _is_own_mask(mask, path, ext):
-    """Whether a plane is an extension MASK of the file of the image."""
-    file, own_ext = split_extension(mask, path)
-    if not own_ext or not Path(file).exists() or not Path(file).samefile(path):
-        return False
-    with fits.open(file) as hdus:
-        return hdus[_find_plane(hdus, own_ext, ext)].name == "MASK"
+def _split(path, ext):
+    """Return a file, and the extension that was named beside it or behind it."""
+    path, own = split_extension(path)
+    return path, own if ext is None else ext
 
 
-def _find_plane(hdus, own_ext, ext):
-    """Find a plane that belongs to an image: of its version if only a name is given, or in its extension."""
-    version = re.fullmatch(r".*,\s*(\d+)\s*", str(ext))
-    if own_ext and version and not re.search(r",|^\s*\d+\s*$", own_ext):
-        try:
-            return find_image(hdus, f"{own_ext},{version[1]}")
-        except ValueError:
-            pass
-    try:
-        return find_image(hdus, own_ext or ext)
-    except ValueError:
-        if own_ext:
-            raise
-        return find_image(hdus)
-
-
-def _read_plane(plane, path, ext, shape, name):
-    """Read an image that belongs to another one, and its BUNIT."""
-    file, own_ext = split_extension(plane, path)
-    with fits.open(file) as hdus:
-        index = _find_plane(hdus, own_ext, ext)
-        values, unit = np.array(hdus[index].data), hdus[index].header.get("BUNIT")
+def _read_plane(plane, image, name):
+    """Read an image that belongs to another one, and its header; tell whether it is its extension MASK."""
+    path, hdus, index = image
+    file, ext = split_extension(plane, path)
+    same = Path(file).exists() and Path(file).samefile(path)
+    with nullcontext(hdus) if same else fits.open(file) as others:
+        found = find_plane(others, ext, (hdus, index), same_file=same)
+        hdu, shape = others[found], hdus[index].shape
+        values, header = np.array(hdu.data), hdu.header.copy()
     if values.shape != shape:
         msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
         raise ValueError(msg)
-    return values, unit
+    return values, header, same and hdu.name == "MASK"
 
 
 def _noise_plane(name, values, bunit, image_unit):
@@ -209,45 +218,21 @@ def _noise_plane(name, values, bunit, image_unit):
     return noise
 
 
-def _bad_pixels(plane, ignore_bits):
-    """Turn a data quality plane into a mask."""
+def _bad_pixels(plane, header, ignore_bits):
+    """Turn a data quality plane, whose header may name its bits, into a mask."""
     if ignore_bits is None:
         return plane != 0
     if plane.dtype.kind not in "iu":
         msg = f"ignore_bits needs a mask of integers, not of {plane.dtype}"
         raise ValueError(msg)
     plane = plane.astype(plane.dtype.newbyteorder("="))
+    bits = {key[3:]: 1 << header[key] for key in header if re.fullmatch("M[PB]_.+", key)}
+    names = extend_bit_flag_map("names", **bits) if bits else None
     try:
-        return bitfield_to_boolean_mask(plane, ignore_flags=ignore_bits)
-    except (TypeError, ValueError) as error:
+        return bitfield_to_boolean_mask(plane, ignore_flags=ignore_bits, flag_name_map=names)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         msg = f"ignore_bits {ignore_bits!r} cannot be used: {error}"
         raise ValueError(msg) from None
-
-
-def split_extension(plane, path):
-    """
-    Split ``"FILE[EXT]"`` into file and extension.
-
-    Parameters
-    ----------
-    plane : str or path-like
-        A file with or without extension, or ``"[EXT]"``.
-
-    path : str or path-like
-        The file that ``"[EXT]"`` belongs to.
-
-    Returns
-    -------
-    file : str or path-like
-        The file.
-
-    ext : str or None
-        The number or name of the extension.
-    """
-    match = re.fullmatch(r"(.*)\[([^\[\]]+)\]", str(plane))
-    if match is None or Path(plane).exists():
-        return plane, None
-    return match[1] or path, match[2]
 
 
 def make_record(path, *, ext=None, ignore_bits=None, **options):
@@ -269,6 +254,7 @@ def make_record(path, *, ext=None, ignore_bits=None, **options):
     OSError
         If a file cannot be read.
     """
+    path, ext = _split(path, ext)
     files = {"image": path} | {name: options[name] for name in PLANES if options.get(name) is not None}
     options = {"ext": ext, "ignore_bits": ignore_bits} | ENHANCE_DEFAULTS | options
     options = {name: value for name, value in options.items() if name not in NOT_IN_DIGEST.union(PLANES)}

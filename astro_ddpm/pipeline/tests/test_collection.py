@@ -51,6 +51,28 @@ def run(tmp_path, model, frames):
     return run
 
 
+@pytest.mark.parametrize("ext", ["RED", 2])
+def test_extension_of_the_collection(tmp_path, model, ext):
+    ccd = make_image()
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(ccd.data, name="BLUE"),
+        fits.ImageHDU(ccd.data + 500, name="RED"),
+    ]
+    (tmp_path / "night").mkdir()
+    fits.HDUList(hdus).writeto(tmp_path / "night" / "a.fits")
+    options = {"model": model, "background": 500.0, "uncertainty": SIGMA, "seed": 1}
+    red = ImageFileCollection(tmp_path / "night", ext=ext)
+    named = enhance_collection([tmp_path / "night" / "a.fits[RED]"], tmp_path / "named", **options)
+    enhance_collection(red, tmp_path / "deep", **options)
+    assert list(named["output"]) == ["a_RED.fits"]
+    same = (fits.getdata(tmp_path / name) for name in ("deep/a.fits", "named/a_RED.fits"))
+    assert_array_equal(*same)
+    assert fits.getdata(tmp_path / "deep" / "a.fits").min() > 400
+    again = enhance_collection(red, tmp_path / "deep", **options)
+    assert list(again["status"]) == ["skipped"]
+
+
 def write_frames(folder, n, shape=(40, 36)):
     folder.mkdir()
     paths = [folder / f"frame{i:02}.fits" for i in range(n)]

@@ -89,6 +89,60 @@ class TestPlanes:
         result = run(folder, ext="sci, 2", stddev="[ERR,2]")
         assert_allclose(result.data, expected(2, 2 * SIGMA).data, rtol=1e-6)
 
+    @pytest.mark.parametrize("ext", [4, "4", ("SCI", 2), "SCI,2"])
+    def test_of_the_image_however_it_is_named(self, folder, ext):
+        result = run(folder, ext=ext, stddev="[ERR]", mask="[DQ]")
+        truth = expected(2, 2 * SIGMA, mask=fits.getdata(folder / "chips.fits", "DQ", 2) != 0)
+        assert_allclose(result.data, truth.data, rtol=1e-6)
+
+    def test_in_the_path(self, folder):
+        result = run(folder, image="chips.fits[SCI,2]", stddev="[ERR]")
+        assert_allclose(result.data, expected(2, 2 * SIGMA).data, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("names", "choice", "found"),
+        [
+            (["SCI", "SECOND"], "", 1),  # the name of the image
+            (["WHT"], "", 1),  # the only image
+            (["WHT,1", "WHT,2"], "", 2),  # the version of the image
+            (["SECOND", "THIRD"], "", None),  # named images, and none fits
+            (["WHT", "WHT"], "[WHT]", None),  # two of one name and version
+            (["WHT,1", "WHT,3"], "[WHT]", None),  # those of other chips
+            (["WHT,1", "WHT,3"], "[2]", 2),
+            (["SCI,3", "SCI,1"], "", None),  # other chips
+        ],
+    )
+    def test_which_one_of_another_file(self, folder, names, choice, found):
+        hdus = [fits.PrimaryHDU()]
+        for number, name in enumerate(names, 1):
+            hdus.append(fits.ImageHDU(np.full(SHAPE, number**-2 * SIGMA**-2)))
+            hdus[-1].header["EXTNAME"], _, version = name.partition(",")
+            if version:
+                hdus[-1].header["EXTVER"] = int(version)
+        fits.HDUList(hdus).writeto(folder / "other.fits")
+        version = 1 if "SECOND" in names and "SCI" in names else 2
+        options = {"ext": version if version == 1 else 4, "weight": f"{folder / 'other.fits'}{choice}"}
+        if found is None:
+            with pytest.raises(ValueError, match=r"is not clear from .* It has 1 "):
+                run(folder, **options)
+        else:
+            assert_allclose(run(folder, **options).data, expected(version, found * SIGMA).data, rtol=1e-6)
+
+    def test_image_as_its_own_noise(self, folder):
+        with pytest.raises(
+            ValueError, match=r"which extension of .* belongs to the image SCI,1 is not clear"
+        ):
+            run(folder, ext="SCI", stddev=folder / "chips.fits")
+
+    def test_names_by_exttype(self, tmp_path, quality):
+        planes = {"IMAGE": make_image().data, "MASK": quality, "VARIANCE": np.full(SHAPE, SIGMA**2)}
+        hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(plane) for plane in planes.values())]
+        for hdu, kind in zip(hdus[1:], planes, strict=True):
+            hdu.header["EXTTYPE"] = kind
+        fits.HDUList(hdus).writeto(tmp_path / "exposure.fits")
+        result = run(tmp_path, "exposure.fits", ext="image", variance="[VARIANCE]", mask="[mask]")
+        assert_allclose(result.data, expected(0, mask=quality != 0, unit="").data, rtol=1e-6)
+
     @pytest.mark.parametrize(("ext", "sigma"), [("", SIGMA), ("[SCI]", SIGMA), ("[2]", 2 * SIGMA)])
     def test_in_another_file(self, folder, ext, sigma):
         result = run(folder, ext="SCI", weight=f"{folder / 'weight.fits'}{ext}")
@@ -201,9 +255,13 @@ class TestBits:
             ("~4", [7]),
             ("~1", [3, 9]),
             ("1,4,64", []),
+            ("BAD,CROSSTALK", [7]),
+            ("~SAT", [7]),
         ],
     )
     def test_choice_of_bits(self, folder, ignore_bits, bad):
+        for name, bit in {"MP_BAD": 0, "MP_SAT": 2, "MB_CROSSTALK": 6}.items():
+            fits.setval(folder / "chips.fits", name, value=bit, extname="DQ", extver=1)
         mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=ignore_bits).mask
         assert_array_equal(np.flatnonzero(mask.any(axis=0)), bad)
         assert_array_equal(mask.any(axis=0), mask.all(axis=0))
