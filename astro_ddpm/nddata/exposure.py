@@ -13,7 +13,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
-from astro_ddpm.noise import largest_value
+from astro_ddpm.noise import lacks_information, largest_value
+from astro_ddpm.utils import warn_user
 
 from .enhanced import EnhancedCCDData, _carried, image_wcs
 from .files import _from_hdu, read_image
@@ -33,6 +34,8 @@ class Exposure:
     * A masked pixel counts in an `EnhancedCCDData`, because the posterior has filled it, unless the header
       says that it was left as it came (``mask_treatment="propagate"``).
     * A pixel whose data, noise or samples are not finite never counts.
+    * For what weights by the noise (`check`), a pixel without information does not count either: one whose
+      noise is zero or so large that it marks the pixel as bad (`~astro_ddpm.noise.lacks_information`).
 
     Parameters
     ----------
@@ -149,36 +152,55 @@ class Exposure:
 
     def check(self):
         """
-        Refuse an exposure that cannot be weighted by its noise.
+        Leave out pixels without information, and refuse an exposure that cannot be weighted by its noise.
 
         Returns
         -------
         exposure : `Exposure`
-            The exposure itself.
+            The exposure, perhaps with fewer valid pixels.
 
         Raises
         ------
         ValueError
-            If no pixel is valid, or at valid pixels the noise is zero or values are beyond
-            `~astro_ddpm.noise.largest_value`.
+            If no pixel is valid, or values are beyond `~astro_ddpm.noise.largest_value` at valid pixels.
+
+        Warns
+        -----
+        `~astropy.utils.exceptions.AstropyUserWarning`
+            If the noise says of pixels that are not masked that they hold no information.
         """
-        valid = self.valid
-        if not valid.any():
+        if not self.valid.any():
             msg = f"{self.name} has no valid pixel: every one is masked or not finite"
             if self.sigma is not None and not np.isfinite(self.sigma).any():
                 msg = "uncertainty is not finite at any valid pixel"
             raise ValueError(msg)
+        empty = self._lost_by_noise()
+        checked = replace(self, valid=self.valid & ~empty)
+        if not checked.valid.any():
+            msg = "uncertainty is zero at every valid pixel; give the noise of the image"
+            raise ValueError(msg)
+        if empty.any():
+            warn_user(
+                f"{empty.sum()} pixels hold no information: their uncertainty is zero, not finite, or so "
+                "large that it marks them as bad. They are treated as if they were masked"
+            )
         largest = largest_value(self.data.dtype)
-        if np.abs(self.data[valid]).max() > largest:
+        if np.abs(self.data[checked.valid]).max() > largest:
             msg = (
                 f"{self.name} holds values beyond {largest:g} at valid pixels; mask them, or choose another "
                 "unit"
             )
             raise ValueError(msg)
-        if self.sigma is not None and np.any(self.sigma[valid] == 0):
-            msg = "uncertainty is zero at some valid pixels; mask them or give their noise"
-            raise ValueError(msg)
-        return self
+        return checked
+
+    def _lost_by_noise(self):
+        """Mark pixels that are neither masked nor infinite but hold no information."""
+        if self.sigma is None:
+            return np.zeros(self.shape, bool)
+        counted = np.isfinite(self.data) if self.ccd is None else _counting(self.ccd, self.data, self.name)
+        if self.is_enhanced:
+            return counted & ~(np.isfinite(self.sigma) & (self.sigma > 0))
+        return counted & lacks_information(self.data, self.sigma, self.valid)
 
     def to(self, unit):
         """
@@ -251,10 +273,10 @@ class Exposure:
         Returns
         -------
         enhanced : `EnhancedCCDData`
-            The result. Pixels that were not finite are added to the mask of the input.
+            The result. All pixels that do not count are added to the mask of the input.
         """
         carried = deepcopy(_carried(self.ccd) | {"meta": meta, "unit": self.unit})
-        lost = ~np.isfinite(self.data)
+        lost = ~self.valid
         if carried["mask"] is not None or lost.any():
             carried["mask"] = lost | (False if carried["mask"] is None else np.asarray(carried["mask"], bool))
         return EnhancedCCDData(data, uncertainty=StdDevUncertainty(sigma), samples=samples, **carried)

@@ -17,7 +17,7 @@ from .correlation import (
     noise_kernel,
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
-from .holes import fill_holes
+from .holes import fill_holes, lacks_information
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import detect_self_noise, photon_noise, sigma_from_gain, sigma_from_uncertainty, smooth_sigma
 from .sky import detect_pedestal, estimate_sky_level, estimate_sky_sigma
@@ -42,6 +42,7 @@ __all__ = [
     "frame_sky",
     "gaussian_kernel",
     "homogenize_psf",
+    "lacks_information",
     "largest_value",
     "match_pair",
     "neighbour_correlation",

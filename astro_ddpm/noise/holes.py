@@ -5,7 +5,40 @@ Holes: pixels that were not measured.
 
 import numpy as np
 
-__all__ = ["fill_holes"]
+__all__ = ["fill_holes", "lacks_information"]
+
+MAX_NOISE = 30.0  # times that of the best tenth of the pixels
+MAX_SNR = 3.0  # of a pixel that such noise marks as bad; photon noise is that large only where the signal is
+
+
+def lacks_information(data, sigma, valid):
+    """
+    Mark pixels of which the noise says that they were not measured.
+
+    Zero, infinity and NaN say so, and so does noise of more than 30 times that of the best tenth of the
+    pixels, where the pixel differs by less than 3 of its own sigma from the median of the image. The photon
+    noise of a bright source is large too, but its signal is larger still.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        The image and its noise (1 sigma).
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels to judge by.
+
+    Returns
+    -------
+    empty : ndarray of bool, shape (ny, nx)
+        True for pixels without information.
+    """
+    known = np.isfinite(sigma) & (sigma > 0)
+    use = valid & known
+    if not use.any():
+        return ~known
+    level, best = np.median(data[use]), np.quantile(sigma[use], 0.1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return ~known | (sigma > MAX_NOISE * best) & (np.abs(data - level) < MAX_SNR * sigma)
 
 
 def _box_sum(array, half):

@@ -138,6 +138,36 @@ class TestExposure:
         noisy = Exposure.parse(CCDData(np.ones((4, 4)), unit="adu", uncertainty=InverseVariance(weight)))
         assert_array_equal(noisy.valid, weight > 0)
 
+    @pytest.mark.parametrize("level", [0.0, 1e4])
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            (InverseVariance, 0),
+            (VarianceUncertainty, np.inf),
+            (VarianceUncertainty, 0),
+            (StdDevUncertainty, 0),
+            (StdDevUncertainty, np.nan),
+            (StdDevUncertainty, 40),
+            (StdDevUncertainty, 1e16),
+            (VarianceUncertainty, 1e20),
+            (InverseVariance, 1e-12),
+        ],
+    )
+    def test_every_spelling_of_no_information(self, kind, value, level):
+        rng = np.random.default_rng(1)
+        plane, bad = np.ones((32, 32)), np.zeros((32, 32), bool)
+        bad[3:5, 7:9] = True
+        plane[bad] = value
+        data = rng.normal(level, 1, bad.shape)
+        data[20, 20] += 1e5  # a star with its photon noise
+        plane[20, 20] = {StdDevUncertainty: 300, VarianceUncertainty: 9e4, InverseVariance: 1.1e-5}[kind]
+        ccd = CCDData(data, unit="adu", uncertainty=kind(plane))
+        with pytest.warns(AstropyUserWarning, match="4 pixels hold no information"):
+            checked = Exposure.parse(ccd).check()
+        assert_array_equal(checked.valid, ~bad)
+        packed = checked.pack(data, data, None, ccd.meta)
+        assert_array_equal(packed.mask, bad)
+
     @pytest.mark.parametrize(
         ("image", "match"),
         [

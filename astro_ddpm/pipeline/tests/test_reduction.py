@@ -226,10 +226,11 @@ class TestNoiseOfEachPixelAlone:
         assert smooth[30, 30] == 1e10
         assert_allclose(np.delete(smooth, 30, axis=0), np.delete(expected, 30, axis=0), rtol=0.05)
 
-    def test_zero_is_still_refused(self, exposure):
+    def test_zero_is_no_information(self, exposure):
         exposure.uncertainty.array[3, 3] = 0
-        with pytest.raises(ValueError, match="uncertainty is zero"):
-            enhance_ccd(exposure, **OPTIONS, background="photutils")
+        with pytest.warns(AstropyUserWarning, match="1 pixels hold no information"):
+            deep = enhance_ccd(exposure, **OPTIONS, background="photutils")
+        assert_array_equal(np.argwhere(deep.mask), [[3, 3]])
 
     def test_one_number_for_all_pixels(self, bare):
         bare.uncertainty = StdDevUncertainty(10.0)
