@@ -193,6 +193,7 @@ def _add_enhance(commands):
     enhance.add_argument(
         "--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only"
     )
+    enhance.add_argument("--again", action="store_true", help="enhance what has been enhanced once more")
     _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
     enhance.set_defaults(run=enhance_command)
 

@@ -51,6 +51,7 @@ def enhance(
     device: "str | torch.device | None" = None,
     progress_bar: bool = False,
     add_keyword: bool = True,
+    again: bool = False,
 ) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
@@ -125,6 +126,9 @@ def enhance(
     add_keyword : bool, optional
         Whether to record in the header what was done.
 
+    again : bool, optional
+        Whether to enhance an image that has been enhanced already, which is refused otherwise.
+
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
@@ -156,8 +160,9 @@ def enhance(
         If PSF, noise correlation, S/N or noise ratio lie outside of the training ranges of the model.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If the noise has to be measured, or was computed from each pixel alone, the sky does not seem to be
-        subtracted, or the memory of a GPU is exhausted, so that less is tried at once.
+        If the noise has to be measured, or was computed from each pixel alone, pixels hold no information
+        or lie in areas of one value, the sky does not seem to be subtracted, or the memory of a GPU is
+        exhausted, so that less is tried at once.
 
     Examples
     --------
@@ -172,7 +177,10 @@ def enhance(
     from .posterior import sample_posterior
 
     _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size)
-    exposure = Exposure.parse(image, uncertainty).check()
+    exposure = Exposure.parse(image, uncertainty).check().without_constant_areas()
+    if "DDPMVERS" in exposure.ccd.meta and not again:
+        msg = "image has been enhanced already (DDPMVERS in its header); set again=True to do it once more"
+        raise ValueError(msg)
     model, device = _as_model(model), choose_device(device)
     noise_ratio = _choose_noise_ratio(noise_ratio, model)
     seed = secrets.randbits(31) if seed is None else int(seed)

@@ -4,9 +4,13 @@ Lists of pairs of exposures.
 """
 
 import csv
+import re
+from functools import partial
 from pathlib import Path
 
 __all__ = ["read_listing"]
+
+FITS_NAME = re.compile(r"\.(fits?|fts)(\.\w+)?(\[.*\])?$", re.IGNORECASE)
 
 
 def read_listing(listing):
@@ -16,8 +20,9 @@ def read_listing(listing):
     Parameters
     ----------
     listing : str or path-like
-        A CSV file whose first two columns are the paths of a shallow and a deep FITS image, relative to
-        the folder of the file, below one header line.
+        A text file whose first two columns are the paths of a shallow and a deep FITS image, relative to the
+        folder of the file. Columns are separated by commas, semicolons or tabs; blanks around them, empty
+        lines and a first line that names the columns do not matter.
 
     Returns
     -------
@@ -27,13 +32,26 @@ def read_listing(listing):
     Raises
     ------
     ValueError
-        If the file holds no pair.
+        If a line does not hold two paths, or the file no pair; the message tells the number of the line.
     """
     listing = Path(listing)
-    with listing.open(newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    pairs = [(listing.parent / row[0], listing.parent / row[1]) for row in rows if row]
-    if not pairs:
+    lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)
+    rows = [[cell.strip() for cell in row] for row in map(partial(_split, delimiter), lines)]
+    rows = {number: row for number, row in enumerate(rows, 1) if any(row)}
+    if rows and not all(FITS_NAME.search(cell) for cell in rows[min(rows)][:2]):
+        del rows[min(rows)]
+    for number, row in rows.items():
+        if len(row) < 2 or not all(row[:2]):
+            msg = f"line {number} of listing {listing} must hold two paths, not {lines[number - 1]!r}"
+            raise ValueError(msg)
+    if not rows:
         msg = f"listing {listing} holds no pair"
         raise ValueError(msg)
-    return pairs
+    return [(listing.parent / row[0], listing.parent / row[1]) for row in rows.values()]
+
+
+def _split(delimiter, line):
+    """Return the cells of a line."""
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])

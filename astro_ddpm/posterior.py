@@ -7,6 +7,7 @@ are kept whole, and every evaluation of a network is done tile by tile. It retur
 the whole frame.
 """
 
+import os
 from functools import lru_cache
 from itertools import islice
 from math import ceil, isqrt, prod
@@ -25,6 +26,11 @@ FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channe
 DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
 CACHED_PIXELS = 2**18  # larger batches are not faster
+
+
+if hasattr(os, "register_at_fork"):
+    # The threads of OpenMP do not exist in a forked child, which would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def white_noise(seed, sample, shape):

@@ -73,7 +73,8 @@ def add(meta, record, step):
     for keyword, (name, comment) in KEYWORDS.items():
         if name in record:
             _set(meta, keyword, record[name], comment)
-    options = {name: value for name, value in record.items() if name not in ("version", "sha256")}
+    options = {name: record[name] for name in record if name not in ("version", "sha256")}
+    options = {name: v.item() if isinstance(v, np.generic) else v for name, v in options.items()}
     options = ", ".join(f"{name}={value!r}" for name, value in options.items())
     line = _ascii(f"astro_ddpm {__version__} {step}: {options}")
     if hasattr(meta, "add_history"):

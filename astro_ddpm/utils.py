@@ -3,6 +3,9 @@
 Small helpers shared by several rooms.
 """
 
+import hashlib
+import os
+import platform
 import secrets
 import sys
 import warnings
@@ -12,7 +15,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["atomic_path", "check_output", "lazy_getattr", "progress", "renamed_argument", "warn_user"]
+__all__ = [
+    "atomic_path",
+    "check_output",
+    "lazy_getattr",
+    "partial_path",
+    "progress",
+    "remove_partials",
+    "renamed_argument",
+    "warn_user",
+]
+
+MAX_NAME = 255  # bytes in the name of a file
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -118,10 +132,90 @@ def check_output(output, overwrite):
     ------
     FileExistsError
         If it exists and is not to be overwritten.
+
+    OSError
+        If its folder does not exist or cannot be written to, or its name is too long.
     """
-    if Path(output).exists() and not overwrite:
+    output = Path(output)
+    try:
+        exists = bool(output.lstat())
+    except FileNotFoundError:
+        exists = False
+    except OSError as error:
+        raise _cannot_write(output, error) from None
+    if exists and not overwrite:
         msg = f"output {output} exists; set overwrite to replace it"
         raise FileExistsError(msg)
+    if output.is_dir():
+        msg = f"output {output} is a folder"
+        raise IsADirectoryError(msg)
+    probe = partial_path(output)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(output, error) from None
+
+
+def _cannot_write(output, error):
+    """Return an error that names the output."""
+    if not output.parent.is_dir():
+        return FileNotFoundError(f"output {output} cannot be written: there is no folder {output.parent}")
+    return type(error)(f"output {output} cannot be written: {error.strerror}")
+
+
+def partial_path(path):
+    """
+    Name a hidden file beside another one, which tells the computer and the process that writes it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file that is wanted.
+
+    Returns
+    -------
+    partial : `~pathlib.Path`
+        A name that is not too long, and new.
+    """
+    path = Path(path)
+    mark = f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial."
+    return path.with_name(mark + os.fsdecode(os.fsencode(path.name)[-(MAX_NAME - len(mark)) :]))
+
+
+def _host():
+    """Return a short name of this computer."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def remove_partials(folder, names):
+    """
+    Remove what processes of this computer that are gone have left of files.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        The folder of the files.
+
+    names : iterable of str
+        The names of the files that were wanted.
+    """
+    tails = {partial_path(folder / name).name.partition(".partial.")[2] for name in names}
+    for partial in folder.glob(f".{_host()}-*-*.partial.*"):
+        mark, _, tail = partial.name.partition(".partial.")
+        if tail in tails and not _is_alive(int(mark.split("-")[1])):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(pid):
+    """Whether a process of this computer runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -150,7 +244,7 @@ def atomic_path(path, *, overwrite=False):
     """
     path = Path(path)
     check_output(path, overwrite)
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial.{path.name}")
+    partial = partial_path(path)
     try:
         yield partial
         partial.replace(path)

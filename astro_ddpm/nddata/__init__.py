@@ -3,7 +3,7 @@
 Images as astropy knows them: any input parsed, any result packed.
 """
 
-from .enhanced import EnhancedCCDData, image_wcs
+from .enhanced import EnhancedCCDData, image_wcs, squeeze_image
 from .exposure import Exposure
 from .extensions import find_image, find_plane, split_extension
 from .files import create_samples, is_complete, read_image
@@ -21,6 +21,7 @@ __all__ = [
     "plain_values",
     "read_image",
     "split_extension",
+    "squeeze_image",
     "std_in_unit",
     "std_unit",
 ]

@@ -14,6 +14,7 @@ from astropy.nddata import CCDData
 from astro_ddpm import provenance
 from astro_ddpm.utils import warn_user
 
+from .headers import distortion_tables, mend_cards, wcs_cards
 from .units import std_in_unit
 
 __all__ = ["EnhancedCCDData", "image_wcs"]
@@ -182,9 +183,11 @@ class EnhancedCCDData(CCDData):
         Returns
         -------
         hdus : `~astropy.io.fits.HDUList`
-            Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any.
+            Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any, with the
+            WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
         """
         hdus = super().to_hdu(*args, **kwargs)
+        mend_cards(hdus[0].header)
         _put_wcsaxes_first(hdus[0].header)
         if hdu_flags and isinstance(self.flags, np.ndarray):
             flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
@@ -192,8 +195,14 @@ class EnhancedCCDData(CCDData):
         samples = self.samples if hdu_samples else None
         if samples is not None:
             hdus.append(fits.ImageHDU(samples, name=hdu_samples))
-            if self.unit != u.dimensionless_unscaled:
-                hdus[-1].header["BUNIT"] = self.unit.to_string()
+        unit = {} if self.unit == u.dimensionless_unscaled else {"BUNIT": self.unit.to_string()}
+        with_unit = (hdu_samples, kwargs.get("hdu_uncertainty", "UNCERT"))
+        wcs = wcs_cards(hdus[0].header)
+        for hdu in hdus[1:]:
+            if hdu.shape[-2:] == self.shape:
+                hdu.header.extend(wcs, unique=True)
+                hdu.header.update(unit if hdu.name in with_unit else {})
+        hdus.extend(distortion_tables(self.wcs, hdus[0].header))
         return hdus
 
     def to_table(self):
@@ -286,6 +295,33 @@ def _put_wcsaxes_first(header):
         card = header.cards["WCSAXES"]
         del header["WCSAXES"]
         header.insert(f"NAXIS{header['NAXIS']}", card, after=True)
+
+
+def squeeze_image(ccd):
+    """
+    Drop axes of length one before those of the image, such as a frequency and a polarisation.
+
+    Parameters
+    ----------
+    ccd : `~astropy.nddata.CCDData`
+        The image.
+
+    Returns
+    -------
+    ccd : `~astropy.nddata.CCDData`
+        Two-dimensional; the image itself if it has no such axes.
+    """
+    if ccd.data.ndim <= 2 or any(n != 1 for n in ccd.shape[:-2]):
+        return ccd
+    planes = {name: getattr(ccd, name) for name in ("data", "mask", "flags")}
+    planes = {
+        name: plane.reshape(ccd.shape[-2:]) if np.size(plane) == ccd.size else plane
+        for name, plane in planes.items()
+    }
+    noise = ccd.uncertainty
+    if noise is not None and np.size(noise.array) == ccd.size:
+        noise = type(noise)(noise.array.reshape(ccd.shape[-2:]), unit=noise.unit)
+    return CCDData(**_carried(ccd) | planes | {"wcs": image_wcs(ccd.wcs), "uncertainty": noise})
 
 
 def _carried(ccd):

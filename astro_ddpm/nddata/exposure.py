@@ -13,14 +13,16 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
-from astro_ddpm.noise import lacks_information, largest_value
+from astro_ddpm.noise import constant_areas, lacks_information, largest_value
 from astro_ddpm.utils import warn_user
 
-from .enhanced import EnhancedCCDData, _carried, image_wcs
+from .enhanced import EnhancedCCDData, _carried, image_wcs, squeeze_image
 from .files import _from_hdu, read_image
 from .units import std_in_unit
 
 __all__ = ["Exposure"]
+
+BAYER_CARDS = {"BAYERPAT", "COLORTYP"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +102,20 @@ class Exposure:
             If ``image`` or ``uncertainty`` is of a kind that cannot be used.
 
         ValueError
-            If ``image`` is not two-dimensional or is empty, if its unit is logarithmic, if shapes differ, if
-            the noise is negative at a pixel that counts, or if the noise is given twice.
+            If ``image`` is not two-dimensional (but for axes of length one) or is empty, if its unit is
+            logarithmic or its header says that its values are (BSOFTEN), if shapes differ, if the noise is
+            negative at a pixel that counts, or if the noise is given twice.
 
         `~astropy.units.UnitConversionError`
             If units do not fit.
         """
-        ccd = _as_ccddata(image, name, unit)
+        ccd = squeeze_image(_as_ccddata(image, name, unit))
+        if "BSOFTEN" in ccd.meta:
+            msg = (
+                f"{name} holds asinh magnitudes (BSOFTEN in its header), as stacks of Pan-STARRS do; convert "
+                "it to flux, BOFFSET + 2 BSOFTEN sinh(image / 1.0857362), and remove BSOFTEN"
+            )
+            raise ValueError(msg)
         data = _float_data(ccd.data, name)
         if data.ndim != 2:
             msg = f"{name} must be two-dimensional (ny, nx), not of shape {data.shape}"
@@ -167,7 +176,8 @@ class Exposure:
         Warns
         -----
         `~astropy.utils.exceptions.AstropyUserWarning`
-            If the noise says of pixels that are not masked that they hold no information.
+            If the noise says of pixels that are not masked that they hold no information, or the header that
+            they see different colours (BAYERPAT).
         """
         if not self.valid.any():
             msg = f"{self.name} has no valid pixel: every one is masked or not finite"
@@ -183,6 +193,12 @@ class Exposure:
             warn_user(
                 f"{empty.sum()} pixels hold no information: their uncertainty is zero, not finite, or so "
                 "large that it marks them as bad. They are treated as if they were masked"
+            )
+        pattern = {} if self.ccd is None or self.is_enhanced else self.ccd.meta
+        for keyword in BAYER_CARDS & {*pattern}:
+            warn_user(
+                f"{keyword} = {pattern[keyword]!r} in the header: pixels of a Bayer pattern see different "
+                "colours, which looks like noise. Take one colour, or interpolate the colours, before"
             )
         largest = largest_value(self.data.dtype)
         if np.abs(self.data[checked.valid]).max() > largest:
@@ -254,6 +270,30 @@ class Exposure:
             msg = f"mask must have the shape {self.shape} of the {self.name}, not {mask.shape}"
             raise ValueError(msg)
         return replace(self, valid=self.valid & ~mask)
+
+    def without_constant_areas(self):
+        """
+        Leave out areas of one value, which are missing data (`~astro_ddpm.noise.constant_areas`).
+
+        Returns
+        -------
+        exposure : `Exposure`
+            The exposure, perhaps with fewer valid pixels.
+
+        Warns
+        -----
+        `~astropy.utils.exceptions.AstropyUserWarning`
+            If there are such areas.
+        """
+        areas = constant_areas(self.data, self.valid)
+        if not areas.any() or not np.any(self.valid & ~areas):
+            return self
+        values = ", ".join(f"{value:g}" for value in np.unique(self.data[areas])[:5])
+        warn_user(
+            f"{areas.sum()} pixels lie in areas of one value ({values}): they are taken as missing, as if "
+            "they were masked"
+        )
+        return self.leave_out(areas)
 
     def pack(self, data, sigma, samples, meta):
         """

@@ -130,9 +130,9 @@ def _of_version(hdus, found, own):
 def _counterpart(hdus, its_hdus, index):
     """Return the image of a file that belongs to an image of another file, or None."""
     own, images, its_images = its_hdus[index], _images(hdus), _images(its_hdus)
-    same = [i for i in images if _label(own) and _label(hdus[i]) == _label(own)]
-    if len(same) == 1:
-        return same[0]
+    same = [i for i in images if _name(own) and _name(hdus[i]) == _name(own)]
+    if same:
+        return _of_version(hdus, same, own)
     if len(images) == 1:
         others = {_label(its_hdus[i]) for i in its_images} - {""}
         return None if _label(hdus[images[0]]) in others else images[0]

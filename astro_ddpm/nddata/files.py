@@ -3,7 +3,6 @@
 Images in FITS files: their planes, units and headers.
 """
 
-import re
 import warnings
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
@@ -13,22 +12,19 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.io import fits, registry
-from astropy.nddata import CCDData
+from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 
 from astro_ddpm.utils import atomic_path, warn_user
 
-from .enhanced import EnhancedCCDData, _carried
+from .enhanced import EnhancedCCDData, _carried, squeeze_image
 from .extensions import find_image, split_extension
+from .headers import mend_cards, read_wcs, remove_file_cards, remove_wcs
 from .units import parse_unit
 
 __all__ = ["create_samples", "is_complete", "read_image"]
 
 FITS_BLOCK = 2880  # bytes
-WCS_CARDS = (
-    r"(?:WCSAXES|WCSNAME|RADESYS|RADECSYS|EQUINOX|LONPOLE|LATPOLE|SPECSYS"
-    r"|(?:CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CNAME|CRDER|CSYER|CPDIS|CQDIS)\d+"
-    r"|(?:CD|PC|PV|PS)\d+_\d+|D[PQ]\d+(?:\..*)?|(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+))"
-)
+UNCERTAINTIES = {kind.__name__: kind for kind in (StdDevUncertainty, VarianceUncertainty, InverseVariance)}
 
 
 def _native(array):
@@ -58,6 +54,8 @@ def _read_enhanced(filename, **kwargs):
     if ccd.uncertainty is not None:
         image.uncertainty = type(ccd.uncertainty)(_native(ccd.uncertainty.array))
     with fits.open(source()) as hdus:
+        if image.wcs is None:  # CCDData does not look for the lookup tables of a WCS
+            image.wcs = read_wcs(image.meta, hdus)
         if "FLAGS" in hdus:
             image.flags = _native(hdus["FLAGS"].data)
         if "SAMPLES" in hdus:
@@ -167,6 +165,7 @@ def is_complete(path):
 def _image_unit(header):
     """Return the unit of an image, None if there is none, and with a warning if nobody knows it."""
     text = header.get("BUNIT")
+    text = text.strip() if isinstance(text, str) else ""
     unit = parse_unit(text) if text else None
     if text and unit is None:
         warn_user(f"BUNIT {text!r} is not a unit that astropy knows; the image is taken without unit")
@@ -197,19 +196,6 @@ def _own_mask(hdus, index):
     return None
 
 
-def _remove_wcs(header, suffix=""):
-    """Remove what describes a WCS from a header, in place."""
-    for keyword in {*header}:
-        if re.fullmatch(f"{WCS_CARDS}{suffix}", keyword):
-            header.remove(keyword, remove_all=True)
-
-
-def _remove_file_cards(header):
-    """Remove what says how an image lay in its file from a header, in place."""
-    for keyword in ("CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "EXTEND", "INHERIT", "NEXTEND"):
-        header.remove(keyword, ignore_missing=True, remove_all=True)
-
-
 def read_image(path, ext=None, *, use_mask=True):
     """
     Read an image from a FITS file, with mask and uncertainty if it has them as CCDData writes them.
@@ -233,7 +219,7 @@ def read_image(path, ext=None, *, use_mask=True):
     ccd : `~astropy.nddata.CCDData`
         The image. Without a usable BUNIT it has no unit (dimensionless). Cards of the primary header,
         apart from those of a WCS, are added to those of an extension, and what says how the image lay
-        in its file is left out.
+        in its file is left out. Axes of length one are dropped.
 
     Raises
     ------
@@ -242,38 +228,45 @@ def read_image(path, ext=None, *, use_mask=True):
 
     OSError
         If the file does not exist or cannot be read as FITS.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If its unit, its WCS or cards of its header cannot be used as they are.
     """
     path, own_ext = split_extension(path)
     with fits.open(path) as hdus:
         index = find_image(hdus, own_ext if ext is None else ext)
-        header, primary = hdus[index].header, hdus[0].header.copy()
-        mask, version = _own_mask(hdus, index) if use_mask else None, hdus[index].ver
-    planes = {"hdu_mask": None, "hdu_uncertainty": ("UNCERT", version), "hdu_psf": ("PSFIMAGE", version)}
-    ccd = CCDData.read(path, hdu=index, **planes, **_unit_option(header))
-    ccd.mask = mask
-    if index:
-        if ccd.wcs is not None:
-            _remove_wcs(primary, "[A-Z]?")
-        ccd.meta.extend(primary, strip=True, unique=True)
-    _remove_file_cards(ccd.meta)
+        ccd, version = _from_hdu(hdus[index], hdus), hdus[index].ver
+        mask = _own_mask(hdus, index) if use_mask else None
+        ccd.mask = None if mask is None else mask.reshape(ccd.shape)
+        noise, psf = (_own_plane(hdus, name, version) for name in ("UNCERT", "PSFIMAGE"))
+        if noise is not None and noise.data.size == ccd.data.size:
+            kind = UNCERTAINTIES.get(noise.header.get("UTYPE"), StdDevUncertainty)
+            ccd.uncertainty = kind(noise.data.reshape(ccd.shape))
+        ccd.psf = None if psf is None else psf.data
     return ccd
 
 
-def _from_hdu(hdu):
-    """Turn an image HDU into a CCDData that may share its data."""
-    from astropy.wcs import WCS
+def _own_plane(hdus, name, version):
+    """Return the extension that CCDData wrote beside an image, or None."""
+    return hdus[name, version] if (name, version) in hdus and hdus[name, version].is_image else None
 
+
+def _from_hdu(hdu, hdus=None):
+    """Turn an image HDU, of an open file, into a CCDData that may share its data."""
     if hdu.data is None:
         msg = "image is an HDU without data"
         raise ValueError(msg)
-    header, wcs = hdu.header.copy(), None
+    header = hdu.header.copy()
+    wcs = read_wcs(header, hdus)
+    if hdus is not None and hdu is not hdus[0]:
+        primary = hdus[0].header.copy()
+        if wcs is not None:
+            remove_wcs(primary, "[A-Z]?")
+        header.extend(primary, strip=True, unique=True)
     unit = _image_unit(header)
-    if "CTYPE1" in header:
-        try:
-            wcs = WCS(header)
-        except (KeyError, TypeError, ValueError) as error:
-            warn_user(f"the WCS in the header of the image is not used: {error}")
-        else:
-            _remove_wcs(header)
-    _remove_file_cards(header)
-    return CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=header)
+    remove_file_cards(header)
+    mend_cards(header)
+    ccd = CCDData(hdu.data, unit=unit or u.dimensionless_unscaled, wcs=wcs, meta=header)
+    return squeeze_image(ccd)

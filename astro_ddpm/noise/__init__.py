@@ -17,20 +17,29 @@ from .correlation import (
     noise_kernel,
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
-from .holes import fill_holes, lacks_information
+from .holes import constant_areas, fill_holes, lacks_information
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
-from .pixels import detect_self_noise, photon_noise, sigma_from_gain, sigma_from_uncertainty, smooth_sigma
-from .sky import detect_pedestal, estimate_sky_level, estimate_sky_sigma
+from .pixels import (
+    detect_scatter,
+    detect_self_noise,
+    photon_noise,
+    sigma_from_gain,
+    sigma_from_uncertainty,
+    smooth_sigma,
+)
+from .sky import detect_pedestal, estimate_sky_level, estimate_sky_sigma, measure_banding
 from .whitening import largest_value, unwhiten, whiten
 
 __all__ = [
     "BORDER",
     "MatchedPair",
     "PSFMatch",
+    "constant_areas",
     "convolve_periodic",
     "correlated_noise",
     "correlation_kernel",
     "detect_pedestal",
+    "detect_scatter",
     "detect_self_noise",
     "embed_kernel",
     "estimate_sky_level",
@@ -45,6 +54,7 @@ __all__ = [
     "lacks_information",
     "largest_value",
     "match_pair",
+    "measure_banding",
     "neighbour_correlation",
     "noise_kernel",
     "photon_noise",

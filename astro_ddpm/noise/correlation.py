@@ -20,6 +20,8 @@ __all__ = [
 
 _REACH = 3  # pixels, of the correlation of the noise
 
+MAX_CORRELATION = 0.99  # beyond it discrete or smooth data are measured, not noise
+
 
 def neighbour_correlation(data, mask=None):
     r"""
@@ -46,7 +48,7 @@ def neighbour_correlation(data, mask=None):
     Returns
     -------
     rho : float
-        The correlation coefficient, averaged over both axes.
+        The correlation coefficient, averaged over both axes, between -0.99 and 0.99.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def neighbour_correlation(data, mask=None):
     data = np.where(np.isfinite(data), data, 0.0)
     near, far = (_clipped_rms(lagged_contrast(data, faint, lag)) for lag in (1, 2))
     roots = np.roots([1, 1, 1, 1 - far / near])
-    return float(roots[np.abs(roots.imag).argmin()].real)
+    return float(np.clip(roots[np.abs(roots.imag).argmin()].real, -MAX_CORRELATION, MAX_CORRELATION))
 
 
 def _clipped_rms(contrast):

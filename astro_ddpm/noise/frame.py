@@ -12,7 +12,7 @@ from astro_ddpm.utils import warn_user
 
 from .holes import fill_holes
 from .pixels import detect_self_noise
-from .sky import detect_pedestal, estimate_sky_sigma
+from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, measure_banding
 from .whitening import largest_value, whiten
 
 __all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky"]
@@ -136,6 +136,13 @@ def frame_sigma(data, sigma, valid, unit):
             f"the image has no uncertainty: uniform noise of {_text(value, unit)} was measured in its "
             "sky. The photon noise of sources is not in it; better give uncertainty="
         )
+        thin, _ = _thin_out(valid)
+        banding = np.hypot(*measure_banding(data[thin], ~valid[thin]))
+        if banding > MIN_BANDING * value:
+            warn_user(
+                f"{_text(banding, unit)} of the noise is in whole rows or columns (banding), which the "
+                "networks take for structure; remove it before"
+            )
         sigma = np.broadcast_to(data.dtype.type(value), data.shape)
     for tile in make_tiles(data.shape, PART):
         use = valid[tile.core]

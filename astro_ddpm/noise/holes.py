@@ -7,6 +7,7 @@ import numpy as np
 
 __all__ = ["fill_holes", "lacks_information"]
 
+MAX_VALUES = 5  # that areas of one value may have
 MAX_NOISE = 30.0  # times that of the best tenth of the pixels
 MAX_SNR = 3.0  # of a pixel that such noise marks as bad; photon noise is that large only where the signal is
 
@@ -39,6 +40,63 @@ def lacks_information(data, sigma, valid):
     level, best = np.median(data[use]), np.quantile(sigma[use], 0.1)
     with np.errstate(invalid="ignore", over="ignore"):
         return ~known | (sigma > MAX_NOISE * best) & (np.abs(data - level) < MAX_SNR * sigma)
+
+
+def constant_areas(data, valid):
+    r"""
+    Mark areas of one value, which stand for missing data: borders of 0 or -999, saturated cores.
+
+    Of N pixels a share p may have one value because the values are discrete or were cut. That n of them in a
+    row or in a square do so by chance has the probability :math:`N p^n`. Rows, columns and squares of twice
+    the n that makes it one in a million are marked, and with them all other pixels of a value that is rare
+    outside.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The image.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels to look at.
+
+    Returns
+    -------
+    areas : ndarray of bool, shape (ny, nx)
+        True for valid pixels in such areas. An image of nothing but one value has none.
+    """
+    areas = np.zeros(data.shape, bool)
+    below = data[:-1][(data[1:] == data[:-1]) & valid[1:] & valid[:-1]]
+    beside = data[:, :-1][(data[:, 1:] == data[:, :-1]) & valid[:, 1:] & valid[:, :-1]]
+    values, excess = np.unique(np.concatenate([below, beside]), return_counts=True)
+    if values.size > MAX_VALUES:  # values of discrete data have equal neighbours by chance
+        known, number = np.unique(data[valid], return_counts=True)
+        excess = excess - 2 * number[np.searchsorted(known, values)] ** 2 / valid.sum()
+    for value in values[np.argsort(-excess, kind="stable")[:MAX_VALUES]]:
+        here, rest = valid & (data == value), (valid & ~areas).sum()
+        share = here.sum() / rest
+        if not share < 1:
+            break
+        n = int(np.ceil(2 * np.log(1e-6 / data.size) / np.log(share)))
+        side = int(np.ceil(np.sqrt(n)))
+        found = np.any([_open(here, shape) for shape in ((1, n), (n, 1), (side, side))], axis=0)
+        if found.any() and (here & ~found).sum() < 0.01 * rest:
+            found = here
+        areas |= found
+    return areas
+
+
+def _open(here, shape):
+    """Keep what lies in rectangles of a shape, whose sides are made odd, that are all True."""
+    from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+    shape = [n | 1 for n in shape]
+    if any(n > m for n, m in zip(shape, here.shape, strict=True)):
+        return np.zeros(here.shape, bool)
+    here = here.astype(np.uint8)
+    for step in (minimum_filter1d, maximum_filter1d):
+        for axis, n in enumerate(shape):
+            here = step(here, n, axis, mode="constant")
+    return here.astype(bool)
 
 
 def _box_sum(array, half):

@@ -5,9 +5,25 @@ The noise of every pixel: from an uncertainty, from the gain, and without the no
 
 import numpy as np
 
-from ._contrast import LAG, check_valid, faint_pixels, is_common, lagged_contrast, local_mean, prepare_plane
+from ._contrast import (
+    LAG,
+    MAD_TO_STD,
+    check_valid,
+    faint_pixels,
+    is_common,
+    lagged_contrast,
+    local_mean,
+    prepare_plane,
+)
 
-__all__ = ["detect_self_noise", "photon_noise", "sigma_from_gain", "sigma_from_uncertainty", "smooth_sigma"]
+__all__ = [
+    "detect_scatter",
+    "detect_self_noise",
+    "photon_noise",
+    "sigma_from_gain",
+    "sigma_from_uncertainty",
+    "smooth_sigma",
+]
 
 MAX_STRUCTURE = 1.3  # times the noise, in second differences
 
@@ -190,6 +206,50 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
     valid &= sigma > 0
     variance = local_mean(np.where(valid, sigma, 0.0) ** 2, valid, smoothing)
     return np.where(valid, np.sqrt(variance), sigma)
+
+
+def detect_scatter(sigma, mask=None):
+    r"""
+    Notice noise that is the scatter of a few values in each pixel, as `ccdproc.combine` leaves it.
+
+    The variance of N values scatters by :math:`\sqrt{2 / (N - 1)}` of itself from pixel to pixel, where a
+    noise that is known varies smoothly. The second differences of the variance tell it.
+
+    Parameters
+    ----------
+    sigma : array_like, shape (ny, nx)
+        The noise (1 sigma).
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out. Those where ``sigma`` is not finite are left out too.
+
+    Returns
+    -------
+    scatter : float
+        The scatter of the variance in units of its mean, 0 if it cannot be told.
+
+    See Also
+    --------
+    smooth_sigma : The remedy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_ddpm.noise import detect_scatter
+    >>> frames = np.random.default_rng(1).normal(0, 1, (5, 64, 64))
+    >>> print(f"{detect_scatter(frames.std(axis=0)):.1f} {detect_scatter(np.ones((64, 64)))}")
+    0.7 0.0
+    """
+    if min(np.shape(sigma), default=0) <= LAG:
+        return 0.0
+    sigma, mask = prepare_plane(sigma, mask, LAG)
+    sigma, valid = check_valid(sigma, mask)
+    variance = np.where(valid, sigma, 0.0) ** 2
+    contrast = lagged_contrast(variance, valid, LAG)
+    mean = np.mean(variance[valid])
+    if contrast.size < 16 or not mean > 0:
+        return 0.0
+    return float(MAD_TO_STD * np.median(np.abs(contrast)) / mean)
 
 
 def detect_self_noise(data, sigma, mask=None, threshold=0.8):

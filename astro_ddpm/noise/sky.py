@@ -6,9 +6,15 @@ Level and noise of the sky.
 import numpy as np
 
 from ._contrast import LAG, MAD_TO_STD, check_valid, faint_pixels, lagged_contrast, prepare_plane
+from .holes import constant_areas
 from .whitening import whiten
 
-__all__ = ["detect_pedestal", "estimate_sky_level", "estimate_sky_sigma"]
+__all__ = ["detect_pedestal", "estimate_sky_level", "estimate_sky_sigma", "measure_banding"]
+
+FINE = 25.0  # steps of the second differences in one sigma, from which on their median is right to 3 percent
+MIN_BANDING = 0.3  # of the noise, below which it is not told from it
+MIN_CUT = 0.05  # of the pixels that have the lowest value
+MIN_LINE = 8  # valid pixels in half a row
 
 
 def estimate_sky_sigma(data, mask=None, lag=LAG):
@@ -19,6 +25,17 @@ def estimate_sky_sigma(data, mask=None, lag=LAG):
     are free of level and gradient and have the variance of one pixel wherever pixels :math:`l` apart
     are independent. Neighbours are not in resampled images, hence a lag of 3 pixels. Their median
     absolute deviation is taken over the faint half of the valid pixels.
+
+    Some data need more:
+
+    * Areas of one value (`~astro_ddpm.noise.constant_areas`) are missing data, and left out.
+    * Where the values go in steps that are not small against the noise, the root mean square without what
+      lies beyond 4 standard deviations takes the place of the median.
+    * Where a fraction :math:`p` of the pixels was cut at a lowest value, only pixels above it are compared.
+      The variance of a Gaussian above its quantile :math:`z = \Phi^{-1}(p)` is
+      :math:`1 + z \lambda - \lambda^2` of the whole, with :math:`\lambda = \phi(z) / (1 - p)`.
+    * The scatter of the levels of rows and columns (`measure_banding`), which the differences do not see, is
+      added in quadrature where it exceeds 0.3 of the rest.
 
     Parameters
     ----------
@@ -43,15 +60,120 @@ def estimate_sky_sigma(data, mask=None, lag=LAG):
         noise measured is zero.
     """
     data, mask = prepare_plane(data, mask, lag)
-    contrast = lagged_contrast(np.where(np.isfinite(data), data, 0.0), faint_pixels(data, mask), lag)
+    data, valid = check_valid(data, mask)
+    valid &= ~constant_areas(data, valid)
+    faint = faint_pixels(data, ~valid)
+    data = np.where(valid, data, 0.0)
+    contrast = lagged_contrast(data, faint, lag)
     if contrast.size < 16:
         msg = "data has too few faint valid pixels to measure the noise; give uncertainty="
         raise ValueError(msg)
-    sigma = MAD_TO_STD * np.median(np.abs(contrast - np.median(contrast)))
+    sigma = _robust_std(contrast)
+    if np.mean(data[faint] == data[faint].min()) > MIN_CUT:
+        most = faint_pixels(data, ~valid, 0.9)
+        sigma = _sigma_above(data, most, lag) if _is_cut(data[most]) else sigma
+    banding = np.hypot(*measure_banding(data, ~valid))
+    if banding > MIN_BANDING * sigma:
+        sigma = np.hypot(sigma, banding)
     if not sigma > 0:
         msg = "the noise measured in data is zero (a constant or noise-free image); give uncertainty="
         raise ValueError(msg)
     return float(sigma)
+
+
+def _step(values):
+    """Return the step between values that are discrete, or nearly zero if they are not."""
+    values = np.unique(values[:: max(1, values.size // 10000)])
+    if values.size < 2:
+        return 0.0
+    gaps = np.diff(values)
+    return gaps[gaps > 1e-6 * (values[-1] - values[0])].min()  # smaller ones are errors of rounding
+
+
+def _robust_std(contrast, *, gaussian=True):
+    """Return the standard deviation of contrasts, without sources, whether they are discrete or not."""
+    if contrast.size < 16:
+        return np.nan
+    sigma, step = MAD_TO_STD * np.median(np.abs(contrast - np.median(contrast))), _step(contrast)
+    if gaussian and sigma > FINE * step:
+        return sigma
+    sigma = max(sigma, step)
+    for _ in range(20):
+        before, sigma = sigma, np.sqrt(np.mean(contrast[np.abs(contrast) <= 4 * sigma] ** 2))
+        if not abs(sigma - before) > 1e-3 * before:
+            break
+    return sigma
+
+
+def _is_cut(values):
+    """Tell whether values were cut at the lowest."""
+    floor, spread, step = values.min(), np.std(values), _step(values)
+    width = max(0.1 * spread, 1.2 * step)
+    share, above = np.mean(values == floor), np.mean((values > floor) & (values <= floor + width))
+    return share > MIN_CUT and share > 3 * above and spread > 3 * step
+
+
+def _sigma_above(data, use, lag):
+    """Return the standard deviation of a Gaussian of which only what lies above the lowest value is known."""
+    from scipy.special import ndtri
+
+    floor = data[use].min()
+    share, above = np.mean(data[use] == floor), use & (data > floor)
+    pairs = [(p[lag:] - p[:-lag])[q[lag:] & q[:-lag]] for p, q in ((data, above), (data.T, above.T))]
+    z = ndtri(share)
+    hazard = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / (1 - share)
+    return _robust_std(np.concatenate(pairs) / np.sqrt(2), gaussian=False) / np.sqrt(
+        1 + z * hazard - hazard**2
+    )
+
+
+def measure_banding(data, mask=None, lag=LAG):
+    r"""
+    Measure by how much the levels of rows and of columns scatter.
+
+    The medians of the left and of the right half of a row share its level, but nothing else. Of both the
+    second differences :math:`m_i - (m_{i-l} + m_{i+l}) / 2` are taken, which are free of slopes. Their
+    covariance is 1.5 times the variance of independent levels. The same for columns.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        The image; pixels that are not finite are left out.
+
+    mask : array_like of bool, shape (ny, nx), optional
+        True for pixels to leave out.
+
+    lag : int, optional
+        The lag in pixels.
+
+    Returns
+    -------
+    rows, columns : float
+        Standard deviations of the levels in the unit of ``data``; 0 where they are not 5 times their error.
+    """
+    data, valid = check_valid(data, mask)
+    plane = np.where(valid, data, np.nan)
+    return _banding(plane, lag), _banding(plane.T, lag)
+
+
+def _banding(plane, lag):
+    """Return the scatter of the levels of rows."""
+    halves = np.array_split(plane, 2, axis=1)
+    enough = np.all([np.isfinite(half).sum(axis=1) >= MIN_LINE for half in halves], axis=0)
+    if not enough.any():
+        return 0.0
+    levels = np.full((2, len(plane)), np.nan)
+    levels[:, enough] = [np.nanmedian(half[enough], axis=1) for half in halves]
+    bends = levels[:, lag:-lag] - (levels[:, : -2 * lag] + levels[:, 2 * lag :]) / 2
+    bends = bends[:, np.isfinite(bends).all(axis=0)]
+    if bends.shape[1] < 16:
+        return 0.0
+    bends = bends[
+        :, np.all([np.abs(bend) <= 5 * MAD_TO_STD * np.median(np.abs(bend)) for bend in bends], axis=0)
+    ]
+    covariance = np.mean(bends[0] * bends[1])
+    error = np.prod(np.std(bends, axis=1)) / np.sqrt(max(bends.shape[1], 1))
+    return float(np.sqrt(covariance / 1.5)) if covariance > 5 * error else 0.0
 
 
 def estimate_sky_level(data, mask=None):

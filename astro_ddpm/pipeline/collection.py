@@ -24,7 +24,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from astro_ddpm import __version__, zoo
 from astro_ddpm.nddata import split_extension
-from astro_ddpm.utils import atomic_path, progress
+from astro_ddpm.utils import atomic_path, progress, remove_partials
 
 from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
@@ -194,7 +194,7 @@ def enhance_collection(
         for index, row in results:
             manifest.update(index, row)
             advance()
-    _remove_leftovers(location, frames)
+    remove_partials(location, [frame.output.name for frame in frames])
     return manifest.table()
 
 
@@ -364,14 +364,6 @@ def _work_on(client):
 def _enhance_on_worker(*args):
     with process_alone():
         return _enhance_frame(*args)
-
-
-def _remove_leftovers(location, frames):
-    """Remove what processes that were killed while writing have left of these frames."""
-    names = {frame.output.name for frame in frames}
-    for path in location.glob(".*.partial.*"):
-        if path.name.partition(".partial.")[2] in names:
-            path.unlink(missing_ok=True)
 
 
 def _given(options):

@@ -65,6 +65,7 @@ NOT_IN_DIGEST = {
     "device",
     "progress_bar",
     "add_keyword",
+    "again",
 }
 MEANINGS = {
     "DDPMFSHA": "other contents of the input or its planes",
@@ -152,9 +153,6 @@ def enhance_file(
     """
     output = Path(output)
     check_output(output, overwrite)
-    if not output.parent.is_dir():
-        msg = f"output {output} cannot be written: there is no folder {output.parent}"
-        raise FileNotFoundError(msg)
     planes = {"stddev": stddev, "variance": variance, "weight": weight}
     given = [name for name, value in planes.items() if value is not None]
     if len(given) > 1:
@@ -199,10 +197,16 @@ def _read_plane(plane, image, name):
         found = find_plane(others, ext, (hdus, index), same_file=same)
         hdu, shape = others[found], hdus[index].shape
         values, header = np.array(hdu.data), hdu.header.copy()
+    values, shape = values.reshape(_squeezed(values.shape)), _squeezed(shape)
     if values.shape != shape:
         msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
         raise ValueError(msg)
     return values, header, same and hdu.name == "MASK"
+
+
+def _squeezed(shape):
+    """Return a shape without axes of length one before the last two."""
+    return (*(n for n in shape[:-2] if n > 1), *shape[-2:])
 
 
 def _noise_plane(name, values, bunit, image_unit):

@@ -13,8 +13,9 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astro_ddpm import provenance
 from astro_ddpm.core import enhance
-from astro_ddpm.nddata import EnhancedCCDData, std_unit
+from astro_ddpm.nddata import EnhancedCCDData, squeeze_image, std_unit
 from astro_ddpm.noise import (
+    detect_scatter,
     estimate_sky_sigma,
     find_self_noise,
     sigma_from_gain,
@@ -34,6 +35,10 @@ KEYWORDS = {
     "saturation": ("SATURATE", "SATLEVEL"),
 }
 GAIN_UNIT = u.electron / u.adu
+FRAMES = ("NCOMBINE", "NCOMB", "NIMAGES", "NCOADD", "COADDS", "STACKCNT")
+MIN_SCATTER = 0.3  # of the variance: that of 23 frames
+SCATTER_WIDTH = 3.0  # pixels
+TOO_LARGE, TOO_SMALL = 1.5, 0.4  # noise by the gain / noise of the sky, which sources may exceed
 
 
 def enhance_ccd(
@@ -127,6 +132,14 @@ def enhance_ccd(
     pixel, or of two or four if that is not enough, and the header says so. It must be in the image for that;
     what is given as ``uncertainty=`` is taken as it is.
 
+    `ccdproc.combine` leaves the scatter of the N values of each pixel as uncertainty, which is itself
+    uncertain by :math:`1 / \sqrt{2 (N - 1)}`. Where `~astro_ddpm.noise.detect_scatter` finds more than 0.3,
+    the variance is smoothed by a Gaussian of three pixels and brought to the noise of the sky.
+
+    Noise from a gain of the header is used only if it is 0.4 to 1.5 times the noise measured in the sky:
+    cameras write the number of a setting as GAIN, and a mean of N frames has N times the gain of one. The
+    latter is tried where the header tells N (NCOMBINE and the like).
+
     Examples
     --------
     >>> from astro_ddpm.datasets import make_galaxy_field
@@ -142,7 +155,7 @@ def enhance_ccd(
     if not isinstance(ccd, CCDData):
         msg = f"ccd must be a CCDData, not {type(ccd).__name__}"
         raise TypeError(msg)
-    prepared, record = _prepare(ccd, gain, read_noise, saturation, options)
+    prepared, record = _prepare(squeeze_image(ccd), gain, read_noise, saturation, options)
     in_full = add_keyword is True and conf.auto_logging
     enhanced = enhance(prepared, add_keyword=in_full, **options)
     if in_full and record:
@@ -169,6 +182,10 @@ def _prepare(ccd, gain, read_noise, saturation, options):
         if _is_left_in_adu(ccd):
             prepared.uncertainty = _repair(prepared, gain)
             changes, record["gain"] = ["multiplied by gain"], gain
+        scatter = _without_scatter(prepared)
+        if scatter is not None:
+            prepared.uncertainty = scatter
+            changes.append("scatter of few frames smoothed")
         smooth = _smoothed(prepared)
         if smooth is not None:
             prepared.uncertainty = smooth
@@ -176,8 +193,9 @@ def _prepare(ccd, gain, read_noise, saturation, options):
         if changes:
             record["noise"] = ", ".join(changes)
     elif options.get("uncertainty") is None:
-        sigma = _sigma(prepared, gain, read_noise, options.get("background"), must_work)
-        if sigma is not None:
+        found = _sigma(prepared, gain, read_noise, options.get("background"), must_work)
+        if found is not None:
+            sigma, gain, read_noise = found
             prepared.uncertainty = StdDevUncertainty(sigma)
             record |= {"noise": "gain"}
             record |= {"gain": gain} if ccd.unit == u.adu else {}
@@ -281,6 +299,26 @@ def _repair(ccd, gain):
     return StdDevUncertainty(gain * sigma, unit=u.electron)
 
 
+def _without_scatter(ccd):
+    """Return an uncertainty that is the scatter of few frames as a smooth noise; None if it is not."""
+    unit = std_unit(ccd.uncertainty) or ccd.unit
+    sigma = sigma_from_uncertainty(ccd.uncertainty)
+    bad = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
+    if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
+        return None
+    if not np.any(~bad & np.isfinite(sigma)) or detect_scatter(sigma, bad) < MIN_SCATTER:
+        return None
+    typical = np.median(sigma[~bad & np.isfinite(sigma)])
+    smooth = smooth_sigma(np.maximum(sigma, 1e-3 * typical), bad, SCATTER_WIDTH)
+    factor = estimate_sky_sigma(ccd.data, bad) / (np.median(smooth[~bad]) * unit.to(ccd.unit))
+    smooth *= factor if 0.5 < factor < 2 else 1.0
+    warn_user(
+        "the uncertainty is the scatter of a few values in each pixel, as ccdproc.combine leaves it: it is "
+        "smoothed, and brought to the noise of the sky"
+    )
+    return StdDevUncertainty(smooth, unit=unit)
+
+
 def _smoothed(ccd):
     """Return an uncertainty that was computed from each pixel alone, smoothed; None if it was not."""
     unit = std_unit(ccd.uncertainty) or ccd.unit
@@ -302,7 +340,7 @@ def _smoothed(ccd):
 
 
 def _sigma(ccd, gain, read_noise, background, must_work):
-    """Return the noise from gain and read noise as far as they are known, or None."""
+    """Return the noise from gain and read noise, and both, as far as they are known and fit, or None."""
     missing = None
     if ccd.unit not in (u.adu, u.electron):
         missing = f"an image in adu or electron, not in '{ccd.unit}'"
@@ -316,7 +354,35 @@ def _sigma(ccd, gain, read_noise, background, must_work):
     if missing:
         log.info("noise not made from gain and read noise: it needs %s", missing)
         return None
-    gain = gain if ccd.unit == u.adu else 1.0
-    if background is None:
-        read_noise = max(gain * estimate_sky_sigma(ccd.data, ccd.mask), read_noise or 0.0)
-    return sigma_from_gain(ccd.data, gain, read_noise, mask=ccd.mask)
+    gain, measured = gain if ccd.unit == u.adu else 1.0, _sky_sigma(ccd, needed=background is None)
+    for n in [1] if must_work else dict.fromkeys([1, _count_frames(ccd.meta)]):  # a mean has n times the gain
+        rms = read_noise if read_noise is None else float(np.sqrt(n) * read_noise)
+        floor = rms if background is not None else max(n * gain * measured, rms or 0.0)
+        sigma = sigma_from_gain(ccd.data, n * gain, floor, mask=ccd.mask)
+        fits = measured is None or TOO_SMALL * measured < np.median(sigma) < TOO_LARGE * measured
+        if fits or must_work:
+            return sigma, n * gain, rms
+    warn_user(
+        f"the noise of the sky is {measured:.4g} {ccd.unit}, but gain and read noise in the header say "
+        f"{np.median(sigma):.4g}: the gain, perhaps a setting of the camera, is not used"
+    )
+    return None
+
+
+def _sky_sigma(ccd, *, needed):
+    """Return the noise of the sky, or None if it cannot be measured and is not needed."""
+    try:
+        return estimate_sky_sigma(ccd.data, ccd.mask)
+    except ValueError:
+        if needed:
+            raise
+        return None
+
+
+def _count_frames(header):
+    """Return of how many frames a header says that they were combined."""
+    for keyword in FRAMES:
+        number = _positive("frames", header.get(keyword), u.one)
+        if number is not None and number >= 1:
+            return number
+    return 1

@@ -363,14 +363,14 @@ class TestInputIsKept:
         assert (meta["DDPMSEED"], meta["DDPMNSAM"], meta["DDPMSTEP"], meta["DDPMDEP"]) == (1, 3, 3, 0.3)
         assert (meta["DDPMDEVI"], meta["DDPMNOIS"], meta["DDPMBKG"]) == ("cpu", "given", "none")
         assert "enhance: model='toy', seed=1" in str(meta["HISTORY"]).replace("\n", "")
-        again = enhance(result, background=1.5, **OPTIONS)
+        again = enhance(result, background=1.5, again=True, **OPTIONS)
         assert str(again.meta["HISTORY"]).count("enhance:") == 2
         assert again.meta["DDPMBKG"] == 1.5
         assert "HISTORY" not in enhance(make_image(), add_keyword=False, **OPTIONS).meta
 
     def test_provenance_in_a_dictionary(self):
         ccd = make_image(meta={"OBJECT": "galaxy"})
-        again = enhance(enhance(ccd, **OPTIONS), **OPTIONS)
+        again = enhance(enhance(ccd, **OPTIONS), again=True, **OPTIONS)
         assert again.meta["HISTORY"].count("enhance:") == 2
         assert "HISTORY" not in ccd.meta
 
@@ -411,6 +411,22 @@ class TestMaskTreatment:
         assert all(np.isfinite(plane).all() for plane in planes(result))
         assert np.abs(result.data).max() < 1e3
         assert_array_equal(result.mask, holed.mask | ~np.isfinite(holed.data))
+
+    def test_banding_is_told(self):
+        ccd = make_image((96, 96), uncertainty=None)
+        ccd.data += np.random.default_rng(1).normal(0, 2 * SIGMA, (96, 1)).astype("f4")
+        with pytest.warns(AstropyUserWarning, match=r"of the noise is in whole rows or columns"):
+            enhance(ccd, **OPTIONS)
+
+    def test_areas_of_one_value_are_missing(self):
+        ccd, border = make_image(), np.zeros((40, 36), bool)
+        border[:9] = True
+        ccd.data[border] = 0
+        with pytest.warns(AstropyUserWarning, match=r"324 pixels lie in areas of one value \(0\)"):
+            result = enhance(ccd, **OPTIONS)
+        assert_array_equal(result.mask, border)
+        ccd.mask = border
+        assert_array_equal(enhance(ccd, **OPTIONS).samples, result.samples)
 
     def test_content_of_holes_does_not_matter(self, holed):
         result = enhance(holed, **OPTIONS)
@@ -551,7 +567,7 @@ class TestGuard:
         meta = fits.getheader(tmp_path / "result.fits")
         assert meta["DDPMPSF"] == result.meta["DDPMPSF"]
         assert "outside='none'" in str(meta["HISTORY"]).replace("\n", "")
-        again = enhance(result, **(OPTIONS | {"model": replace(DDPM, ranges={})}))
+        again = enhance(result, again=True, **(OPTIONS | {"model": replace(DDPM, ranges={})}))
         assert not {"DDPMPSF", "DDPMCORR", "DDPMPEAK", "DDPMOUT"} & {*again.meta}
 
 

@@ -17,6 +17,26 @@ class TestReadListing:
             (tmp_path / "w/2.fits", tmp_path / "d/2.fits"),
         ]
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "wide;deep\nw/1.fits;d/1.fits\nw/2.fits;d/2.fits\n",
+            "\ufeffwide\tdeep\r\nw/1.fits\td/1.fits\r\nw/2.fits\td/2.fits",
+            "w/1.fits, d/1.fits\n , \n\nw/2.fits , d/2.fits\n  \n",
+            'wide,deep\n"w/1.fits", "d/1.fits"\nw/2.fits,d/2.fits\n',
+        ],
+    )
+    def test_as_people_write_them(self, tmp_path, text):
+        (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+        pairs = read_listing(tmp_path / "list.csv")
+        assert pairs == [(tmp_path / f"w/{i}.fits", tmp_path / f"d/{i}.fits") for i in (1, 2)]
+
+    @pytest.mark.parametrize(("text", "line"), [("a,b\n\nw.fits,d.fits\nw.fits\n", 4), ("a;b\nw.fits;\n", 2)])
+    def test_line_without_a_pair(self, tmp_path, text, line):
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(ValueError, match=f"line {line} of listing .* must hold two paths"):
+            read_listing(tmp_path / "list.csv")
+
     @pytest.mark.parametrize("text", ["", "wide,deep\n", "wide,deep\n\n\n"])
     def test_empty(self, tmp_path, text):
         (tmp_path / "list.csv").write_text(text)

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.noise import (
+    constant_areas,
     correlated_noise,
     correlation_kernel,
     detect_pedestal,
@@ -22,6 +23,7 @@ from astro_ddpm.noise import (
     estimate_sky_level,
     estimate_sky_sigma,
     fill_holes,
+    measure_banding,
     neighbour_correlation,
     photon_noise,
     sigma_from_gain,
@@ -191,6 +193,72 @@ class TestSkySigma:
     def test_neighbour_correlation_errors(self, data, match):
         with pytest.raises(ValueError, match=match):
             neighbour_correlation(data)
+
+
+class TestStrangeData:
+    """Test the noise of discrete, cut, constant and banded data against that of the simulation."""
+
+    SHAPE = (200, 220)
+
+    @pytest.fixture
+    def rng(self):
+        return np.random.default_rng(5)
+
+    @pytest.mark.parametrize(("step", "sigma"), [(1, 0.4), (1, 0.75), (1, 1.4), (4, 3), (32, 30), (32, 90)])
+    def test_steps(self, rng, step, sigma):
+        data = step * np.round(rng.normal(7.3, sigma, self.SHAPE) / step)
+        assert_allclose(estimate_sky_sigma(data), data.std(), rtol=0.05)
+
+    @pytest.mark.parametrize("mean", [3, 8])
+    def test_photons(self, rng, mean):
+        assert_allclose(estimate_sky_sigma(rng.poisson(mean, self.SHAPE)), np.sqrt(mean), rtol=0.1)
+
+    @pytest.mark.parametrize("level", [-10, 0, 12])
+    @pytest.mark.parametrize("rounded", [False, True])
+    def test_values_cut_at_zero(self, rng, level, rounded):
+        data = rng.normal(level, 15, self.SHAPE)
+        data = np.maximum(np.round(data) if rounded else data, 0)
+        assert_allclose(estimate_sky_sigma(data), 15, rtol=0.1)
+
+    @pytest.mark.parametrize("fill", [0, -999, 65535])
+    @pytest.mark.parametrize("share", [0.03, 0.35, 0.7])
+    @pytest.mark.parametrize("step", [0, 0.5])
+    def test_borders(self, rng, fill, share, step):
+        data = rng.normal(3, 1, self.SHAPE)
+        data = step * np.round(data / step) if step else data
+        y, x = np.indices(self.SHAPE)
+        border = x + y / 3 < share * self.SHAPE[1]
+        data[border] = fill
+        valid = np.ones(self.SHAPE, bool)
+        if fill or not step:
+            assert_array_equal(constant_areas(data, valid), border)
+        else:  # some pixels of the sky have the value of the border
+            areas = constant_areas(data, valid)
+            assert (areas & ~border).sum() < 0.01 * data.size
+            assert areas[border].mean() > 0.9
+        assert_allclose(estimate_sky_sigma(data), 1, rtol=0.05)
+
+    @pytest.mark.parametrize("sigma", [0.3, 0.5, 2])
+    def test_no_area(self, rng, sigma):
+        data = np.round(rng.normal(0, sigma, self.SHAPE))
+        for image in (data, np.maximum(data, 0), np.zeros(self.SHAPE)):
+            assert not constant_areas(image, np.ones(self.SHAPE, bool)).any()
+
+    @pytest.mark.parametrize(("rows", "columns"), [(1.5, 0), (0, 0.7), (1, 1)])
+    def test_banding(self, rng, rows, columns):
+        data = rng.normal(0, 1, self.SHAPE) + rng.normal(0, rows, (self.SHAPE[0], 1))
+        data += rng.normal(0, columns, (1, self.SHAPE[1])) + np.linspace(0, 50, self.SHAPE[1])
+        assert_allclose(measure_banding(data), (rows, columns), rtol=0.15)
+        assert_allclose(estimate_sky_sigma(data), np.sqrt(1 + rows**2 + columns**2), rtol=0.1)
+
+    def test_no_banding(self, rng):
+        correlated = gaussian_filter(rng.normal(0, 1, self.SHAPE), 1.5)
+        for data in (rng.normal(0, 1, self.SHAPE), correlated / correlated.std()):
+            assert max(measure_banding(data)) < 0.2
+
+    def test_correlation_is_bounded(self):
+        y, x = np.indices((64, 64))
+        assert abs(neighbour_correlation(np.sin(x / 9) * np.sin(y / 9))) < 1
 
 
 class TestCorrelatedNoise:

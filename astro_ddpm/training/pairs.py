@@ -8,7 +8,13 @@ from functools import cache
 
 import numpy as np
 
-from astro_ddpm.noise import BORDER, estimate_sky_sigma, match_pair, neighbour_correlation
+from astro_ddpm.noise import (
+    BORDER,
+    constant_areas,
+    estimate_sky_sigma,
+    match_pair,
+    neighbour_correlation,
+)
 from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
@@ -201,6 +207,7 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
     for number, image in enumerate(images):
         name = f"image {number}" if isinstance(image, np.ndarray) else image
         data = image if isinstance(image, np.ndarray) else _read_fits(image)
+        data = np.where(constant_areas(data, np.isfinite(data)), np.nan, data)
         if size is None and not np.isfinite(data).all():
             msg = f"{name} holds pixels that are not finite; give size to use the stamps without them"
             raise ValueError(msg)

@@ -6,6 +6,7 @@ Tests of the enhancement of many files.
 import gzip
 import os
 import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from astro_ddpm.nddata import files
 from astro_ddpm.pipeline import collection, enhance_collection, enhance_file
 from astro_ddpm.pipeline.workers import process_alone
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
+from astro_ddpm.utils import partial_path
 
 from .conftest import WAIT
 
@@ -242,10 +244,20 @@ class TestRerun:
 
     def test_leftovers_are_removed(self, tmp_path, run):
         (tmp_path / "deep").mkdir()
-        for name in ("frame01", "other"):
-            (tmp_path / "deep" / f".123.partial.{name}.fits").touch()
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        kept = set()
+        for pid, name in ((gone.pid, "frame01"), (gone.pid, "other"), (os.getpid(), "frame02")):
+            partial = partial_path(tmp_path / "deep" / f"{name}.fits")
+            partial = partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{pid}-"))
+            partial.touch()
+            kept.add(partial.name)
+            if name == "frame01":
+                kept.remove(partial.name)
+        other_computer = tmp_path / "deep" / f".abcdef-{gone.pid}-1234.partial.frame01.fits"
+        other_computer.touch()
         assert status(run()) == ["done"] * 3
-        assert [path.name for path in (tmp_path / "deep").glob(".*")] == [".123.partial.other.fits"]
+        assert {path.name for path in (tmp_path / "deep").glob(".*")} == {*kept, other_computer.name}
 
     def test_enhance_file_makes_the_same(self, tmp_path, frames, run, model):
         manifest = run(seed=5, mask_treatment="propagate")

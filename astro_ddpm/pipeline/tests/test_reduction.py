@@ -124,6 +124,43 @@ class TestNoise:
         prepared, _ = prepare(bare, read_noise=100)
         assert np.all(sigma(prepared) >= 50)
 
+    @pytest.mark.parametrize("gain", [120, 300])
+    def test_gain_that_is_a_setting(self, bare, gain):
+        bare.data, bare.meta["GAIN"] = bare.data + SKY, gain
+        with pytest.warns(AstropyUserWarning, match="perhaps a setting of the camera, is not used"):
+            prepared, record = prepare(bare, background="photutils")
+        assert prepared.uncertainty is None
+        assert "gain" not in record
+        bare.meta["EGAIN"] = 2.0
+        assert prepare(bare, background="photutils")[1]["gain"] == 2
+
+    @pytest.mark.parametrize("keyword", ["NCOMBINE", "NIMAGES"])
+    def test_mean_of_frames(self, field, keyword):
+        rng, scene = np.random.default_rng(2), np.maximum(field.truth, 0) + SKY
+        frames = [rng.poisson(2 * scene) / 2 + rng.normal(0, 2.5, scene.shape) for _ in range(9)]
+        ccd = CCDData(np.mean(frames, axis=0), unit="adu", meta={"GAIN": 2.0, "RDNOISE": 5.0, keyword: 9})
+        prepared, record = prepare(ccd, background="photutils")
+        ratio = sigma(prepared) / np.sqrt((scene / 2 + 2.5**2) / 9)
+        assert_allclose(np.median(ratio), 1, rtol=0.01)
+        assert_allclose(ratio, 1, rtol=0.2)  # in the cores of stars, which are smoothed
+        assert (record["gain"], record["read_noise"]) == (18, 15)
+
+    @pytest.mark.parametrize(("n", "rounded"), [(3, True), (4, False), (9, False)])
+    def test_scatter_of_combined_frames(self, field, n, rounded):
+        rng, scene = np.random.default_rng(2), np.maximum(field.truth, 0) + SKY
+        frames = [rng.poisson(2 * scene) / 2 + rng.normal(0, 2.5, scene.shape) for _ in range(n)]
+        frames = [CCDData(np.round(frame) if rounded else frame, unit="adu") for frame in frames]
+        combined = ccdproc.combine(frames, method="average")
+        with pytest.warns(AstropyUserWarning, match="scatter of a few values in each pixel"):
+            prepared, record = prepare(combined, background="photutils")
+        assert record["noise"] == "scatter of few frames smoothed"
+        truth, sky = np.sqrt((scene / 2 + 2.5**2) / n), scene < SKY + 5
+        assert_allclose(np.median(sigma(prepared)[sky] / truth[sky]), 1, rtol=0.07)
+        assert np.std((sigma(prepared) / truth)[sky]) < 0.15
+
+    def test_noise_that_is_known_is_no_scatter(self, field):
+        assert "noise" not in prepare(field.image)[1]
+
     def test_bad_pixels_do_not_spread(self, bare):
         clean, _ = prepare(bare)
         bare.data[20, 20], bare.data[40, 40] = np.nan, 1e6
@@ -383,7 +420,7 @@ class TestLog:
 
     def test_repeats(self, bare):
         once = enhance_ccd(bare, **OPTIONS)
-        twice = enhance_ccd(once, **(OPTIONS | {"seed": 2}))
+        twice = enhance_ccd(once, **(OPTIONS | {"seed": 2, "again": True}))
         assert twice.meta["DDPMSEED"] == 2
         assert "DDPMGAIN" not in twice.meta
         assert str(twice.meta["HISTORY"]).count("enhance:") == 2
