@@ -412,6 +412,7 @@ class TestMaskTreatment:
         assert np.abs(result.data).max() < 1e3
         assert_array_equal(result.mask, holed.mask | ~np.isfinite(holed.data))
 
+    @pytest.mark.filterwarnings("ignore:the image has no uncertainty")
     def test_banding_is_told(self):
         ccd = make_image((96, 96), uncertainty=None)
         ccd.data += np.random.default_rng(1).normal(0, 2 * SIGMA, (96, 1)).astype("f4")
