@@ -537,6 +537,7 @@ class TestFound:
         assert_allclose(result.data / scale, expected.data, rtol=1e-4, atol=1e-4)
         assert_allclose(result.uncertainty.array / scale, expected.uncertainty.array, rtol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore:1 pixels hold no information")
     def test_hole_beside_a_pixel_without_weight(self):
         mask = np.zeros((40, 36), bool)
         mask[20:23, 3:6] = True
@@ -572,6 +573,7 @@ class TestFound:
         expected = enhance(ccd, uncertainty=1e5, model=RAUNET)
         assert_array_equal(enhance(ccd, uncertainty=noise, model=RAUNET).data, expected.data)
 
+    @pytest.mark.filterwarnings("ignore:1 pixels hold no information")
     def test_noise_beyond_float32_is_no_information(self):
         ccd = make_image()
         sigma = ccd.uncertainty.array.astype(float)
