@@ -41,6 +41,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_enhance(commands)
+    _add_check(commands)
     _add_evaluate(commands)
     _add_prepare(commands)
     _add_train(commands)
@@ -156,28 +157,7 @@ def _add_enhance(commands):
     enhance.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images"
     )
-    enhance.add_argument("--ext", help="extension of the image, number or name (the first image)")
-    noise = enhance.add_mutually_exclusive_group()
-    plane = "FILE[EXT]"
-    noise.add_argument(
-        "--stddev", metavar=plane, help="image of the noise, one sigma; [EXT] in the same file"
-    )
-    noise.add_argument("--variance", metavar=plane, help="image of the variance")
-    noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
-    enhance.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
-    enhance.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
-    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "image units")):
-        enhance.add_argument(
-            f"--{name}",
-            type=_number_or_keyword,
-            metavar="NUMBER",
-            help=f"{name.replace('-', ' ')} in {unit}, or its keyword in the header",
-        )
-    enhance.add_argument(
-        "--background",
-        type=_sky,
-        help="sky to subtract before and to add back after: 'photutils' or a number (none)",
-    )
+    _add_planes(enhance)
     enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
     enhance.add_argument(
         "--noise-ratio",
@@ -193,9 +173,55 @@ def _add_enhance(commands):
     enhance.add_argument(
         "--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only"
     )
+<<<<<<< HEAD
     enhance.add_argument("--again", action="store_true", help="enhance what has been enhanced once more")
+=======
+    enhance.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct"
+    )
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
     _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
     enhance.set_defaults(run=enhance_command)
+
+
+def _add_check(commands):
+    check = commands.add_parser(
+        "check",
+        help="estimate from an image alone how wrong its enhancement is",
+        description="Estimate from the image alone how wrong an enhancement is, by Stein's lemma, and say "
+        "where the networks help. An enhanced image has that in it; any other one is enhanced first, and not "
+        "written.",
+    )
+    check.add_argument("input", metavar="IN.fits", help="sky-subtracted or enhanced image, may be compressed")
+    _add_planes(check)
+    _add_common(check, "--device", "--model", "--seed")
+    check.set_defaults(run=check_command, model="raunet")
+
+
+def _add_planes(parser):
+    """Options that say what belongs to an image."""
+    parser.add_argument("--ext", help="extension of the image, number or name (the first image)")
+    noise = parser.add_mutually_exclusive_group()
+    plane = "FILE[EXT]"
+    noise.add_argument(
+        "--stddev", metavar=plane, help="image of the noise, one sigma; [EXT] in the same file"
+    )
+    noise.add_argument("--variance", metavar=plane, help="image of the variance")
+    noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
+    parser.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
+    parser.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
+    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "image units")):
+        parser.add_argument(
+            f"--{name}",
+            type=_number_or_keyword,
+            metavar="NUMBER",
+            help=f"{name.replace('-', ' ')} in {unit}, or its keyword in the header",
+        )
+    parser.add_argument(
+        "--background",
+        type=_sky,
+        help="sky to subtract before and to add back after: 'photutils' or a number (none)",
+    )
 
 
 def _add_evaluate(commands):
@@ -331,6 +357,36 @@ def _enhance_one(args, options):
     enhanced = enhance_file(*args.input, args.output, **options)
     if not args.quiet:
         _say(_summary(args.output, enhanced, time.perf_counter() - start))
+        _say_check(enhanced.check)
+
+
+def _say_check(table):
+    """Print the sentence of a check, if there was one."""
+    if table is not None:
+        _say(table.meta["sentence"])
+
+
+def check_command(args):
+    """Run ``astro-ddpm check``."""
+    from tempfile import TemporaryDirectory
+
+    from .nddata import read_check
+    from .pipeline import enhance_file
+
+    _, table = read_check(args.input)
+    if table is None:
+        taken = {"command", "debug", "run", "input"}
+        options = {name: value for name, value in vars(args).items() if name not in taken}
+        with TemporaryDirectory() as folder:
+            output = Path(folder) / "enhanced.fits"
+            table = enhance_file(args.input, output, keep_samples=False, **options).check
+    if table is None:
+        msg = f"{args.input} has too few valid pixels to be checked"
+        raise ValueError(msg)
+    for name in table.colnames[3:]:
+        table[name].info.format = ".3f"
+    _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+    _say_check(table)
 
 
 def _enhance_several(args, options):

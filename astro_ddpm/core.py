@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["enhance"]
 
 DEFAULT_STEPS = 10
+MIN_CHECKED = 2500  # valid pixels, without which nothing can be estimated from the image itself
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
 
@@ -51,7 +52,11 @@ def enhance(
     device: "str | torch.device | None" = None,
     progress_bar: bool = False,
     add_keyword: bool = True,
+<<<<<<< HEAD
     again: bool = False,
+=======
+    verify: bool = True,
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 ) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
@@ -126,15 +131,22 @@ def enhance(
     add_keyword : bool, optional
         Whether to record in the header what was done.
 
+<<<<<<< HEAD
     again : bool, optional
         Whether to enhance an image that has been enhanced already, which is refused otherwise.
+=======
+    verify : bool, optional
+        Whether to estimate the error of the result from the image itself, by Stein's lemma, and to correct
+        what the networks do wrong on it (see :doc:`/selfcheck`). This takes as long as another call of
+        ``"raunet"``, less for frames of more than a million pixels.
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
         The posterior mean as ``data``, its standard deviation (of the noise-free scene) as
-        ``uncertainty``, the draws as ``samples`` (or None); unit, WCS, mask, flags, PSF and header of the
-        input.
+        ``uncertainty``, the draws as ``samples`` and the estimated errors as ``check`` (or None); unit, WCS,
+        mask, flags, PSF and header of the input.
 
     Raises
     ------
@@ -157,12 +169,20 @@ def enhance(
     Warns
     -----
     `~astro_ddpm.OutOfDomainWarning`
-        If PSF, noise correlation, S/N or noise ratio lie outside of the training ranges of the model.
+        If the networks alone would have made the image worse, as the check found; or, without a check, if
+        PSF, noise correlation or S/N lie outside of the training ranges of the model; or if the noise ratio
+        does.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
+<<<<<<< HEAD
         If the noise has to be measured, or was computed from each pixel alone, pixels hold no information
         or lie in areas of one value, the sky does not seem to be subtracted, or the memory of a GPU is
         exhausted, so that less is tried at once.
+=======
+        If the noise has to be measured, differs from that of the sky of the image, or was computed from each
+        pixel alone, the sky does not seem to be subtracted, rows or columns differ, values come in steps, or
+        the memory of a GPU is exhausted, so that less is tried at once.
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
     Examples
     --------
@@ -175,6 +195,7 @@ def enhance(
     """
     from .nddata import Exposure, plain_values
     from .posterior import sample_posterior
+    from .selfcheck import Verifier
 
     _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size)
     exposure = Exposure.parse(image, uncertainty).check().without_constant_areas()
@@ -189,7 +210,9 @@ def enhance(
 
     background = plain_values(background)
     frame = _Frame.prepare(exposure, background, propagate=mask_treatment == "propagate")
-    measures = _check_domain(frame, noise_ratio, model.ranges)
+    verify = verify and frame.is_large_enough
+    measures = _check_domain(frame, noise_ratio, model.ranges, verify=verify)
+    verifier = Verifier(frame.data, frame.sigma, exposure.valid, seed) if verify else None
     frame = frame.filled()
 
     with _store(keep_samples, samples_file, model, n_samples, exposure) as samples:
@@ -203,14 +226,14 @@ def enhance(
             noise_ratio=noise_ratio,
             memory=memory,
             keep=frame.keep_in(samples),
+            check=verifier and verifier.verify,
             tile_size=tile_size,
             batch_size=batch_size,
             device=device,
             progress_bar=progress_bar,
         )
 
-    # A check of mean and std against the image itself belongs here: both are in units of the noise.
-
+    verdict = verifier.report(given=exposure.sigma is not None) if verify else {}
     meta = deepcopy(exposure.ccd.meta)
     if add_keyword:
         record = {
@@ -225,8 +248,10 @@ def enhance(
             "background": background,
             "mask_treatment": mask_treatment,
         }
-        provenance.write(meta, record | measures)
-    return exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
+        provenance.write(meta, record | measures | verdict)
+    enhanced = exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
+    enhanced.check = verifier and verifier.table
+    return enhanced
 
 
 @dataclass(frozen=True)
@@ -240,6 +265,11 @@ class _Frame:
     data: np.ndarray
     sigma: np.ndarray
     propagate: bool
+
+    @property
+    def is_large_enough(self):
+        """Whether there are enough pixels to estimate anything from."""
+        return np.count_nonzero(self.exposure.valid) >= MIN_CHECKED
 
     @classmethod
     def prepare(cls, exposure, background, *, propagate):
@@ -347,8 +377,8 @@ def _choose_memory(limit, device):
     return DEFAULT_MEMORY
 
 
-def _check_domain(frame, noise_ratio, ranges):
-    """Warn of what the model has not seen; return what was measured, for the record."""
+def _check_domain(frame, noise_ratio, ranges, *, verify):
+    """Warn of what the model has not seen, unless harm is measured; return the measures, for the record."""
     from . import domain
 
     exposure = frame.exposure
@@ -356,8 +386,9 @@ def _check_domain(frame, noise_ratio, ranges):
     record = {name: round(measure.value, 4) for name, measure in measures.items()}
     measures["noise_ratio"] = domain.Measure(noise_ratio)
     outside = domain.compare(measures, ranges)
-    if outside:
-        warn_user(domain.describe(outside, measures, ranges), domain.OutOfDomainWarning)
+    doubtful = [name for name in outside if name == "noise_ratio" or not verify]
+    if doubtful:
+        warn_user(domain.describe(doubtful, measures, ranges), domain.OutOfDomainWarning)
     return record | ({"outside": ", ".join(outside) or "none"} if ranges else {})
 
 

@@ -7,7 +7,11 @@ are kept whole, and every evaluation of a network is done tile by tile. It retur
 the whole frame.
 """
 
+<<<<<<< HEAD
 import os
+=======
+from copy import copy
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 from functools import lru_cache
 from itertools import islice
 from math import ceil, isqrt, prod
@@ -16,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tiling import make_tiles
+from .tiling import make_tiles, tile_around
 from .utils import progress, warn_user
 
 __all__ = ["TiledModel", "sample_posterior", "white_noise"]
@@ -137,6 +141,30 @@ class TiledModel:
                 plane[..., *tile.core] = part[..., *tile.inner]
         return mean.mul_(self.seen), std.masked_fill_(~self.seen, 1)
 
+    def estimate_again(self, z, part):
+        """
+        Estimate for another image of the same shape and validity, in a part of the frame.
+
+        Parameters
+        ----------
+        z : ndarray, shape (ny, nx)
+            The whitened image.
+
+        part : tuple of slice
+            The pixels (y, x).
+
+        Returns
+        -------
+        mean, std : ndarray
+            What `estimate` has there.
+        """
+        other, shape = copy(self), z.shape
+        other.z = _as_planes(z.astype(np.float32, copy=False)).to(self.z.device)
+        if z[part].shape != shape:
+            halo, stride = self.model.receptive_radius, self.model.stride
+            other.tiles = [tile_around(part, shape, halo, stride)]
+        return tuple(plane[0, 0][part].cpu().numpy() for plane in other.estimate())
+
     def guided_network(self, estimate, advance=lambda: None):
         """
         Guide the network that draws.
@@ -232,6 +260,7 @@ def sample_posterior(
     noise_ratio,
     memory,
     keep,
+    check=None,
     tile_size=None,
     batch_size=None,
     device="cpu",
@@ -267,6 +296,10 @@ def sample_posterior(
     keep : callable
         Called as ``keep(i, draw)`` with each draw, shape (ny, nx), in units of the noise.
 
+    check : callable, optional
+        Called as ``check(z, mean, std, regressor)`` with image, estimate and
+        `TiledModel.estimate_again`; returns the mean and standard deviation to go on with.
+
     Returns
     -------
     mean, std : ndarray, shape (ny, nx)
@@ -283,9 +316,13 @@ def sample_posterior(
         try:
             with torch.inference_mode(), _full_precision():
                 tiled = TiledModel(model, z, valid, tile_size, device)
+                estimate = _estimate(tiled, progress_bar and not model.draws_samples)
+                if check is not None:
+                    estimate = check(z, *estimate, tiled.estimate_again)
                 if not model.draws_samples:
-                    return _estimate(tiled, progress_bar)
-                return _sample(tiled, n_samples, steps, seed, noise_ratio, batch_size, keep, progress_bar)
+                    return estimate
+                options = n_samples, steps, seed, noise_ratio, batch_size
+                return _sample(tiled, estimate, *options, keep, progress_bar)
         except torch.cuda.OutOfMemoryError:
             if batch_size == 1 and tile_size <= MIN_TILE:
                 raise
@@ -312,9 +349,9 @@ def _estimate(tiled, progress_bar):
         return tuple(plane[0, 0].cpu().numpy() for plane in tiled.estimate(advance))
 
 
-def _sample(tiled, n_samples, steps, seed, noise_ratio, batch_size, keep, progress_bar):
+def _sample(tiled, estimate, n_samples, steps, seed, noise_ratio, batch_size, keep, progress_bar):
     """Mean and standard deviation from draws, of which only the sums are kept."""
-    estimate = tiled.estimate()
+    estimate = tuple(_as_planes(plane).to(tiled.z.device) for plane in estimate)
     mean = estimate[0][0]
     total, square, control = (torch.zeros_like(mean) for _ in range(3))
     planes = _noise_planes(seed, n_samples, tuple(mean.shape[-2:]))

@@ -28,6 +28,10 @@ KEYWORDS = {
     "DDPMCORR": ("noise_correlation", "noise correlation of neighbouring pixels"),
     "DDPMPEAK": ("peak_snr", "S/N that 0.1 % of the pixels exceed"),
     "DDPMOUT": ("outside", "what lies outside of the training ranges"),
+    "DDPMERR0": ("worst_before", "error / noise of the worst bin, network alone"),
+    "DDPMERR1": ("worst_after", "error / noise of the worst bin, corrected"),
+    "DDPMSKYB": ("sky_bias", "bias of the sky / noise, taken out"),
+    "DDPMSTAT": ("stated_noise", "stated / measured noise"),
 }
 
 

@@ -8,7 +8,7 @@ whole frame, if it sees a halo of that width round the tile, and if its coarse p
 
 from typing import NamedTuple
 
-__all__ = ["Tile", "make_tiles"]
+__all__ = ["Tile", "make_tiles", "tile_around"]
 
 
 class Tile(NamedTuple):
@@ -76,6 +76,28 @@ def make_tiles(shape, size=None, halo=0, stride=1):
     """
     rows, columns = (_cut(length, size or length, halo, stride) for length in shape)
     return [Tile((y, x), (wide_y, wide_x)) for y, wide_y in rows for x, wide_x in columns]
+
+
+def tile_around(core, shape, halo=0, stride=1):
+    """
+    Make the tile of a given part of a frame.
+
+    Parameters
+    ----------
+    core : tuple of slice
+        The part (y, x).
+
+    shape, halo, stride
+        As for `make_tiles`.
+
+    Returns
+    -------
+    tile : `Tile`
+        The part and its halo.
+    """
+    axes = zip(core, shape, strict=True)
+    rows, columns = (_slices(part.start, part.stop, length, halo, stride) for part, length in axes)
+    return Tile((rows[0], columns[0]), (rows[1], columns[1]))
 
 
 def _cut(length, size, halo, stride):

@@ -43,8 +43,19 @@ class EnhancedCCDData(CCDData):
         If ``samples`` does not hold images of the shape of ``data``.
     """
 
+    check = None
+    """
+    What the check without truth found: a `~astropy.table.QTable` with a row for each bin of brightness.
+
+    The columns are ``low`` and ``high`` (brightness of the result in units of the noise of the input),
+    ``n_pixels``, ``rms_input`` and ``rms`` (errors before and after, in the same unit), ``rms_err``,
+    ``factor`` (of what the networks changed), ``width_factor`` (of their standard deviation) and ``bias``
+    (mean change). None if there was no check, and for parts of an image and results of arithmetic.
+    """
+
     def __init__(self, *args, samples=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.check = getattr(args[0], "check", None) if args else None
         if samples is None and args and isinstance(args[0], EnhancedCCDData):
             kept = args[0]._samples, args[0]._samples_belong_to
             self._samples, self._samples_belong_to = deepcopy(kept) if kwargs.get("copy") else kept
@@ -164,27 +175,33 @@ class EnhancedCCDData(CCDData):
             If the units are not convertible.
         """
         result, samples = super().convert_unit_to(unit, equivalencies), self.samples
+        result.check = self.check
         if samples is not None:
             result.samples = self.unit.to(unit, samples, equivalencies=equivalencies)
         return result
 
     def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
         """
-        Make an HDU list of the image and all its planes.
+                Make an HDU list of the image and all its planes.
 
-        Parameters
-        ----------
-        *args, **kwargs
-            As for `astropy.nddata.CCDData.to_hdu`.
+                Parameters
+                ----------
+                *args, **kwargs
+                    As for `astropy.nddata.CCDData.to_hdu`.
 
-        hdu_samples, hdu_flags : str or None, optional
-            The names of the extensions that hold samples and flags (an array); None to leave them out.
+                hdu_samples, hdu_flags : str or None, optional
+                    The names of the extensions that hold samples and flags (an array); None to leave them out.
 
-        Returns
-        -------
-        hdus : `~astropy.io.fits.HDUList`
-            Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any, with the
-            WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
+                Returns
+                -------
+                hdus : `~astropy.io.fits.HDUList`
+        <<<<<<< HEAD
+                    Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any, with the
+                    WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
+        =======
+                    Primary image, then mask, uncertainty, PSF, flags, the table ``CHECK`` and samples as far as there
+                    are any.
+        >>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
         """
         hdus = super().to_hdu(*args, **kwargs)
         mend_cards(hdus[0].header)
@@ -192,6 +209,9 @@ class EnhancedCCDData(CCDData):
         if hdu_flags and isinstance(self.flags, np.ndarray):
             flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
             hdus.append(fits.ImageHDU(flags, name=hdu_flags))
+        if self.check is not None:
+            hdus.append(fits.BinTableHDU(self.check.as_array(), name="CHECK"))
+            hdus[-1].header["SENTENCE"] = self.check.meta.get("sentence", "")
         samples = self.samples if hdu_samples else None
         if samples is not None:
             hdus.append(fits.ImageHDU(samples, name=hdu_samples))

@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.io import fits, registry
+<<<<<<< HEAD
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
+=======
+from astropy.nddata import CCDData
+from astropy.table import QTable
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
 from astro_ddpm.utils import atomic_path, warn_user
 
@@ -21,7 +26,11 @@ from .extensions import find_image, split_extension
 from .headers import mend_cards, read_wcs, remove_file_cards, remove_wcs
 from .units import parse_unit
 
+<<<<<<< HEAD
 __all__ = ["create_samples", "is_complete", "read_image"]
+=======
+__all__ = ["create_samples", "find_image", "is_complete", "read_check", "read_image"]
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
 FITS_BLOCK = 2880  # bytes
 UNCERTAINTIES = {kind.__name__: kind for kind in (StdDevUncertainty, VarianceUncertainty, InverseVariance)}
@@ -58,9 +67,47 @@ def _read_enhanced(filename, **kwargs):
             image.wcs = read_wcs(image.meta, hdus)
         if "FLAGS" in hdus:
             image.flags = _native(hdus["FLAGS"].data)
+        image.check = _check_table(hdus)
         if "SAMPLES" in hdus:
             image.samples = _native(hdus["SAMPLES"].data)
     return image
+
+
+def _check_table(hdus):
+    """Return the table of the check without truth, None if there is none."""
+    if "CHECK" not in hdus:
+        return None
+    table = QTable(
+        {name: _native(np.array(hdus["CHECK"].data[name])) for name in hdus["CHECK"].columns.names}
+    )
+    table.meta["sentence"] = hdus["CHECK"].header.get("SENTENCE", "")
+    return table
+
+
+def read_check(path):
+    """
+    Read what the check without truth found about an enhanced image.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The FITS file.
+
+    Returns
+    -------
+    camera : str
+        The value of the keyword INSTRUME, empty if there is none.
+
+    table : `~astropy.table.QTable` or None
+        As `EnhancedCCDData.check`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read as FITS.
+    """
+    with fits.open(path) as hdus:
+        return str(hdus[0].header.get("INSTRUME", "")), _check_table(hdus)
 
 
 def _write_enhanced(image, filename, *, overwrite=False, output_verify="exception", checksum=False, **kwargs):

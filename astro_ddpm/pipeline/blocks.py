@@ -31,9 +31,10 @@ def enhance_blocks(
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
     `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field of the
     network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance` makes of
-    the whole frame. The result differs around pixels with less than 4 measured ones in the box of 129
-    pixels around them. What has been done to the frame is recorded in the header, without the measures of
-    its PSF and noise; `astro_ddpm.enhance` warns where a block is computed.
+    the whole frame with ``verify=False``: the check needs the whole frame. The result differs around pixels
+    with less than 4 measured ones in the box of 129 pixels around them. What has been done to the frame is
+    recorded in the header, without the measures of its PSF and noise; `astro_ddpm.enhance` warns where a
+    block is computed.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, mo
         planes = data, np.full(data.shape, np.nan)
     else:
         with process_alone():
-            enhanced = enhance(block, model=model, **options)
+            enhanced = enhance(block, model=model, verify=False, **options)
         planes = enhanced.data, enhanced.uncertainty.array
     dtype = np.promote_types(data.dtype.newbyteorder("="), np.float32)
     return np.stack([plane[inner] for plane in planes]).astype(dtype, copy=False)

@@ -22,9 +22,16 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 
+<<<<<<< HEAD
 from astro_ddpm import __version__, zoo
 from astro_ddpm.nddata import split_extension
 from astro_ddpm.utils import atomic_path, progress, remove_partials
+=======
+from astro_ddpm import __version__, provenance, zoo
+from astro_ddpm.nddata import read_check
+from astro_ddpm.selfcheck import pool_tables, sentence
+from astro_ddpm.utils import atomic_path, progress
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
 from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
@@ -34,6 +41,7 @@ __all__ = ["enhance_collection"]
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.ecsv"
+CHECKED = ("worst_before", "worst_after", "sky_bias", "stated_noise")
 COLUMNS = {
     "input": "the image",
     "output": "the enhanced image, relative to the folder of this table",
@@ -43,7 +51,7 @@ COLUMNS = {
     "seed": "seed of the samples",
     "model_sha256": "SHA-256 of the weights of the model",
     "seconds": "time it took",
-}
+} | {name: comment for name, comment in provenance.KEYWORDS.values() if name in CHECKED}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Frame:
             "seed": self.seed,
             "model_sha256": "",
             "seconds": np.nan,
+            **dict.fromkeys(CHECKED, np.nan),
         }
         return row | values
 
@@ -93,6 +102,23 @@ class Manifest:
         self._rows[index] = row
         if time.monotonic() > self._written + 1:
             self._write()
+
+    def pool_checks(self, location):
+        """
+        Pool the checks of the images of each camera (``INSTRUME``) in the metadata.
+
+        Parameters
+        ----------
+        location : `~pathlib.Path`
+            The folder of the outputs.
+        """
+        cameras = {}
+        for row in self._rows:
+            if row["status"] in ("done", "skipped"):
+                camera, table = read_check(location / row["output"])
+                if table is not None:
+                    cameras.setdefault(camera, []).append(table)
+        self._meta["checks"] = {name: _plain(pool_tables(tables)) for name, tables in cameras.items()}
 
     def table(self):
         """Make a `~astropy.table.QTable` with descriptions of the columns."""
@@ -155,7 +181,10 @@ def enhance_collection(
     -------
     manifest : `~astropy.table.QTable`
         A row for each input, in their order: ``input``, ``output``, ``status`` ("done", "skipped" or
-        "failed"), ``reason``, ``warnings``, ``seed``, ``model_sha256`` and ``seconds``. It is also in
+        "failed"), ``reason``, ``warnings``, ``seed``, ``model_sha256``, ``seconds``, and what the check
+        found: the errors of the worst bin ``worst_before`` and ``worst_after``, ``sky_bias`` and
+        ``stated_noise``. Its metadata hold, under ``checks``, the pooled tables of all images of a camera
+        (the keyword INSTRUME). It is also in
         ``location`` as ``manifest.ecsv``, in place of that of an earlier call, and kept up to date
         while the call runs ("pending" is what has not been done).
 
@@ -194,7 +223,12 @@ def enhance_collection(
         for index, row in results:
             manifest.update(index, row)
             advance()
+<<<<<<< HEAD
     remove_partials(location, [frame.output.name for frame in frames])
+=======
+        manifest.pool_checks(location)
+    _remove_leftovers(location, frames)
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
     return manifest.table()
 
 
@@ -302,6 +336,7 @@ def _enhance_frame(frame, options, overwrite, sha256):
         try:
             status, header = _enhance_or_skip(frame, options, overwrite, sha256)
             reason, values = "", {"seed": header["DDPMSEED"], "model_sha256": header["DDPMSHA"]}
+            values |= {name: value for name, value in provenance.read(header).items() if name in CHECKED}
         except Exception as error:
             status, reason = "failed", f"{type(error).__name__}: {error}"
     log.info("%s %s %s", frame.input, status, reason)
@@ -366,6 +401,22 @@ def _enhance_on_worker(*args):
         return _enhance_frame(*args)
 
 
+<<<<<<< HEAD
+=======
+def _remove_leftovers(location, frames):
+    """Remove what processes that were killed while writing have left of these frames."""
+    names = {frame.output.name for frame in frames}
+    for path in location.glob(".*.partial.*"):
+        if path.name.partition(".partial.")[2] in names:
+            path.unlink(missing_ok=True)
+
+
+def _plain(table):
+    """A table of a check as what a manifest can hold."""
+    return {"sentence": sentence(table)} | {name: table[name].tolist() for name in table.colnames}
+
+
+>>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 def _given(options):
     """Options that are not None, as text."""
     return {name: str(value) for name, value in options.items() if value is not None}

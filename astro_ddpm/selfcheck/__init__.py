@@ -1,0 +1,31 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The check without truth: Stein's estimate of the error of a result, and what follows from it.
+"""
+
+from .calibrate import Answer, Correction, Probe, fit_correction
+from .check import Check, Verifier, check_answer, choose_parts, pool_tables, sentence
+from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
+from .stein import Moments, colour, divergence, measure_noise_power, power_spectrum, random_signs
+
+__all__ = [
+    "Answer",
+    "Check",
+    "Correction",
+    "Moments",
+    "NoiseJudgement",
+    "Probe",
+    "Verifier",
+    "check_answer",
+    "choose_parts",
+    "colour",
+    "divergence",
+    "fit_correction",
+    "judge_noise",
+    "measure_noise_power",
+    "noise_autocorrelation",
+    "pool_tables",
+    "power_spectrum",
+    "random_signs",
+    "sentence",
+]

@@ -1,0 +1,296 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The noise judged: what an image shows of its noise beside what was stated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .stein import power_spectrum
+
+__all__ = ["NoiseJudgement", "judge_noise", "noise_autocorrelation"]
+
+MAD_TO_STD = 1.482602218505602
+RADIUS = 3  # pixels, beyond which noise is taken as independent
+LAG = 2 * RADIUS + 2  # of the differences in which correlations are measured
+BOX = 32  # pixels, of the parts among which the emptiest are looked for
+EMPTY = 0.2  # the share of the boxes that are
+LOW = 0.965  # of the noise, what they have because the lowest were chosen
+MAX_TAILS = 1.12  # root mean square over robust scatter
+MIN_PIXELS = 300
+MAX_STRUCTURE = 1.12  # of the noise: more scatter shows sources
+MANY_PIXELS = 1000
+FEW_RATIO, MANY_RATIO = 1.5, 1.2
+CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
+MAX_WIDTH = 2048  # of the central part that is measured
+MIN_LINE = 64  # pixels of the sky in a row that is compared with others
+MAX_BANDING = 0.3  # of the noise
+MAX_STEP = 0.7  # of the noise
+CAUSES = (
+    "the weight is an exposure time; a variance was read as sigma; GAIN is a setting of the camera, not "
+    "electron per adu; a mean of N frames has the header of one; the error plane is that of a drizzled image"
+)
+
+
+@dataclass(frozen=True)
+class NoiseJudgement:
+    """
+    What an image shows of its noise.
+
+    Attributes
+    ----------
+    ratio : float
+        Stated over measured noise; nan if it cannot be measured.
+
+    n_pixels : int
+        The number of pixels behind it.
+
+    correlation : ndarray, shape (7, 7), or None
+        The autocorrelation of the noise, zero where it is within its error; None for white noise.
+
+    rows, columns : float
+        Scatter of the level of rows and columns beyond that of the noise, in units of the noise.
+
+    step : float
+        The step of the values in units of the noise; 0 if there is none.
+
+    crowded : bool
+        Whether there is so little sky that its noise shows the correlation of sources.
+    """
+
+    ratio: float
+    n_pixels: int
+    correlation: np.ndarray | None
+    rows: float
+    columns: float
+    step: float
+    crowded: bool = False
+
+    def power_spectrum(self, size=64):
+        """
+        Power spectrum of the noise.
+
+        Parameters
+        ----------
+        size : int, optional
+            The number of frequencies of each axis.
+
+        Returns
+        -------
+        power : ndarray, shape (size, size)
+            With the mean 1, in the order of `numpy.fft.fft2`.
+        """
+        return power_spectrum(np.ones((1, 1)) if self.correlation is None else self.correlation, size)
+
+    def warnings(self, *, stated=True):
+        """
+        Say what is wrong.
+
+        Parameters
+        ----------
+        stated : bool, optional
+            False if the noise was measured in the same image.
+
+        Returns
+        -------
+        texts : list of str
+            A sentence for each fault; none for a right noise.
+        """
+        texts = []
+        limit = MANY_RATIO if self.n_pixels >= MANY_PIXELS else FEW_RATIO
+        if stated and (self.ratio > limit or self.ratio < min(1 / limit, CROWDED_RATIO)):
+            texts.append(
+                f"the stated noise is {self.ratio:.2g} times the noise measured in the sky of the image "
+                f"(1 stated, {1 / self.ratio:.2g} measured). Usual causes: {CAUSES}"
+            )
+        for name, value in (("rows", self.rows), ("columns", self.columns)):
+            if value > MAX_BANDING:
+                texts.append(
+                    f"the level of {name} differs by {value:.2g} of the noise (banding), which the networks "
+                    "may take for structure; subtract it"
+                )
+        if self.step > MAX_STEP:
+            texts.append(
+                f"the values of the image come in steps of {self.step:.2g} of its noise, which is then no "
+                "longer Gaussian"
+            )
+        return texts
+
+
+def judge_noise(z, valid, data=None, sigma=None):
+    """
+    Compare the noise of an image with what was stated.
+
+    Parameters
+    ----------
+    z : ndarray, shape (ny, nx)
+        The image over its stated noise.
+
+    valid : ndarray of bool, shape (ny, nx)
+        False for pixels that were not measured.
+
+    data, sigma : ndarray, shape (ny, nx), optional
+        The image as it came and its noise, in which steps are looked for.
+
+    Returns
+    -------
+    judgement : `NoiseJudgement`
+        Of the central 2048 x 2048 pixels.
+    """
+    centre = tuple(slice(max(n - MAX_WIDTH, 0) // 2, (n + MAX_WIDTH) // 2) for n in z.shape)
+    z, valid = np.asarray(z[centre], float), valid[centre]
+    z = np.where(valid, z, 0.0)
+    faint = _faint(z, valid)
+    measured, number = _measured_noise(z, faint)
+    step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
+    correlation = noise_autocorrelation(z, faint)
+    crowded = _scatter(z, faint) > MAX_STRUCTURE * min(measured, 1 / MAX_STRUCTURE)
+    rows, columns = (_banding(*planes, measured) for planes in ((z, faint), (z.T, faint.T)))
+    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step, crowded)
+
+
+def _faint(z, valid):
+    """Mark the sky: pixels whose surroundings do not exceed the middle of the sky by its scatter."""
+    from scipy.ndimage import gaussian_filter
+
+    weight = np.maximum(gaussian_filter(valid.astype(float), 2), 1e-6)
+    level = gaussian_filter(z, 2) / weight
+    low, middle = np.quantile(level[valid], [0.16, 0.5])
+    return valid & (level < middle + 2 * (middle - low))
+
+
+def _contrast(z, use, lag):
+    """Second differences at a lag, with the variance of one pixel, and where all four pixels can be used."""
+    corners = (slice(lag, None), slice(None, -lag))
+    values = (z[y, x] for y in corners for x in corners)
+    a, b, c, d = values
+    return (a - b - c + d) / 2, np.logical_and.reduce([use[y, x] for y in corners for x in corners])
+
+
+def _robust(values):
+    return MAD_TO_STD * np.median(np.abs(values))
+
+
+def _scatter(z, faint):
+    """Robust scatter of second differences at a lag of 8 pixels in all of the sky, 0 if there is none."""
+    if min(z.shape) <= LAG:
+        return 0.0
+    contrast, use = _contrast(z, faint, LAG)
+    return _robust(contrast[use]) if use.any() else 0.0
+
+
+def _measured_noise(z, faint):
+    """
+    Noise of the emptiest boxes, and the number of pixels of the sky behind it.
+
+    Where even these are full of sources, which have longer tails than noise, the noise is between that of
+    fourth differences of neighbours, which sources hardly change, and theirs; the stated one may be right.
+    """
+    if min(z.shape) <= LAG:
+        return np.nan, 0
+    contrast, use = _contrast(z, faint, 3)
+    fine = (_contrast(z, faint, 1)[0] / 2)[1:-1, 1:-1]
+    fine = (fine[:-1, :-1] - fine[1:, :-1] - fine[:-1, 1:] + fine[1:, 1:]) / 1.5
+    fine = fine[: contrast.shape[0], : contrast.shape[1]]
+    boxes = []
+    for y in range(0, contrast.shape[0], BOX):
+        for x in range(0, contrast.shape[1], BOX):
+            part = slice(y, y + BOX), slice(x, x + BOX)
+            values, inside = (
+                contrast[part][use[part]],
+                use[part][: fine[part].shape[0], : fine[part].shape[1]],
+            )
+            if values.size >= MIN_PIXELS and inside.any():
+                noise = max(_robust(values), 1e-12)
+                boxes.append((noise, np.sqrt(np.mean(values**2)) / noise, _robust(fine[part][inside])))
+    if not boxes:
+        return np.nan, 0
+    noise, tails, fine = np.array(boxes).T
+    measured = np.quantile(noise, EMPTY) / LOW
+    empty = noise <= np.quantile(noise, EMPTY)
+    if np.median(tails[empty]) > MAX_TAILS:
+        measured = np.clip(1.0, min(np.median(fine[empty]), measured), measured)
+    return float(measured), int(use.sum())
+
+
+def noise_autocorrelation(z, faint, radius=RADIUS):
+    r"""
+    Autocorrelation of the noise, measured in the sky.
+
+    That of second differences at a lag of 8 pixels,
+    :math:`(z_{i,j} - z_{i+8,j} - z_{i,j+8} + z_{i+8,j+8}) / 2`, which is that of the noise at small lags, if
+    pixels five apart are independent, whatever level and gradient the sky has. Differences beyond 4 standard
+    deviations are left out.
+
+    Parameters
+    ----------
+    z : ndarray, shape (ny, nx)
+        The whitened image.
+
+    faint : ndarray of bool, shape (ny, nx)
+        The pixels of the sky.
+
+    radius : int, optional
+        The largest lag in pixels.
+
+    Returns
+    -------
+    correlation : ndarray, shape (2 radius + 1, 2 radius + 1), or None
+        1 in the middle; lags whose correlation is less than 3 standard errors or 0.02 are zero. None if all
+        are.
+    """
+    lag = 2 * radius + 2
+    if min(z.shape) <= 2 * lag:
+        return None
+    contrast, use = _contrast(z, faint, lag)
+    if use.sum() < 10 * MIN_PIXELS:
+        return None
+    use &= np.abs(contrast) < 4 * _robust(contrast[use])
+    contrast = np.where(use, contrast, 0.0)
+    shape = [n + radius for n in contrast.shape]
+    power, number = (
+        np.fft.irfft2(np.abs(np.fft.rfft2(plane, shape)) ** 2, shape)
+        for plane in (contrast, use.astype(float))
+    )
+    lags = np.ix_(range(-radius, radius + 1), range(-radius, radius + 1))
+    number = np.maximum(number[lags], 1)
+    correlation = power[lags] / number
+    correlation /= correlation[radius, radius]
+    error = 1.5 / np.sqrt(number)  # each pixel is in four differences
+    kept = np.where(np.abs(correlation) > np.maximum(3 * error, 0.02), correlation, 0.0)
+    return kept if np.count_nonzero(kept) > 1 else None
+
+
+def _banding(z, faint, noise):
+    """
+    Scatter of the level of rows that two halves of each share, in units of the noise; 0 within its error.
+
+    The halves are odd and even blocks of 8 pixels, which hardly share noise, however correlated.
+    """
+    width = z.shape[1] // 16 * 16
+    blocks = (z.shape[0], width // 8, 8)
+    total = np.where(faint, z, 0.0)[:, :width].reshape(blocks).sum(axis=2)
+    number = faint[:, :width].reshape(blocks).sum(axis=2)
+    halves = [(total[:, i::2].sum(axis=1), number[:, i::2].sum(axis=1)) for i in (0, 1)]
+    levels = [part / np.maximum(count, 1) for part, count in halves]
+    enough = np.minimum(*(count for _, count in halves)) >= MIN_LINE // 2
+    use = enough[:-2] & enough[1:-1] & enough[2:]
+    if use.sum() < 16:
+        return 0.0
+    first, second = ((plane[:-2] - 2 * plane[1:-1] + plane[2:])[use] / np.sqrt(6) for plane in levels)
+    common, own = (_robust(first + sign * second) ** 2 / 4 for sign in (1, -1))
+    return float(np.sqrt(common - own) / noise) if common - own > 10 * own / np.sqrt(use.sum()) else 0.0
+
+
+def _step(data, sigma, valid):
+    """Step of the values over the noise, 0 for values without steps."""
+    values = np.unique(data[valid][: 100 * MIN_PIXELS])
+    if values.size < 3:
+        return 0.0
+    steps = np.diff(values)
+    step = steps.min()
+    typical = float(np.median(sigma[valid]))
+    if step < 1e-3 * typical or np.abs(steps / step - np.round(steps / step)).max() > 1e-3:
+        return 0.0
+    return float(step / typical)
