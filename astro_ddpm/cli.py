@@ -173,13 +173,10 @@ def _add_enhance(commands):
     enhance.add_argument(
         "--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only"
     )
-<<<<<<< HEAD
     enhance.add_argument("--again", action="store_true", help="enhance what has been enhanced once more")
-=======
     enhance.add_argument(
         "--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct"
     )
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
     _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
     enhance.set_defaults(run=enhance_command)
 

@@ -52,11 +52,8 @@ def enhance(
     device: "str | torch.device | None" = None,
     progress_bar: bool = False,
     add_keyword: bool = True,
-<<<<<<< HEAD
     again: bool = False,
-=======
     verify: bool = True,
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 ) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
@@ -131,15 +128,13 @@ def enhance(
     add_keyword : bool, optional
         Whether to record in the header what was done.
 
-<<<<<<< HEAD
     again : bool, optional
         Whether to enhance an image that has been enhanced already, which is refused otherwise.
-=======
+
     verify : bool, optional
         Whether to estimate the error of the result from the image itself, by Stein's lemma, and to correct
         what the networks do wrong on it (see :doc:`/selfcheck`). This takes as long as another call of
         ``"raunet"``, less for frames of more than a million pixels.
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
     Returns
     -------
@@ -174,15 +169,10 @@ def enhance(
         does.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
-<<<<<<< HEAD
-        If the noise has to be measured, or was computed from each pixel alone, pixels hold no information
-        or lie in areas of one value, the sky does not seem to be subtracted, or the memory of a GPU is
-        exhausted, so that less is tried at once.
-=======
         If the noise has to be measured, differs from that of the sky of the image, or was computed from each
-        pixel alone, the sky does not seem to be subtracted, rows or columns differ, values come in steps, or
-        the memory of a GPU is exhausted, so that less is tried at once.
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+        pixel alone, pixels hold no information or lie in areas of one value, the sky does not seem to be
+        subtracted, rows or columns differ, values come in steps, or the memory of a GPU is exhausted, so that
+        less is tried at once.
 
     Examples
     --------

@@ -7,11 +7,8 @@ are kept whole, and every evaluation of a network is done tile by tile. It retur
 the whole frame.
 """
 
-<<<<<<< HEAD
 import os
-=======
 from copy import copy
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 from functools import lru_cache
 from itertools import islice
 from math import ceil, isqrt, prod

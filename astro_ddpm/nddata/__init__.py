@@ -5,12 +5,8 @@ Images as astropy knows them: any input parsed, any result packed.
 
 from .enhanced import EnhancedCCDData, image_wcs, squeeze_image
 from .exposure import Exposure
-<<<<<<< HEAD
 from .extensions import find_image, find_plane, split_extension
-from .files import create_samples, is_complete, read_image
-=======
-from .files import create_samples, find_image, is_complete, read_check, read_image
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+from .files import create_samples, is_complete, read_check, read_image
 from .units import parse_unit, plain_values, std_in_unit, std_unit
 
 __all__ = [

@@ -195,13 +195,8 @@ class EnhancedCCDData(CCDData):
                 Returns
                 -------
                 hdus : `~astropy.io.fits.HDUList`
-        <<<<<<< HEAD
-                    Primary image, then mask, uncertainty, PSF, flags and samples as far as there are any, with the
-                    WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
-        =======
                     Primary image, then mask, uncertainty, PSF, flags, the table ``CHECK`` and samples as far as there
-                    are any.
-        >>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+            are any, with the WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
         """
         hdus = super().to_hdu(*args, **kwargs)
         mend_cards(hdus[0].header)

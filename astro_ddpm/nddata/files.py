@@ -12,12 +12,8 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.io import fits, registry
-<<<<<<< HEAD
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
-=======
-from astropy.nddata import CCDData
 from astropy.table import QTable
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 
 from astro_ddpm.utils import atomic_path, warn_user
 
@@ -26,11 +22,7 @@ from .extensions import find_image, split_extension
 from .headers import mend_cards, read_wcs, remove_file_cards, remove_wcs
 from .units import parse_unit
 
-<<<<<<< HEAD
-__all__ = ["create_samples", "is_complete", "read_image"]
-=======
-__all__ = ["create_samples", "find_image", "is_complete", "read_check", "read_image"]
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+__all__ = ["create_samples", "is_complete", "read_check", "read_image"]
 
 FITS_BLOCK = 2880  # bytes
 UNCERTAINTIES = {kind.__name__: kind for kind in (StdDevUncertainty, VarianceUncertainty, InverseVariance)}

@@ -22,16 +22,10 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 
-<<<<<<< HEAD
-from astro_ddpm import __version__, zoo
-from astro_ddpm.nddata import split_extension
-from astro_ddpm.utils import atomic_path, progress, remove_partials
-=======
 from astro_ddpm import __version__, provenance, zoo
-from astro_ddpm.nddata import read_check
+from astro_ddpm.nddata import read_check, split_extension
 from astro_ddpm.selfcheck import pool_tables, sentence
-from astro_ddpm.utils import atomic_path, progress
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+from astro_ddpm.utils import atomic_path, progress, remove_partials
 
 from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
@@ -223,12 +217,8 @@ def enhance_collection(
         for index, row in results:
             manifest.update(index, row)
             advance()
-<<<<<<< HEAD
-    remove_partials(location, [frame.output.name for frame in frames])
-=======
         manifest.pool_checks(location)
-    _remove_leftovers(location, frames)
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
+    remove_partials(location, [frame.output.name for frame in frames])
     return manifest.table()
 
 
@@ -401,22 +391,11 @@ def _enhance_on_worker(*args):
         return _enhance_frame(*args)
 
 
-<<<<<<< HEAD
-=======
-def _remove_leftovers(location, frames):
-    """Remove what processes that were killed while writing have left of these frames."""
-    names = {frame.output.name for frame in frames}
-    for path in location.glob(".*.partial.*"):
-        if path.name.partition(".partial.")[2] in names:
-            path.unlink(missing_ok=True)
-
-
 def _plain(table):
     """A table of a check as what a manifest can hold."""
     return {"sentence": sentence(table)} | {name: table[name].tolist() for name in table.colnames}
 
 
->>>>>>> f9c7ce6 (selfcheck: every result says how wrong it is, by Stein's lemma, and does no harm)
 def _given(options):
     """Options that are not None, as text."""
     return {name: str(value) for name, value in options.items() if value is not None}
