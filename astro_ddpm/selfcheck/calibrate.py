@@ -25,6 +25,7 @@ REACH = 12  # pixels that matter for the correction of one
 MAX_VARIANCE = 2.0  # of the noise: a pixel was measured better than that
 MIN_VARIANCE = 1e-6
 MAX_WIDTH = 20.0  # times the stated variance
+TYPICAL_CHANGE = 0.5  # of the stated variance
 MAX_GAIN = 2.5
 DOUBT_POWER = 0.1  # of the power of the residual: an excess that says nothing about the gain
 DOUBT = 1.2  # times the scatter that noise gives to a local average
@@ -52,6 +53,16 @@ def draw_to_zero(value, error):
     """Draw a value to zero by its standard error (positive-part James & Stein 1961)."""
     power = np.square(value)
     return value * np.maximum(power - np.square(error), 0) / np.maximum(power, 1e-30)
+
+
+def _draw_to_one(ratio, error):
+    """
+    Draw a ratio to 1: by its error against a typical scatter, unless it is far from 1 beyond doubt.
+    """
+    power, change = np.square(error), ratio - 1
+    kept = TYPICAL_CHANGE**2 / (TYPICAL_CHANGE**2 + power)
+    sure = 1 - 9 * power / np.maximum(np.square(change), 1e-30)  # beyond three standard errors
+    return 1 + change * np.maximum(kept, sure)
 
 
 def positive_part(value, error):
@@ -211,6 +222,9 @@ class Correction:
     n_pixels : float
         Independent pixels under the window.
 
+    scale : ndarray, shape (N_SETS,)
+        Factor of the residual in addition to the local one.
+
     sky, sky_err : float
         Bias of the sky that is taken out, and its standard error, in units of the noise.
     """
@@ -222,6 +236,7 @@ class Correction:
     spread: np.ndarray = field(default_factory=lambda: np.zeros(N_SETS))
     power: np.ndarray = field(default_factory=lambda: np.ones(N_SETS))
     gain: np.ndarray = field(default_factory=lambda: np.ones(N_SETS))
+    scale: np.ndarray = field(default_factory=lambda: np.ones(N_SETS))
     sky: float = 0.0
     sky_err: float = np.inf
 
@@ -278,7 +293,7 @@ class Correction:
             trust = spread / (spread + own)
             excess = excess + trust * (local - excess)
             power = power + trust * (answer.power - power)
-            factor = np.clip(1 - excess / (2 * power), 0, 1)
+            factor = np.clip(1 - excess / (2 * power), 0, 1) * answer.between(self.scale)
             variance = np.maximum(variance, excess + 1 - power)
             left = 1 - factor + factor * variance - factor * (1 - factor) * power
             variance = np.maximum(left, factor**2 * np.minimum(variance, 1) / 4) * answer.between(self.final)
@@ -375,6 +390,9 @@ def fit_correction(probes, correlation=None):
     correction.excess = np.maximum(draw_to_zero(*moments.excess()), 0)
     correction.gain, correction.spread = _local_scatter(probes, correction)
     if correction.excess.any():
+        moments = _sum(probe.moments(correction) for probe in probes)
+        left = np.maximum(draw_to_zero(*moments.excess()), 0)
+        correction.scale = np.clip(1 - left / (2 * np.maximum(moments.means()[2], 1e-3)), 0, 1)
         final = _width_factor(_sum(probe.moments(correction) for probe in probes))
         correction.final = np.where(correction.excess > 0, final, 1)
     correction.sky, correction.sky_err = _sky_bias(probes, correction)
@@ -386,7 +404,7 @@ def _width_factor(moments):
     mse, err = moments.error()
     err = np.hypot(err, NOISE_ERROR)
     stated = np.maximum(moments.means()[3], MIN_VARIANCE)
-    factor = 1 + draw_to_zero(positive_part(mse, err) / stated - 1, err / stated)
+    factor = _draw_to_one(positive_part(mse, err) / stated, err / stated)
     return np.clip(factor, 1 / MAX_WIDTH, MAX_WIDTH)
 
 

@@ -19,7 +19,7 @@ EMPTY = 0.2  # the share of the boxes that are
 LOW = 0.965  # of the noise, what they have because the lowest were chosen
 MAX_TAILS = 1.12  # root mean square over robust scatter
 MIN_PIXELS = 300
-MAX_STRUCTURE = 1.12  # of the noise: more scatter shows sources
+MAX_STRUCTURE = 1.15  # of the noise: more scatter shows sources
 MANY_PIXELS = 1000
 FEW_RATIO, MANY_RATIO = 1.5, 1.2
 CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
@@ -54,9 +54,6 @@ class NoiseJudgement:
 
     step : float
         The step of the values in units of the noise; 0 if there is none.
-
-    crowded : bool
-        Whether there is so little sky that its noise shows the correlation of sources.
     """
 
     ratio: float
@@ -65,7 +62,6 @@ class NoiseJudgement:
     rows: float
     columns: float
     step: float
-    crowded: bool = False
 
     def power_spectrum(self, size=64):
         """
@@ -144,10 +140,9 @@ def judge_noise(z, valid, data=None, sigma=None):
     faint = _faint(z, valid)
     measured, number = _measured_noise(z, faint)
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
-    correlation = noise_autocorrelation(z, faint)
-    crowded = _scatter(z, faint) > MAX_STRUCTURE * min(measured, 1 / MAX_STRUCTURE)
+    correlation = noise_autocorrelation(z, faint, measured)
     rows, columns = (_banding(*planes, measured) for planes in ((z, faint), (z.T, faint.T)))
-    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step, crowded)
+    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step)
 
 
 def _faint(z, valid):
@@ -170,14 +165,6 @@ def _contrast(z, use, lag):
 
 def _robust(values):
     return MAD_TO_STD * np.median(np.abs(values))
-
-
-def _scatter(z, faint):
-    """Robust scatter of second differences at a lag of 8 pixels in all of the sky, 0 if there is none."""
-    if min(z.shape) <= LAG:
-        return 0.0
-    contrast, use = _contrast(z, faint, LAG)
-    return _robust(contrast[use]) if use.any() else 0.0
 
 
 def _measured_noise(z, faint):
@@ -214,7 +201,7 @@ def _measured_noise(z, faint):
     return float(measured), int(use.sum())
 
 
-def noise_autocorrelation(z, faint, radius=RADIUS):
+def noise_autocorrelation(z, faint, noise=1.0, radius=RADIUS):
     r"""
     Autocorrelation of the noise, measured in the sky.
 
@@ -231,6 +218,9 @@ def noise_autocorrelation(z, faint, radius=RADIUS):
     faint : ndarray of bool, shape (ny, nx)
         The pixels of the sky.
 
+    noise : float, optional
+        The standard deviation of the noise.
+
     radius : int, optional
         The largest lag in pixels.
 
@@ -238,13 +228,16 @@ def noise_autocorrelation(z, faint, radius=RADIUS):
     -------
     correlation : ndarray, shape (2 radius + 1, 2 radius + 1), or None
         1 in the middle; lags whose correlation is less than 3 standard errors or 0.02 are zero. None if all
-        are.
+        are, or if there is no sky.
     """
     lag = 2 * radius + 2
     if min(z.shape) <= 2 * lag:
         return None
     contrast, use = _contrast(z, faint, lag)
     if use.sum() < 10 * MIN_PIXELS:
+        return None
+    use &= _is_empty(contrast, use, noise)
+    if use.sum() < MIN_PIXELS:
         return None
     use &= np.abs(contrast) < 4 * _robust(contrast[use])
     contrast = np.where(use, contrast, 0.0)
@@ -260,6 +253,23 @@ def noise_autocorrelation(z, faint, radius=RADIUS):
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
     kept = np.where(np.abs(correlation) > np.maximum(3 * error, 0.02), correlation, 0.0)
     return kept if np.count_nonzero(kept) > 1 else None
+
+
+def _is_empty(contrast, use, noise):
+    """Mark the boxes that scatter hardly more than the emptiest ones, none of more than the noise."""
+    boxes = [
+        (slice(y, y + BOX), slice(x, x + BOX))
+        for y in range(0, contrast.shape[0], BOX)
+        for x in range(0, contrast.shape[1], BOX)
+    ]
+    boxes = [box for box in boxes if use[box].sum() >= MIN_PIXELS // 3]
+    scatter = np.array([_robust(contrast[box][use[box]]) for box in boxes])
+    empty = np.zeros(use.shape, bool)
+    if len(boxes):
+        limit = MAX_STRUCTURE * min(np.quantile(scatter, EMPTY), noise)
+        for box, value in zip(boxes, scatter, strict=True):
+            empty[box] = value < limit
+    return empty
 
 
 def _banding(z, faint, noise):

@@ -23,7 +23,7 @@ __all__ = ["STEP", "Moments", "colour", "divergence", "measure_noise_power", "po
 
 STEP = 0.1  # of the differences, in units of the noise
 SIGN_BLOCK = 128  # pixels
-ERROR_BLOCK = 16  # pixels, the width of blocks whose errors are taken as independent
+ERROR_BLOCK = 24  # pixels, the width of blocks whose errors are taken as independent
 DETREND = 2.0  # pixels, the standard deviation of the Gaussian that is taken out before noise is measured
 MAX_STRUCTURE = 0.2  # of the noise power: above that the image is no place to measure the noise
 MAX_LEFT = 0.02  # of the noise power in the scene, where noise is correlated
@@ -220,7 +220,7 @@ class Moments:
         Returns
         -------
         moments : `Moments`
-            Of blocks of 16 x 16 pixels.
+            Of blocks of 24 x 24 pixels.
         """
         (ny, nx), columns = sets[0].shape, -(-sets[0].shape[1] // ERROR_BLOCK)
         block = (np.arange(ny) // ERROR_BLOCK * columns)[:, None] + np.arange(nx) // ERROR_BLOCK

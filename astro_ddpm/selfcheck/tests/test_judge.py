@@ -49,13 +49,11 @@ def test_wrong_noise_is_told_with_both_numbers(kind, factor):
     assert "exposure time" in text
 
 
-def test_crowded_fields_are_told():
-    assert not judge(make_image("field")).crowded
-    assert not judge(make_image("correlated")).crowded
+def test_sources_are_no_noise():
     field = make_galaxy_field((160, 160), seed=1, n_stars=1500, psf_fwhm=3.0, bad_columns=0)
     judgement = judge(field.image.data / field.image.uncertainty.array)
-    assert judgement.crowded
     assert not judgement.warnings()
+    assert judgement.correlation is None
 
 
 def test_correlation_is_measured():

@@ -88,7 +88,7 @@ def test_error_of_a_linear_smoother(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_standard_errors(name):
-    x = scene((64, 64))
+    x = scene((96, 96))
     pulls = []
     for seed in range(60):
         moments, true, _ = moments_of(x, KERNELS[name], seed)
