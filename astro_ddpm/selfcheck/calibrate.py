@@ -26,7 +26,7 @@ MAX_VARIANCE = 2.0  # of the noise: a pixel was measured better than that
 MIN_VARIANCE = 1e-6
 MAX_WIDTH = 20.0  # times the stated variance
 TYPICAL_CHANGE = 0.5  # of the stated variance
-MAX_GAIN = 2.5
+MIN_GAIN, MAX_GAIN = 0.1, 2.5
 DOUBT_POWER = 0.1  # of the power of the residual: an excess that says nothing about the gain
 DOUBT = 1.2  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
@@ -294,7 +294,7 @@ class Correction:
             excess = excess + trust * (local - excess)
             power = power + trust * (answer.power - power)
             factor = np.clip(1 - excess / (2 * power), 0, 1) * answer.between(self.scale)
-            variance = np.maximum(variance, excess + 1 - power)
+            variance = variance + np.maximum(1 - 1 / answer.between(self.gain), 0) * np.maximum(excess, 0)
             left = 1 - factor + factor * variance - factor * (1 - factor) * power
             variance = np.maximum(left, factor**2 * np.minimum(variance, 1) / 4) * answer.between(self.final)
             mean = factor * mean
@@ -423,7 +423,7 @@ def _local_scatter(probes, correction):
         parts.append(Moments.collect(*probe.answer.shares(), (own, local, local**2, own), N_SETS))
     own, local, square, _ = _sum(parts).means()
     doubt = DOUBT_POWER * correction.power
-    gain = np.clip((correction.excess + doubt) / (np.maximum(local, 0) + doubt), 0, MAX_GAIN)
+    gain = np.clip((correction.excess + doubt) / (np.maximum(local, 0) + doubt), MIN_GAIN, MAX_GAIN)
     return gain, gain**2 * np.maximum(square - local**2 - DOUBT * own, 0)
 
 

@@ -138,10 +138,11 @@ def judge_noise(z, valid, data=None, sigma=None):
     z, valid = np.asarray(z[centre], float), valid[centre]
     z = np.where(valid, z, 0.0)
     faint = _faint(z, valid)
-    measured, number = _measured_noise(z, faint)
+    measured, number, crowded = _measured_noise(z, faint)
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
     correlation = noise_autocorrelation(z, faint, measured)
-    rows, columns = (_banding(*planes, measured) for planes in ((z, faint), (z.T, faint.T)))
+    planes = (z, faint), (z.T, faint.T)
+    rows, columns = (0.0, 0.0) if crowded else (_banding(*pair, measured) for pair in planes)
     return NoiseJudgement(1 / measured, number, correlation, rows, columns, step)
 
 
@@ -169,13 +170,13 @@ def _robust(values):
 
 def _measured_noise(z, faint):
     """
-    Noise of the emptiest boxes, and the number of pixels of the sky behind it.
+    Noise of the emptiest boxes, the number of pixels of the sky behind it, and whether these are crowded.
 
     Where even these are full of sources, which have longer tails than noise, the noise is between that of
     fourth differences of neighbours, which sources hardly change, and theirs; the stated one may be right.
     """
     if min(z.shape) <= LAG:
-        return np.nan, 0
+        return np.nan, 0, False
     contrast, use = _contrast(z, faint, 3)
     fine = (_contrast(z, faint, 1)[0] / 2)[1:-1, 1:-1]
     fine = (fine[:-1, :-1] - fine[1:, :-1] - fine[:-1, 1:] + fine[1:, 1:]) / 1.5
@@ -192,13 +193,14 @@ def _measured_noise(z, faint):
                 noise = max(_robust(values), 1e-12)
                 boxes.append((noise, np.sqrt(np.mean(values**2)) / noise, _robust(fine[part][inside])))
     if not boxes:
-        return np.nan, 0
+        return np.nan, 0, False
     noise, tails, fine = np.array(boxes).T
     measured = np.quantile(noise, EMPTY) / LOW
     empty = noise <= np.quantile(noise, EMPTY)
-    if np.median(tails[empty]) > MAX_TAILS:
+    crowded = bool(np.median(tails[empty]) > MAX_TAILS)
+    if crowded:
         measured = np.clip(1.0, min(np.median(fine[empty]), measured), measured)
-    return float(measured), int(use.sum())
+    return float(measured), int(use.sum()), crowded
 
 
 def noise_autocorrelation(z, faint, noise=1.0, radius=RADIUS):
@@ -265,7 +267,7 @@ def _is_empty(contrast, use, noise):
     boxes = [box for box in boxes if use[box].sum() >= MIN_PIXELS // 3]
     scatter = np.array([_robust(contrast[box][use[box]]) for box in boxes])
     empty = np.zeros(use.shape, bool)
-    if len(boxes):
+    if boxes:
         limit = MAX_STRUCTURE * min(np.quantile(scatter, EMPTY), noise)
         for box, value in zip(boxes, scatter, strict=True):
             empty[box] = value < limit

@@ -63,7 +63,7 @@ def test_nothing_is_worse_than_the_input(gain):
     before, after = truths(z, x, mean, found.table)
     many = found.table["n_pixels"] >= 500
     assert np.all(after[many] <= 1.01 * before[many])
-    sky = x < 0.1
+    sky = gaussian_filter(x, 6) < 0.01
     if gain > 1:  # too much of a right residual
         assert found.table["factor"][0] == pytest.approx(1 / gain, abs=0.08)
     if gain < 3:
@@ -73,10 +73,10 @@ def test_nothing_is_worse_than_the_input(gain):
 
 @pytest.mark.parametrize("width", [0.5, 1, 2])
 def test_width_is_calibrated(width):
-    z, x, mean, std, found = run(lambda z: wiener(z, width=width))
+    z, x, mean, std, found = run(lambda z: wiener(z, width=width), x=np.zeros(SHAPE, np.float32))
     covered = np.abs(z + mean - x) < std
-    assert found.table["width_factor"][0] == pytest.approx(1 / width, rel=0.12)
-    assert covered[x < 0.1].mean() == pytest.approx(0.68, abs=0.05)
+    assert found.table["width_factor"][0] == pytest.approx(1 / width, rel=0.05)
+    assert covered.mean() == pytest.approx(0.68, abs=0.02)
 
 
 def test_a_good_answer_stays():
