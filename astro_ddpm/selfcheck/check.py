@@ -9,7 +9,7 @@ from math import isfinite, prod
 import numpy as np
 
 from .calibrate import NODES, REACH, Answer, Correction, Probe, fit_correction, positive_part
-from .judge import NoiseJudgement, judge_noise
+from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
 from .stein import STEP, Moments, colour, random_signs
 
 __all__ = ["Check", "Verifier", "check_answer", "choose_parts", "pool_tables", "sentence"]
@@ -18,6 +18,7 @@ EDGES = np.array([-np.inf, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, np.inf])
 WHOLE = 2**20  # pixels of a frame that is checked as a whole
 PART = 256  # pixels on a side of the parts of a larger frame that are checked
 SHARE = 0.45  # of the pixels that the networks see, with their halos; tiles of the frame have halos too
+SKY_BRIGHTNESS = 3.0  # of the noise
 ENOUGH = 20000  # pixels of a bin
 STATED_ERROR = 0.3  # of the calibrated variance, relative, where Stein's estimate cannot tell
 LEFT_ALONE = 0.4  # factors of the residual below which pixels are left nearly as they were
@@ -225,6 +226,9 @@ def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, part
     answer = Answer(z, valid, mean, std)
     parts = parts or choose_parts(answer)
     correlation = judgement.correlation
+    if judgement.crowded:
+        faint = valid & (answer.local < SKY_BRIGHTNESS)
+        correlation, _ = noise_autocorrelation(z, faint, 1 / judgement.ratio, answer.scene)
     signs = random_signs(seed, z.shape) * valid
     change = np.float32(STEP) * valid * colour(signs, correlation)
     shifted, probes = z + change, []

@@ -20,6 +20,8 @@ LOW = 0.965  # of the noise, what they have because the lowest were chosen
 MAX_TAILS = 1.12  # root mean square over robust scatter
 MIN_PIXELS = 300
 MAX_STRUCTURE = 1.15  # of the noise: more scatter shows sources
+MAX_CROWD = 1.03  # of the noise
+MIN_CORRELATION = 0.03
 MANY_PIXELS = 1000
 FEW_RATIO, MANY_RATIO = 1.5, 1.2
 CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
@@ -54,6 +56,9 @@ class NoiseJudgement:
 
     step : float
         The step of the values in units of the noise; 0 if there is none.
+
+    crowded : bool
+        Whether faint sources add to the correlation.
     """
 
     ratio: float
@@ -62,6 +67,7 @@ class NoiseJudgement:
     rows: float
     columns: float
     step: float
+    crowded: bool = False
 
     def power_spectrum(self, size=64):
         """
@@ -138,12 +144,12 @@ def judge_noise(z, valid, data=None, sigma=None):
     z, valid = np.asarray(z[centre], float), valid[centre]
     z = np.where(valid, z, 0.0)
     faint = _faint(z, valid)
-    measured, number, crowded = _measured_noise(z, faint)
+    measured, number, full = _measured_noise(z, faint)
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
-    correlation = noise_autocorrelation(z, faint, measured)
+    correlation, crowded = noise_autocorrelation(z, faint, measured)
     planes = (z, faint), (z.T, faint.T)
-    rows, columns = (0.0, 0.0) if crowded else (_banding(*pair, measured) for pair in planes)
-    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step)
+    rows, columns = (0.0, 0.0) if full else (_banding(*pair, measured) for pair in planes)
+    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step, crowded or full)
 
 
 def _faint(z, valid):
@@ -203,14 +209,14 @@ def _measured_noise(z, faint):
     return float(measured), int(use.sum()), crowded
 
 
-def noise_autocorrelation(z, faint, noise=1.0, radius=RADIUS):
+def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     r"""
     Autocorrelation of the noise, measured in the sky.
 
     That of second differences at a lag of 8 pixels,
     :math:`(z_{i,j} - z_{i+8,j} - z_{i,j+8} + z_{i+8,j+8}) / 2`, which is that of the noise at small lags, if
-    pixels five apart are independent, whatever level and gradient the sky has. Differences beyond 4 standard
-    deviations are left out.
+    pixels five apart are independent, whatever level and gradient the sky has. Only the emptiest boxes count, and
+    what the estimated scene has there is subtracted. Differences beyond 4 standard deviations are left out.
 
     Parameters
     ----------
@@ -223,38 +229,44 @@ def noise_autocorrelation(z, faint, noise=1.0, radius=RADIUS):
     noise : float, optional
         The standard deviation of the noise.
 
-    radius : int, optional
-        The largest lag in pixels.
+    scene : ndarray, shape (ny, nx), optional
+        An estimate of the noise-free scene.
 
     Returns
     -------
-    correlation : ndarray, shape (2 radius + 1, 2 radius + 1), or None
-        1 in the middle; lags whose correlation is less than 3 standard errors or 0.02 are zero. None if all
+    correlation : ndarray, shape (7, 7), or None
+        1 in the middle; lags whose correlation is less than 3 standard errors or 0.03 are zero. None if all
         are, or if there is no sky.
+
+    crowded : bool
+        Whether faint sources add to it.
     """
-    lag = 2 * radius + 2
-    if min(z.shape) <= 2 * lag:
-        return None
-    contrast, use = _contrast(z, faint, lag)
-    if use.sum() < 10 * MIN_PIXELS:
-        return None
-    use &= _is_empty(contrast, use, noise)
+    if min(z.shape) <= 2 * LAG:
+        return None, False
+    contrast, use = _contrast(z, faint, LAG)
+    if scene is None:
+        use = use & _is_empty(contrast, use, noise)
     if use.sum() < MIN_PIXELS:
-        return None
-    use &= np.abs(contrast) < 4 * _robust(contrast[use])
-    contrast = np.where(use, contrast, 0.0)
-    shape = [n + radius for n in contrast.shape]
-    power, number = (
-        np.fft.irfft2(np.abs(np.fft.rfft2(plane, shape)) ** 2, shape)
-        for plane in (contrast, use.astype(float))
-    )
-    lags = np.ix_(range(-radius, radius + 1), range(-radius, radius + 1))
-    number = np.maximum(number[lags], 1)
-    correlation = power[lags] / number
-    correlation /= correlation[radius, radius]
+        return None, False
+    scatter = _robust(contrast[use])
+    use = use & (np.abs(contrast) < 4 * scatter)
+    power, number = (_lagged_products(plane) for plane in (np.where(use, contrast, 0.0), use * 1.0))
+    if scene is not None:
+        power = power - _lagged_products(np.where(use, _contrast(scene, faint, LAG)[0], 0.0))
+    number = np.maximum(number, 1)
+    correlation = power / number
+    correlation /= max(correlation[RADIUS, RADIUS], 0.1)
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
-    kept = np.where(np.abs(correlation) > np.maximum(3 * error, 0.02), correlation, 0.0)
-    return kept if np.count_nonzero(kept) > 1 else None
+    kept = np.where(np.abs(correlation) > np.maximum(3 * error, MIN_CORRELATION), correlation, 0.0)
+    kept[RADIUS, RADIUS] = 1
+    return kept if np.count_nonzero(kept) > 1 else None, bool(scatter > MAX_CROWD * noise)
+
+
+def _lagged_products(plane):
+    """Sums of products of a plane with itself at lags of up to three pixels."""
+    shape = [n + RADIUS for n in plane.shape]
+    lags = range(-RADIUS, RADIUS + 1)
+    return np.fft.irfft2(np.abs(np.fft.rfft2(plane, shape)) ** 2, shape)[np.ix_(lags, lags)]
 
 
 def _is_empty(contrast, use, noise):
