@@ -182,21 +182,22 @@ class EnhancedCCDData(CCDData):
 
     def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
         """
-                Make an HDU list of the image and all its planes.
+        Make an HDU list of the image and all its planes.
 
-                Parameters
-                ----------
-                *args, **kwargs
-                    As for `astropy.nddata.CCDData.to_hdu`.
+        Parameters
+        ----------
+        *args, **kwargs
+            As for `astropy.nddata.CCDData.to_hdu`.
 
-                hdu_samples, hdu_flags : str or None, optional
-                    The names of the extensions that hold samples and flags (an array); None to leave them out.
+        hdu_samples, hdu_flags : str or None, optional
+            The names of the extensions that hold samples and flags (an array); None to leave them out.
 
-                Returns
-                -------
-                hdus : `~astropy.io.fits.HDUList`
-                    Primary image, then mask, uncertainty, PSF, flags, the table ``CHECK`` and samples as far as there
-            are any, with the WCS of the image and, where they have one, its unit; and lookup tables of the WCS.
+        Returns
+        -------
+        hdus : `~astropy.io.fits.HDUList`
+            Primary image, then mask, uncertainty, PSF, flags, the table ``CHECK`` and samples as far as there
+            are any, with the WCS of the image and, where they have one, its unit; and lookup tables of the
+            WCS.
         """
         hdus = super().to_hdu(*args, **kwargs)
         mend_cards(hdus[0].header)

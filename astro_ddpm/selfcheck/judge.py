@@ -215,8 +215,9 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
 
     That of second differences at a lag of 8 pixels,
     :math:`(z_{i,j} - z_{i+8,j} - z_{i,j+8} + z_{i+8,j+8}) / 2`, which is that of the noise at small lags, if
-    pixels five apart are independent, whatever level and gradient the sky has. Only the emptiest boxes count, and
-    what the estimated scene has there is subtracted. Differences beyond 4 standard deviations are left out.
+    pixels five apart are independent, whatever level and gradient the sky has. Only the emptiest boxes count,
+    and what the estimated scene has there is subtracted. Differences beyond 4 standard deviations are left
+    out.
 
     Parameters
     ----------
