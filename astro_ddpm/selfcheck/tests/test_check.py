@@ -76,7 +76,7 @@ def test_width_is_calibrated(width):
     z, x, mean, std, found = run(lambda z: wiener(z, width=width), x=np.zeros(SHAPE, np.float32))
     covered = np.abs(z + mean - x) < std
     assert found.table["width_factor"][0] == pytest.approx(1 / width, rel=0.05)
-    assert covered.mean() == pytest.approx(0.68, abs=0.02)
+    assert covered.mean() == pytest.approx(0.68, abs=0.03)
 
 
 def test_a_good_answer_stays():
