@@ -215,7 +215,7 @@ class EnhancedCCDData(CCDData):
         with_unit = (hdu_samples, kwargs.get("hdu_uncertainty", "UNCERT"))
         wcs = wcs_cards(hdus[0].header)
         for hdu in hdus[1:]:
-            if hdu.shape[-2:] == self.shape:
+            if hdu.is_image and hdu.shape[-2:] == self.shape:
                 hdu.header.extend(wcs, unique=True)
                 hdu.header.update(unit if hdu.name in with_unit else {})
         hdus.extend(distortion_tables(self.wcs, hdus[0].header))
