@@ -107,6 +107,8 @@ class Answer:
     valid: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    scaled_by: np.ndarray | None = field(default=None, init=False)
+    scaled: tuple = field(default=(), init=False)
 
     def part(self, part):
         """
@@ -285,9 +287,21 @@ class Correction:
             The corrected residual and standard deviation, and the factor of the residual. Pixels that were
             not measured stay as they are.
         """
-        variance = answer.variance * answer.between(self.width)
-        mean, factor = answer.mean, np.ones_like(answer.mean)
+        mean, variance, factor = self._scale(answer)
         if self.excess.any():
+            variance = variance * answer.between(self.final)
+        if self.sky:
+            mean = mean - self.sky * _ramp(-answer.scene, SKY)
+        std = np.sqrt(np.maximum(variance, MIN_VARIANCE))
+        valid = answer.valid
+        return np.where(valid, mean, answer.mean), np.where(valid, std, answer.std), factor
+
+    def _scale(self, answer):
+        """Scaled residual, its variance and the factor, kept as long as that does not change."""
+        variance = answer.variance * answer.between(self.width)
+        if not self.excess.any():
+            return answer.mean, variance, np.ones_like(answer.mean)
+        if answer.scaled_by is not self.scale:
             local, own = self.local_excess(answer)
             power, excess, spread = (answer.between(v) for v in (self.power, self.excess, self.spread))
             trust = spread / (spread + own)
@@ -296,13 +310,9 @@ class Correction:
             factor = np.clip(1 - excess / (2 * power), 0, 1) * answer.between(self.scale)
             variance = variance + np.maximum(1 - 1 / answer.between(self.gain), 0) * np.maximum(excess, 0)
             left = 1 - factor + factor * variance - factor * (1 - factor) * power
-            variance = np.maximum(left, factor**2 * np.minimum(variance, 1) / 4) * answer.between(self.final)
-            mean = factor * mean
-        if self.sky:
-            mean = mean - self.sky * _ramp(-answer.scene, SKY)
-        std = np.sqrt(np.maximum(variance, MIN_VARIANCE))
-        valid = answer.valid
-        return np.where(valid, mean, answer.mean), np.where(valid, std, answer.std), factor
+            left = np.maximum(left, factor**2 * np.minimum(variance, 1) / 4)
+            answer.scaled_by, answer.scaled = self.scale, (factor * answer.mean, left, factor)
+        return answer.scaled
 
 
 class Probe:

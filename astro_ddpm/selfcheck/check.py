@@ -19,6 +19,7 @@ WHOLE = 2**20  # pixels of a frame that is checked as a whole
 PART = 256  # pixels on a side of the parts of a larger frame that are checked
 SHARE = 0.45  # of the pixels that the networks see, with their halos; tiles of the frame have halos too
 SKY_BRIGHTNESS = 3.0  # of the noise
+CENTRE = 2048  # pixels of a frame whose noise is measured
 ENOUGH = 20000  # pixels of a bin
 STATED_ERROR = 0.3  # of the calibrated variance, relative, where Stein's estimate cannot tell
 LEFT_ALONE = 0.4  # factors of the residual below which pixels are left nearly as they were
@@ -226,9 +227,11 @@ def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, part
     answer = Answer(z, valid, mean, std)
     parts = parts or choose_parts(answer)
     correlation = judgement.correlation
-    if judgement.crowded:
-        faint = valid & (answer.local < SKY_BRIGHTNESS)
-        correlation, _ = noise_autocorrelation(z, faint, 1 / judgement.ratio, answer.scene)
+    if correlation is not None:  # or is it that of faint sources?
+        centre = tuple(slice(max(n - CENTRE, 0) // 2, (n + CENTRE) // 2) for n in z.shape)
+        faint, scene = valid & (answer.local < SKY_BRIGHTNESS), answer.scene
+        planes = (plane[centre] for plane in (z, faint))
+        correlation = noise_autocorrelation(*planes, 1 / judgement.ratio, scene[centre])
     signs = random_signs(seed, z.shape) * valid
     change = np.float32(STEP) * valid * colour(signs, correlation)
     shifted, probes = z + change, []

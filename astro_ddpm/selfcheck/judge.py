@@ -20,7 +20,6 @@ LOW = 0.965  # of the noise, what they have because the lowest were chosen
 MAX_TAILS = 1.12  # root mean square over robust scatter
 MIN_PIXELS = 300
 MAX_STRUCTURE = 1.15  # of the noise: more scatter shows sources
-MAX_CROWD = 1.03  # of the noise
 MIN_CORRELATION = 0.03
 MANY_PIXELS = 1000
 FEW_RATIO, MANY_RATIO = 1.5, 1.2
@@ -56,9 +55,6 @@ class NoiseJudgement:
 
     step : float
         The step of the values in units of the noise; 0 if there is none.
-
-    crowded : bool
-        Whether faint sources add to the correlation.
     """
 
     ratio: float
@@ -67,7 +63,6 @@ class NoiseJudgement:
     rows: float
     columns: float
     step: float
-    crowded: bool = False
 
     def power_spectrum(self, size=64):
         """
@@ -146,10 +141,10 @@ def judge_noise(z, valid, data=None, sigma=None):
     faint = _faint(z, valid)
     measured, number, full = _measured_noise(z, faint)
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
-    correlation, crowded = noise_autocorrelation(z, faint, measured)
+    correlation = noise_autocorrelation(z, faint, measured)
     planes = (z, faint), (z.T, faint.T)
     rows, columns = (0.0, 0.0) if full else (_banding(*pair, measured) for pair in planes)
-    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step, crowded or full)
+    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step)
 
 
 def _faint(z, valid):
@@ -238,19 +233,15 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     correlation : ndarray, shape (7, 7), or None
         1 in the middle; lags whose correlation is less than 3 standard errors or 0.03 are zero. None if all
         are, or if there is no sky.
-
-    crowded : bool
-        Whether faint sources add to it.
     """
     if min(z.shape) <= 2 * LAG:
-        return None, False
+        return None
     contrast, use = _contrast(z, faint, LAG)
     if scene is None:
         use = use & _is_empty(contrast, use, noise)
     if use.sum() < MIN_PIXELS:
-        return None, False
-    scatter = _robust(contrast[use])
-    use = use & (np.abs(contrast) < 4 * scatter)
+        return None
+    use = use & (np.abs(contrast) < 4 * _robust(contrast[use]))
     power, number = (_lagged_products(plane) for plane in (np.where(use, contrast, 0.0), use * 1.0))
     if scene is not None:
         power = power - _lagged_products(np.where(use, _contrast(scene, faint, LAG)[0], 0.0))
@@ -260,7 +251,7 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
     kept = np.where(np.abs(correlation) > np.maximum(3 * error, MIN_CORRELATION), correlation, 0.0)
     kept[RADIUS, RADIUS] = 1
-    return kept if np.count_nonzero(kept) > 1 else None, bool(scatter > MAX_CROWD * noise)
+    return kept if np.count_nonzero(kept) > 1 else None
 
 
 def _lagged_products(plane):
