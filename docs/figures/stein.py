@@ -2,7 +2,7 @@
 """
 Draw the picture of docs/selfcheck.rst: estimated against true errors of simulated cameras.
 
-    python docs/figures/selfcheck.py
+    python docs/figures/stein.py
 """
 
 import sys
