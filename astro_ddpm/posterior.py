@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .noise import negative_sky
 from .tiling import make_tiles, tile_around
 from .utils import progress, warn_user
 
@@ -78,7 +79,8 @@ class TiledModel:
     A model and the frame that its networks see tile by tile.
 
     Pixels beyond the receptive field of any valid pixel keep the fill value and its noise: the networks are
-    not evaluated there, and the samples are independent Gaussian pixels.
+    not evaluated there, and the samples are independent Gaussian pixels. They do not see a sky below zero,
+    `~astro_ddpm.noise.negative_sky`, which stays in the result.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ class TiledModel:
         self.model = model.to(device)
         radius = model.receptive_radius
         self.tiles = make_tiles(z.shape, tile_size, radius, model.stride)
-        self.z = _as_planes(z.astype(np.float32, copy=False)).to(device)
+        self.z = _as_seen(z).to(device)
         self.valid = _as_planes(valid).to(device)
         self.seen = _as_planes(_within_reach(valid, radius)).to(device)
 
@@ -156,7 +158,7 @@ class TiledModel:
             What `estimate` has there.
         """
         other, shape = copy(self), z.shape
-        other.z = _as_planes(z.astype(np.float32, copy=False)).to(self.z.device)
+        other.z = _as_seen(z).to(self.z.device)
         if z[part].shape != shape:
             halo, stride = self.model.receptive_radius, self.model.stride
             other.tiles = [tile_around(part, shape, halo, stride)]
@@ -194,6 +196,11 @@ class TiledModel:
             return output.mul_(self.seen)
 
         return network
+
+
+def _as_seen(z):
+    """Return a whitened image as the networks see it: without a sky below zero."""
+    return _as_planes((z - negative_sky(z)).astype(np.float32, copy=False))
 
 
 def _as_planes(image):

@@ -15,6 +15,7 @@ from .embedding import SinusoidalEmbedding
 __all__ = ["AttentionUNet", "GuidedUNet", "RAUNet", "WhitenedStem"]
 
 
+LIMIT = 4.0  # of the noise, for what a filter may take away
 ORIENTATIONS = {1: (0,), 2: (0, 2), 4: range(4), 8: range(8)}  # the codes of `turn`
 
 
@@ -100,7 +101,25 @@ class WhitenedStem(nn.Module):
         self.channels = len(filters) + 2 * patch**2
         self.receptive_radius = margin
 
-    def forward(self, z: Tensor, valid: Tensor) -> Tensor:
+    def measure(self, z: Tensor) -> Tensor:
+        """
+        Filter an image.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, 1, ny, nx)
+            The image divided by its noise.
+
+        Returns
+        -------
+        measured : Tensor, shape (batch, n, ny / patch, nx / patch)
+            The outputs of the filters; the lengths are rounded up.
+        """
+        image = F.pixel_shuffle(to_patches(z, self.patch), self.patch)  # with whole patches
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
+            return self.bank(image)
+
+    def forward(self, z: Tensor, valid: Tensor, measured: Tensor | None = None) -> Tensor:
         """
         Compute the features.
 
@@ -112,15 +131,18 @@ class WhitenedStem(nn.Module):
         valid : Tensor, shape (batch, 1, ny, nx)
             1 where a pixel was measured, 0 where it was filled from its neighbours.
 
+        measured : Tensor, shape (batch, n, ny / patch, nx / patch), optional
+            The output of `measure`, if it is known.
+
         Returns
         -------
         features : Tensor, shape (batch, channels, ny / patch, nx / patch)
             ``arcsinh`` of image and filter outputs, and the validity; the lengths are rounded up.
         """
+        measured = self.measure(z) if measured is None else measured
         z, valid = to_patches(z, self.patch), to_patches(valid, self.patch)
-        image = F.pixel_shuffle(z, self.patch)  # with whole patches
-        with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
-            return torch.cat([arcsinh(z), arcsinh(self.bank(image)), valid], dim=1)
+        with torch.autocast(z.device.type, enabled=False):
+            return torch.cat([arcsinh(z), arcsinh(measured), valid], dim=1)
 
 
 class AttentionUNet(nn.Module):
@@ -299,8 +321,23 @@ class RAUNet(nn.Module):
     Residual attention U-Net: mean and standard deviation of the whitened residual.
 
     With the image :math:`y`, its noise :math:`\sigma` and the noise-free scene :math:`x`, the network
-    sees :math:`z = y / \sigma` and estimates mean and standard deviation of
+    sees :math:`z = y / \sigma` and estimates mean :math:`m` and standard deviation :math:`s` of
     :math:`r = (x - y) / \sigma` given :math:`z`.
+
+    Each pixel is blended with what its surroundings predict. If they predict the value :math:`p` with the
+    variance :math:`v`, both in units of the noise, Bayes' rule for Gaussians gives
+
+    .. math:: m = \frac{p - z}{1 + v}, \qquad s^2 = \frac{v}{1 + v} .
+
+    A pixel that nothing predicts stays as it was measured, and :math:`s` is never above 1. A pixel that
+    was not measured gets :math:`m = p - z` and :math:`s^2 = v`. The prediction filters the image:
+
+    .. math:: p - z = [a]_{2b} + \sum_j g_j \, [w_j]_b
+
+    where :math:`w_j` are the starlet planes of :math:`z` and the outputs of the filters of the stem, and
+    :math:`[x]_b` limits :math:`x` to :math:`\pm b`. Noise is rarely beyond these limits, the structure of a
+    bright core is, so no core is thrown far. The U-Net gives the offset :math:`a`, which is not limited where
+    nothing was measured, the gains :math:`g_j`, and :math:`v`.
 
     Parameters
     ----------
@@ -312,7 +349,8 @@ class RAUNet(nn.Module):
 
     patch : int, optional
         The width in pixels of the patches that the finest features belong to. A PSF is wider than two
-        pixels, so with 2 hardly anything is lost, and most of the time of a network is saved.
+        pixels, so with 2 hardly anything is lost, and most of the time of a network is saved. Above 1 only
+        the starlet planes are filtered.
     """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1):
@@ -320,7 +358,9 @@ class RAUNet(nn.Module):
         self.config: dict[str, Any] = {"channels": list(channels), "dropout": dropout, "patch": patch}
         self.stem = WhitenedStem(patch)
         self.unet = AttentionUNet(self.stem.channels, tuple(channels), dropout=dropout)
-        self.mean_head = Head(channels[0], 1, patch)
+        self.starlet = Starlet(self.stride.bit_length())
+        planes = self.starlet.scales + (self.stem.bank.out_channels if patch == 1 else 0)
+        self.mean_head = Head(channels[0], 1 + planes, patch)
         self.std_head = Head(channels[0], 1, patch)
 
     @property
@@ -351,9 +391,23 @@ class RAUNet(nn.Module):
             Mean and standard deviation of the residual, in units of the noise.
         """
         ny, nx = z.shape[-2:]
-        features = self.unet(self.stem(z, valid))
-        mean, log_std = (head(features)[..., :ny, :nx] for head in (self.mean_head, self.std_head))
-        return mean, torch.exp(log_std - 1)
+        measured = self.stem.measure(z)
+        features = self.unet(self.stem(z, valid, measured))
+        heads = self.mean_head(features), self.std_head(features)
+        weights, log_std = (head[..., :ny, :nx].to(z.dtype) for head in heads)
+        with torch.autocast(z.device.type, enabled=False):
+            variance = torch.exp(2 * log_std - 2)
+            blend = 1 / (1 + valid * variance)
+            step = self._step(z, valid, measured, weights)
+            return blend.detach() * step, torch.sqrt(variance * blend)  # the width learns from its own loss
+
+    def _step(self, z: Tensor, valid: Tensor, measured: Tensor, weights: Tensor) -> Tensor:
+        """Return how far the prediction is from the image, from its offset and gains."""
+        planes = [self.starlet(z)[:, :-1]] + ([measured] if self.stem.patch == 1 else [])
+        planes = torch.cat(planes, dim=1).clamp(-LIMIT, LIMIT)
+        offset, gains = weights[:, :1], weights[:, 1:]
+        offset = torch.where(valid > 0, offset.clamp(-2 * LIMIT, 2 * LIMIT), offset)
+        return offset + (gains * planes).sum(dim=1, keepdim=True)
 
     def estimate(self, z: Tensor, valid: Tensor, orientations: int = 2) -> tuple[Tensor, Tensor]:
         """

@@ -18,6 +18,8 @@ from .correlation import (
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
 from .holes import constant_areas, fill_holes, lacks_information
+from .holes import fill_holes
+from .level import LEVEL_BLOCK, LEVEL_RADIUS, negative_sky
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import (
     detect_scatter,
@@ -32,6 +34,8 @@ from .whitening import largest_value, unwhiten, whiten
 
 __all__ = [
     "BORDER",
+    "LEVEL_BLOCK",
+    "LEVEL_RADIUS",
     "MatchedPair",
     "PSFMatch",
     "constant_areas",
@@ -55,6 +59,7 @@ __all__ = [
     "largest_value",
     "match_pair",
     "measure_banding",
+    "negative_sky",
     "neighbour_correlation",
     "noise_kernel",
     "photon_noise",

@@ -12,6 +12,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astro_ddpm import provenance, zoo
 from astro_ddpm.core import enhance
 from astro_ddpm.nddata import EnhancedCCDData, Exposure
+from astro_ddpm.noise import LEVEL_BLOCK, LEVEL_RADIUS
 from astro_ddpm.tiling import make_tiles
 
 from .workers import is_loaded, locate_model, process_alone
@@ -30,8 +31,8 @@ def enhance_blocks(
 
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
     `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field of the
-    network and of the holes in it, so that it is, to rounding errors, what `astro_ddpm.enhance` makes of
-    the whole frame with ``verify=False``: the check needs the whole frame. The result differs around pixels
+    network, of the level of the sky and of the holes in it, so that it is, to rounding errors, what
+    `astro_ddpm.enhance` makes of the whole frame with ``verify=False``: the check needs the whole frame. The result differs around pixels
     with less than 4 measured ones in the box of 129 pixels around them. What has been done to the frame is
     recorded in the header, without the measures of its PSF and noise; `astro_ddpm.enhance` warns where a
     block is computed.
@@ -46,7 +47,7 @@ def enhance_blocks(
         name or path.
 
     rows : int, optional
-        The greatest height of a block, without its halo of about 120 rows on either side (default model).
+        The greatest height of a block, without its halo of about 150 rows on either side (default model).
 
     background : float, optional
         The level of the sky, in the unit of the frame.
@@ -103,7 +104,8 @@ def enhance_blocks(
     dtype = np.promote_types(ccd.data.dtype.newbyteorder("="), np.float32)
     data, sigma = [], []
     ny, nx = ccd.shape
-    for tile in make_tiles((ny, 1), rows, loaded.receptive_radius + HOLE_RADIUS, loaded.stride):
+    halo = loaded.receptive_radius + max(HOLE_RADIUS, LEVEL_RADIUS)
+    for tile in make_tiles((ny, 1), rows, halo, max(loaded.stride, LEVEL_BLOCK)):
         outer, inner = tile.outer[0], tile.inner[0]
         block = dask.delayed(_enhance_rows, pure=False)(
             ccd.data[outer],

@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import zoo
+from astro_ddpm.noise import negative_sky
 from astro_ddpm.posterior import TiledModel, choose_sizes, sample_posterior, white_noise
 
 from .helpers import toy_model
@@ -95,6 +96,13 @@ class TestTiledModel:
 
 
 class TestSamplePosterior:
+    def test_the_networks_do_not_see_a_sky_below_zero(self):
+        z = np.random.default_rng(0).normal(size=(96, 80)).astype("f4")
+        valid, keep = np.ones(z.shape, bool), {}.__setitem__
+        low, lower = (sample_posterior(DDPM, z - sky, valid, keep=keep, **OPTIONS) for sky in (2, 5))
+        for one, other in zip(low, lower, strict=True):
+            assert_allclose(one, other, atol=1e-3)
+
     def test_moments_are_those_of_the_draws(self):
         rng = np.random.default_rng(0)
         z, valid, draws = rng.normal(size=(20, 24)).astype("f4"), np.ones((20, 24), bool), {}
@@ -102,7 +110,7 @@ class TestSamplePosterior:
         mean, std = sample_posterior(DDPM, z, valid, keep=keep, batch_size=2, **OPTIONS)
         assert sorted(draws) == [0, 1, 2]
         stack = torch.from_numpy(np.stack([draws[i] for i in range(3)]))[:, None]
-        tensors = torch.from_numpy(z)[None, None], torch.ones(1, 1, 20, 24)
+        tensors = torch.from_numpy(z - negative_sky(z))[None, None], torch.ones(1, 1, 20, 24)
         estimate = DDPM.estimate(*tensors)
         noise = np.stack([white_noise(1, i, (20, 24)) for i in range(3)])
         control = np.stack([noise.mean(axis=0), 0 * noise[0]])[:, None]

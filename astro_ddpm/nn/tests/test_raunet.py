@@ -196,9 +196,10 @@ class TestAttentionUNet:
 
 class TestInitial:
     def test_raunet(self):
-        mean, std = RAUNet(CHANNELS)(*(a.float() for a in image(13, 16)))
+        z, valid = (a.float() for a in image(13, 16))
+        mean, std = RAUNet(CHANNELS)(z, valid)
         assert_array_equal(mean.detach(), 0)
-        assert_allclose(std.detach(), np.exp(-1), rtol=1e-6)
+        assert_allclose(std.detach(), torch.rsqrt(np.e**2 + valid), rtol=1e-6)
 
     def test_guided_unet(self):
         network = Guided().double()
@@ -414,6 +415,49 @@ class TestEstimate:
     def test_other_numbers(self, orientations):
         with pytest.raises(ValueError, match=f"orientations must be one of 1, 2, 4, 8, not {orientations}"):
             RAUNet(CHANNELS).double().estimate(*image(8, 8), orientations)
+
+
+class TestBlend:
+    """A RAUNet whose heads return constants: the rest of it is linear, and known."""
+
+    @staticmethod
+    def network(offset, gains, variance):
+        network = RAUNet(CHANNELS).double().eval()
+        with torch.no_grad():
+            network.mean_head[2].bias[0] = offset
+            network.mean_head[2].bias[1 : 1 + len(gains)] = torch.as_tensor(gains, dtype=torch.float64)
+            network.std_head[2].bias[0] = 1 + np.log(variance) / 2
+        return network
+
+    @pytest.mark.parametrize("variance", [1e-6, 0.5, 30.0])
+    def test_bayes_rule_for_gaussians(self, variance):
+        z, valid = image(9, 12)
+        prior, noise = np.array([3.0, variance]), np.array([0.0, 1.0])  # the prediction is 3 above the pixel
+        weights = 1 / np.stack([prior, noise])[:, 1]
+        expected = weights @ np.stack([prior, noise])[:, 0] / weights.sum()
+        with torch.no_grad():
+            mean, std = self.network(3.0, [], variance)(z, valid)
+        assert_allclose(mean[valid > 0], expected, rtol=1e-9)
+        assert_allclose(std[valid > 0], weights.sum() ** -0.5, rtol=1e-9)
+        assert_allclose(mean[valid == 0], 3)
+        assert_allclose(std[valid == 0], variance**0.5, rtol=1e-9)
+
+    def test_starlet_planes_taken_away_leave_the_smooth_one(self):
+        network = self.network(0.0, [], 1e-12)
+        with torch.no_grad():
+            network.mean_head[2].bias[1 : 1 + network.starlet.scales] = -network.starlet.noise[:-1, 0, 0]
+            z = 0.3 * randn(1, 1, 40, 40)
+            smooth = network.starlet(z)[:, -1:] * network.starlet.noise[-1]
+            mean, _ = network(z, torch.ones_like(z))
+        assert_allclose(z + mean, smooth, atol=1e-9)
+
+    def test_a_bright_core_is_not_thrown_far(self):
+        network = self.network(1e4, [-1.0, -1.0, -1.0], 0.1)
+        z = image(20, 20)[0]
+        with torch.no_grad():
+            mean, _ = network(z, torch.ones_like(z))
+        assert mean.abs().max() <= (8 + 3 * 4) / 1.1
+        assert mean.abs().max() > 8 / 1.1
 
 
 class TestGuidedUNet:
