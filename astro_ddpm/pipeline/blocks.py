@@ -32,10 +32,10 @@ def enhance_blocks(
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
     `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field of the
     network, of the level of the sky and of the holes in it, so that it is, to rounding errors, what
-    `astro_ddpm.enhance` makes of the whole frame with ``verify=False``: the check needs the whole frame. The result differs around pixels
-    with less than 4 measured ones in the box of 129 pixels around them. What has been done to the frame is
-    recorded in the header, without the measures of its PSF and noise; `astro_ddpm.enhance` warns where a
-    block is computed.
+    `astro_ddpm.enhance` makes of the whole frame with ``verify=False``: the check needs the whole frame. The
+    result differs around pixels with less than 4 measured ones in the box of 129 pixels around them. What has
+    been done to the frame is recorded in the header, without the measures of its PSF and noise;
+    `astro_ddpm.enhance` warns where a block is computed.
 
     Parameters
     ----------

@@ -41,6 +41,7 @@ class TestSkyError:
             return np.float32(sigma.min() * np.linspace(-2, 2, shape[1])) * np.ones(shape, np.float32)
 
         monkeypatch.setattr(examples, "sky_error", slope)
+        monkeypatch.setattr(examples, "negative_sky", np.zeros_like)
         right, wrong = source(), source()
         right.sky_share, wrong.sky_share = 0, 1
         right.hole_share = wrong.hole_share = 0
@@ -48,6 +49,19 @@ class TestSkyError:
             one, two = right[i], wrong[i]
             assert 1 < np.abs(one["z"] - two["z"]).max() < 2.01
             assert_allclose(one["residual"], two["residual"], atol=1e-4 * np.abs(one["z"]).max())
+
+    def test_a_sky_below_zero_is_not_seen(self, source, monkeypatch):
+        low, lower = source(), source()
+        for data, sky in ((low, -20), (lower, -30)):
+            data.sky_share, data.hole_share = 1, 0
+            monkeypatch.setattr(
+                examples,
+                "sky_error",
+                lambda shape, _, sigma, rng, sky=sky: np.full(shape, sky * sigma.max(), "f4"),
+            )
+            data.example = data[0]
+        assert_allclose(low.example["z"].mean(), lower.example["z"].mean(), atol=0.5)
+        assert low.example["z"].mean() > -2
 
 
 def test_saturated_pixels_are_holes(monkeypatch):
