@@ -4,6 +4,7 @@ Tests for the checks module.
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,10 @@ def test_bins_without_pixels():
     assert all(math.isnan(gap[name]) for name in ("lsb", "mid", "hi"))
 
 
+def trainer_in(folder):
+    return SimpleNamespace(is_global_zero=True, default_root_dir=folder)
+
+
 def test_widths_that_the_snapshots_do_not_give(tmp_path):
     with torch.random.fork_rng(devices=[]):
         raunet = RAUNet((4, 6))
@@ -98,16 +103,16 @@ def test_widths_that_the_snapshots_do_not_give(tmp_path):
     for width in ("0.05", "0.1"):
         callback.averages[width] = {name: weight.clone() for name, weight in raunet.state_dict().items()}
     for callback.last_step in range(5, 30, 5):
-        callback._write(tmp_path)
+        callback._write(trainer_in(tmp_path))
     model, arrays = zoo.Model(raunet), simulated_arrays(2)
     with pytest.warns(AstropyUserWarning, match=r"width 0\.2 is left out: .* 5 snapshots"):
-        _, losses = choose_average(model, tmp_path, arrays, (0.1, 0.2))
+        _, losses = choose_average(model, tmp_path / "ema", arrays, (0.1, 0.2))
     assert list(losses) == [0.1]
     with (
         pytest.warns(AstropyUserWarning, match="is left out"),
         pytest.raises(ValueError, match=r"width 0\.2 cannot be made"),
     ):
-        choose_average(model, tmp_path, arrays, (0.2,))
+        choose_average(model, tmp_path / "ema", arrays, (0.2,))
 
 
 @pytest.mark.parametrize("kind", ["raunet", "ddpm", "crps"])
@@ -124,8 +129,8 @@ def test_the_average_with_the_least_loss_is_chosen(tmp_path, kind):
     callback = EMASnapshots()
     callback.averages = {"0.05": bad, "0.1": before}
     callback.last_step = 7
-    callback._write(tmp_path)
-    best, losses = choose_average(model, tmp_path, simulated_arrays(5), (0.05, 0.1), batch_size=2)
+    callback._write(trainer_in(tmp_path))
+    best, losses = choose_average(model, tmp_path / "ema", simulated_arrays(5), (0.05, 0.1), batch_size=2)
     assert losses[0.1] < losses[0.05] - 0.1
     assert best.training == {"steps": 7, "ema_width": 0.1}
     assert best.kind == kind
