@@ -18,7 +18,6 @@ from .correlation import (
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
 from .holes import constant_areas, fill_holes, lacks_information
-from .holes import fill_holes
 from .level import LEVEL_BLOCK, LEVEL_RADIUS, negative_sky
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import (

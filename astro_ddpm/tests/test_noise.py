@@ -15,9 +15,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.noise import (
-    constant_areas,
     LEVEL_BLOCK,
     LEVEL_RADIUS,
+    constant_areas,
     correlated_noise,
     correlation_kernel,
     detect_pedestal,
