@@ -239,6 +239,7 @@ class TestInvariance:
 
 class TestModels:
     @pytest.mark.filterwarnings("ignore:the magnitudes from")
+    @pytest.mark.filterwarnings("ignore:the network alone is wrong")  # it is not trained
     def test_as_enhance(self):
         noise = noise_image((64, 64), seed=1)
         options = {"psf": PSF, "separation": 8, "n_injections": 10, "blank": noise}

@@ -211,8 +211,9 @@ class TestErrors:
 
 def test_samples_are_no_image():
     image, reference = images()
-    with pytest.raises(ValueError, match=r"image must be two-dimensional .* not of shape \(1, 40, 50\)"):
-        image_metrics(image[None], reference)
+    samples = np.stack([image, image])
+    with pytest.raises(ValueError, match=r"image must be two-dimensional .* not of shape \(2, 40, 50\)"):
+        image_metrics(samples, reference)
 
 
 def test_data_range():

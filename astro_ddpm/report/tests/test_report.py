@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
+pytestmark = pytest.mark.filterwarnings("ignore:the network alone is wrong")  # they are not trained
+
 
 @pytest.fixture(scope="module")
 def deep_images(tmp_path_factory):

@@ -328,8 +328,8 @@ class TestErrors:
             EnsembleValidation().setup(None, pl.LightningModule(), "fit")
 
 
-def test_needs_no_astropy():
+def test_needs_no_images():
     code = "import sys; from astro_ddpm.training import EnsembleValidation, residual_gap;"
-    code += "print(*{'astropy', 'photutils'} & set(sys.modules))"
+    code += "print(*{'astropy.nddata', 'astropy.io.fits', 'photutils'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
