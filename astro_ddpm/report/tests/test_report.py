@@ -18,10 +18,9 @@ from astro_ddpm.tests.helpers import toy_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lie outside:astropy.utils.exceptions.AstropyUserWarning"),
+    pytest.mark.filterwarnings("ignore:the network alone is wrong"),  # they are not trained
     pytest.mark.slow,
 ]
-
-pytestmark = pytest.mark.filterwarnings("ignore:the network alone is wrong")  # they are not trained
 
 
 @pytest.fixture(scope="module")
