@@ -176,12 +176,18 @@ class Answer:
         """
         node, step = self._node
         smooth, sharp = np.reshape(values, (2, -1)).astype(np.float32)
-        at, slope = smooth[node], np.diff(smooth)[node]
-        plane = at + step * slope
-        if np.array_equal(smooth, sharp):
-            return plane
-        return plane + self._sharp * (sharp[node] + step * np.diff(sharp)[node] - plane)
+        plane = smooth[node] + step * np.diff(smooth)[node]
+        where, share = self._sharp_places
+        node, step = node[where], step[where]
+        plane[where] += share * (sharp[node] + step * np.diff(sharp)[node] - plane[where])
+        return plane
 
+    @cached_property
+    def _sharp_places(self):
+        where = np.nonzero(self._sharp)
+        return where, self._sharp[where]
+
+    @cached_property
     def shares(self):
         """
         Tell which sets each pixel counts for.
@@ -373,7 +379,7 @@ class Probe:
             For ``N_SETS`` sets.
         """
         mean, std, _, div = self.corrected(correction)
-        return Moments.collect(*self.answer.shares(), (self.noise, div, mean**2, std**2), N_SETS)
+        return Moments.collect(*self.answer.shares, (self.noise, div, mean**2, std**2), N_SETS)
 
 
 def fit_correction(probes, correlation=None):
@@ -430,7 +436,7 @@ def _local_scatter(probes, correction):
     parts = []
     for probe in probes:
         local, own = correction.local_excess(probe.answer)
-        parts.append(Moments.collect(*probe.answer.shares(), (own, local, local**2, own), N_SETS))
+        parts.append(Moments.collect(*probe.answer.shares, (own, local, local**2, own), N_SETS))
     own, local, square, _ = _sum(parts).means()
     doubt = DOUBT_POWER * correction.power
     gain = np.clip((correction.excess + doubt) / (np.maximum(local, 0) + doubt), MIN_GAIN, MAX_GAIN)
