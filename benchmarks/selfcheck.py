@@ -77,7 +77,7 @@ def measure(args):
     model = load(args)
     for camera in CAMERAS:
         for seed in range(args.number):
-            z, truth = make_field(*camera, seed)
+            z, truth = make_field(*camera, seed, args.size)
             deep = run(z, model, seed, n_samples=args.samples)
             error = np.abs(deep.data - truth)
             place = np.digitize(deep.data, [*deep.check["low"], np.inf]) - 1

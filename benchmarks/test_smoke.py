@@ -29,6 +29,7 @@ RUNS = {
         *(f"{name} --number 2 --samples 2" for name in ("pure-noise", "scene-pulls", "self-noise")),
         *(["cameras . --number 1"] if find_spec("bm3d") else []),
     ],
+    "selfcheck": ["fields --number 1 --size 64", "alarms --number 1", "cost --size 64"],
     "runtimes": ["--size 32 --repeats 1"],
     "throughput": ["--threads 1 --batch 2 --size 16 --frame 16 --repeats 1"],
 }

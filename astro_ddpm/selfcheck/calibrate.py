@@ -28,7 +28,8 @@ MAX_WIDTH = 20.0  # times the stated variance
 TYPICAL_CHANGE = 0.5  # of the stated variance
 MIN_GAIN, MAX_GAIN = 0.1, 2.5
 DOUBT_POWER = 0.1  # of the power of the residual: an excess that says nothing about the gain
-DOUBT = 1.2  # times the scatter that noise gives to a local average
+SURE = 2.0  # standard errors, beyond which a residual is too large
+DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
 SKY = -5.0, -2.0  # minus the brightness where the bias of the sky begins to be taken out, and is
 SKY_BOX = 32  # pixels
@@ -49,10 +50,10 @@ def _ramp(values, limits):
     return np.clip((values - low) / (high - low), 0, 1)
 
 
-def draw_to_zero(value, error):
-    """Draw a value to zero by its standard error (positive-part James & Stein 1961)."""
+def draw_to_zero(value, error, sure=1.0):
+    """Draw a value to zero, as James & Stein (1961); it is zero within ``sure`` standard errors."""
     power = np.square(value)
-    return value * np.maximum(power - np.square(error), 0) / np.maximum(power, 1e-30)
+    return value * np.maximum(power - np.square(sure * error), 0) / np.maximum(power, 1e-30)
 
 
 def _draw_to_one(ratio, error):
@@ -403,11 +404,11 @@ def fit_correction(probes, correlation=None):
     moments = _sum(probe.moments(correction) for probe in probes)
     correction.width = _width_factor(moments)
     correction.power = np.maximum(moments.means()[2], 1e-3)
-    correction.excess = np.maximum(draw_to_zero(*moments.excess()), 0)
+    correction.excess = np.maximum(draw_to_zero(*moments.excess(), SURE), 0)
     correction.gain, correction.spread = _local_scatter(probes, correction)
     if correction.excess.any():
         moments = _sum(probe.moments(correction) for probe in probes)
-        left = np.maximum(draw_to_zero(*moments.excess()), 0)
+        left = np.maximum(draw_to_zero(*moments.excess(), SURE), 0)
         correction.scale = np.clip(1 - left / (2 * np.maximum(moments.means()[2], 1e-3)), 0, 1)
         final = _width_factor(_sum(probe.moments(correction) for probe in probes))
         correction.final = np.where(correction.excess > 0, final, 1)

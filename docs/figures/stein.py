@@ -26,7 +26,7 @@ def main():
     left, right = figure.subplots(1, 2)
     pulls = []
     for spoil, label in ((1.0, "released raunet"), (1.4, "residual 1.4 times"), (0.6, "residual 0.6 times")):
-        args = Namespace(model="raunet", number=1, samples=1, spoil=spoil)
+        args = Namespace(model="raunet", number=1, samples=1, spoil=spoil, size=256)
         rows = [row for _, row in measure(args) if row["n"] >= 1000]
         true, rms, err = (np.array([row[name] for row in rows]) for name in ("true", "rms", "rms_err"))
         left.errorbar(true, rms, err, fmt="o", markersize=4, linewidth=1, label=label)
