@@ -231,8 +231,8 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     Returns
     -------
     correlation : ndarray, shape (7, 7), or None
-        1 in the middle; lags whose correlation is less than 3 standard errors or 0.03 are zero. None if all
-        are, or if there is no sky.
+        1 in the middle; lags whose correlation is less than 3 standard errors (neighbours: 1.5) or 0.03 are
+        zero. None if all are, or if there is no sky.
     """
     if min(z.shape) <= 2 * LAG:
         return None
@@ -249,7 +249,9 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     correlation = power / number
     correlation /= max(correlation[RADIUS, RADIUS], 0.1)
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
-    kept = np.where(np.abs(correlation) > np.maximum(3 * error, MIN_CORRELATION), correlation, 0.0)
+    lags = np.abs(np.arange(-RADIUS, RADIUS + 1))
+    sure = np.where(np.maximum(lags[:, None], lags) == 1, 1.5, 3.0)  # neighbours are correlated often
+    kept = np.where(np.abs(correlation) > np.maximum(sure * error, MIN_CORRELATION), correlation, 0.0)
     kept[RADIUS, RADIUS] = 1
     return kept if np.count_nonzero(kept) > 1 else None
 
