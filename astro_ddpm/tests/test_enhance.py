@@ -147,9 +147,10 @@ class TestTiles:
 
     @staticmethod
     def check(result, expected):
+        noise = np.maximum(SIGMA, expected.uncertainty.array)  # that of a hole in a bright source is large
         for one, other in zip(planes(result), planes(expected), strict=True):
             if one is not None:
-                assert_allclose(one, other, rtol=1.2e-7, atol=1e-4 * SIGMA)  # that of float32
+                assert np.all(np.abs(one - other) <= 1e-4 * noise + 1.2e-7 * np.abs(other))  # that of float32
 
     @pytest.mark.parametrize("model", [DDPM, RAUNET])
     @pytest.mark.parametrize("tile_size", [1, 24, 33, 64])
