@@ -250,8 +250,7 @@ def compare(measures, ranges):
         What was measured, for example by `measure_image`.
 
     ranges : dict of str to list of float
-        The ranges of the model as [low, high]. Names that only one of
-        the arguments has are not compared.
+        The ranges of the model as [low, high]. Names that only one of the arguments has are not compared.
 
     Returns
     -------

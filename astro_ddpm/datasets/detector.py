@@ -28,9 +28,8 @@ class Detector:
     r"""
     A CCD that exposes a simulated sky and writes raw, bias and flat frames.
 
-    Two detectors of the same parameters are the same: what is fixed in a
-    chip, which is the response of its pixels, the structure of its bias
-    and its bad columns, is drawn from ``seed``, and each frame draws its
+    Two detectors of the same parameters are the same: what is fixed in a chip, which is the response of its
+    pixels, the structure of its bias and its bad columns, is drawn from ``seed``, and each frame draws its
     noise from a seed of its own.
 
     Parameters
@@ -49,19 +48,16 @@ class Detector:
         ``'[17:528, 1:520]'``; all of it by default.
 
     bias_section : str, optional
-        The overscan. Frames name it in their header; nothing else depends
-        on it.
+        The overscan. Frames name it in their header; nothing else depends on it.
 
     saturation : float or `~astropy.units.Quantity`, optional
         The largest value that is written, in adu, at most 65535.
 
     bias_level : float or `~astropy.units.Quantity`, optional
-        The mean bias in adu. It differs from frame to frame and drifts
-        along the rows by about 1 adu.
+        The mean bias in adu. It differs from frame to frame and drifts along the rows by about 1 adu.
 
     bias_structure : float or `~astropy.units.Quantity`, optional
-        The standard deviation of the bias between columns, in adu. The
-        overscan does not have it.
+        The standard deviation of the bias between columns, in adu. The overscan does not have it.
 
     response_scatter : float, optional
         The standard deviation of the response between pixels.
@@ -152,8 +148,7 @@ class Detector:
         Parameters
         ----------
         header : `~astropy.io.fits.Header` or dict
-            NAXIS1, NAXIS2, GAIN, RDNOISE and, if they are there, TRIMSEC,
-            BIASSEC and SATURATE.
+            NAXIS1, NAXIS2, GAIN, RDNOISE and, if they are there, TRIMSEC, BIASSEC and SATURATE.
 
         **properties
             The parameters that a header does not tell.
@@ -266,8 +261,7 @@ class Detector:
         Parameters
         ----------
         field : `GalaxyField`
-            The field, with an image of ``light_shape``. Its gain and read
-            noise do not matter.
+            The field, with an image of ``light_shape``. Its gain and read noise do not matter.
 
         cosmic_rays : int, optional
             How many cosmic rays hit the chip.
@@ -279,8 +273,7 @@ class Detector:
         Returns
         -------
         frame : `~astropy.nddata.CCDData`
-            The frame, of ``shape``, as unsigned integers in adu, with the
-            WCS of the field.
+            The frame, of ``shape``, as unsigned integers in adu, with the WCS of the field.
 
         Raises
         ------

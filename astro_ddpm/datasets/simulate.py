@@ -61,10 +61,9 @@ class GalaxyField:
     Parameters
     ----------
     image : `~astropy.nddata.CCDData`
-        The noisy, sky-subtracted image, shape ``(ny, nx)``, in adu. It
-        carries the standard deviation of every pixel as its uncertainty,
-        a mask of the bad columns (their data are garbage), the PSF, a TAN
-        WCS and a header.
+        The noisy, sky-subtracted image, shape ``(ny, nx)``, in adu. It carries the standard deviation of
+        every pixel as its uncertainty, a mask of the bad columns (their data are garbage), the PSF, a TAN WCS
+        and a header.
 
     truth : `~numpy.ndarray`
         The noise-free scene, shape ``(ny, nx)``, in adu.
@@ -100,20 +99,17 @@ class GalaxyField:
         Parameters
         ----------
         depth : float, optional
-            The noise of the exposure relative to that of ``image``, in
-            every pixel. A mean of 100 exposures like ``image`` has a
-            depth of 0.1.
+            The noise of the exposure relative to that of ``image``, in every pixel. A mean of 100 exposures
+            like ``image`` has a depth of 0.1.
 
         seed : int or None, optional
-            The seed of the noise, which is independent of the noise in
-            ``image``.
+            The seed of the noise, which is independent of the noise in ``image``.
 
         Returns
         -------
         exposure : `~astropy.nddata.CCDData`
-            The sky-subtracted exposure, shape ``(ny, nx)``, in adu on the
-            scale of ``image``, with its own uncertainty. No pixel is bad.
-            GAIN and RDNOISE in its header are those of the mean image.
+            The sky-subtracted exposure, shape ``(ny, nx)``, in adu on the scale of ``image``, with its own
+            uncertainty. No pixel is bad. GAIN and RDNOISE in its header are those of the mean image.
 
         Raises
         ------
@@ -158,14 +154,11 @@ def make_galaxy_field(
     r"""
     Simulate a CCD image of galaxies and stars with known truth.
 
-    Galaxies run from barely seen to bright: single Sersic profiles, and
-    bulges in exponential discs with two logarithmic spiral arms. The
-    first of them is a large spiral near the center of the image. The
-    galaxies with the highest surface brightness have a companion.
-    Everything is convolved with a
-    Moffat PSF on a grid four times finer than the pixels and then summed
-    into pixels, so that fluxes are conserved. The noise is the Poisson
-    noise of sources and sky and the Gaussian read noise.
+    Galaxies run from barely seen to bright: single Sersic profiles, and bulges in exponential discs with two
+    logarithmic spiral arms. The first of them is a large spiral near the center of the image. The galaxies
+    with the highest surface brightness have a companion. Everything is convolved with a Moffat PSF on a grid
+    four times finer than the pixels and then summed into pixels, so that fluxes are conserved. The noise is
+    the Poisson noise of sources and sky and the Gaussian read noise.
 
     Parameters
     ----------
@@ -173,22 +166,19 @@ def make_galaxy_field(
         The shape ``(ny, nx)`` of the image, at least 32 x 32.
 
     seed : int or None, optional
-        The seed of sources and noise: the same seed gives the same
-        field. `None` draws a new one.
+        The seed of sources and noise: the same seed gives the same field. `None` draws a new one.
 
     n_galaxies, n_stars : int, optional
         The number of galaxies, without companions, and of stars.
 
     n_companions : int, optional
-        The number of companions; the first galaxies have one each, so
-        there are at most ``n_galaxies``.
+        The number of companions; the first galaxies have one each, so there are at most ``n_galaxies``.
 
     psf_fwhm : float or `~astropy.units.Quantity`, optional
         The full width at half maximum of the PSF in pixels, at least 1.
 
     psf_beta : float, optional
-        The power-law index of the Moffat profile, more than 1. The
-        profile ends at 8 FWHM.
+        The power-law index of the Moffat profile, more than 1. The profile ends at 8 FWHM.
 
     gain : float or `~astropy.units.Quantity`, optional
         The gain in electron/adu.
@@ -220,9 +210,8 @@ def make_galaxy_field(
 
     Notes
     -----
-    The uncertainty of the image comes from the noise-free scene
-    :math:`S` and the sky :math:`B` in adu, with gain :math:`g` and read
-    noise :math:`R`, as the best case of what a pipeline can know:
+    The uncertainty of the image comes from the noise-free scene :math:`S` and the sky :math:`B` in adu, with
+    gain :math:`g` and read noise :math:`R`, as the best case of what a pipeline can know:
 
     .. math:: \sigma^2 = (S + B) / g + (R / g)^2
 

@@ -116,11 +116,10 @@ class Denoiser(nn.Module):
               c_\mathrm{out} = \frac{\sigma s}{\sqrt{\sigma^2 + s^2}}, \qquad
               c_\mathrm{in} = \frac{1}{\sqrt{\sigma^2 + s^2}}
 
-    (Karras et al. 2022, equation 7 and table 1.) Mean :math:`\mu` and standard deviation :math:`s` of
-    the data may be given per pixel. With those of a posterior, and with a network that returns zero,
-    D is the exact denoiser of independent Gaussian pixels of that mean and width; the network learns
-    what they leave out: correlations, departures from a Gaussian, and errors of :math:`\mu` and
-    :math:`s`.
+    (Karras et al. 2022, equation 7 and table 1.) Mean :math:`\mu` and standard deviation :math:`s` of the
+    data may be given per pixel. With those of a posterior, and with a network that returns zero, D is the
+    exact denoiser of independent Gaussian pixels of that mean and width; the network learns what they leave
+    out: correlations, departures from a Gaussian, and errors of :math:`\mu` and :math:`s`.
 
     Parameters
     ----------

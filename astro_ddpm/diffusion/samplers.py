@@ -144,9 +144,8 @@ def sample_dpmpp_2m(
     .. math:: \tilde D_i = D_i + \frac{D_i - D_{i-1}}{2 \rho_i}, \qquad
               x_{i+1} = \tilde D_i + \frac{\sigma_{i+1}}{\sigma_i} (x_i - \tilde D_i)
 
-    (Lu et al. 2022, *DPM-Solver++*, algorithm 2, for the data prediction :math:`D_i` and
-    :math:`\alpha = 1`.) The first step, which has no past, and the last one, to zero noise, are of
-    first order.
+    (Lu et al. 2022, *DPM-Solver++*, algorithm 2, for the data prediction :math:`D_i` and :math:`\alpha = 1`.)
+    The first step, which has no past, and the last one, to zero noise, are of first order.
 
     Parameters
     ----------

@@ -132,9 +132,8 @@ def detection_curve(
     * ``'matched filter'``: a matched filter on the input,
     * ``'mean'``: the same filter on the enhanced image,
     * ``'joint'``: the sum of both,
-    * ``'existence'``: the posterior probability of existence, which is
-      the fraction of samples in which the filter finds a source above the threshold; where it is at least one
-      half a source is detected.
+    * ``'existence'``: the posterior probability of existence, which is the fraction of samples in which the
+      filter finds a source above the threshold; where it is at least one half a source is detected.
 
     All methods are compared at the same purity: each has the threshold at which it makes the same number of
     false detections per area.
@@ -515,8 +514,7 @@ def reliability_diagram(
         * ``low``, ``high``: the edges.
         * ``n``: the number of cases.
         * ``probability``: the mean of the probabilities, NaN without cases.
-        * ``frequency``, ``frequency_err``: how often it came true, NaN
-          without cases, and the binomial error.
+        * ``frequency``, ``frequency_err``: how often it came true, NaN without cases, and the binomial error.
 
     Raises
     ------

@@ -88,12 +88,9 @@ def aperture_photometry(
 
         * ``id``: the number of the position, from 1.
         * ``x``, ``y``: the center in pixels.
-        * ``sky_center``: the center on the sky, if there is a celestial
-          WCS.
-        * ``flux``: the sum of the data in the unit of the image, NaN
-          where no valid pixel is in the aperture.
-        * ``flux_err``: its error, see Notes; missing if there are neither
-          samples nor an uncertainty.
+        * ``sky_center``: the center on the sky, if there is a celestial WCS.
+        * ``flux``: the sum of the data in the unit of the image, NaN where no valid pixel is in the aperture.
+        * ``flux_err``: its error, see Notes; missing if there are neither samples nor an uncertainty.
         * ``flux_q16``, ``flux_q50``, ``flux_q84``: quantiles of the sums
           of the samples, if there are samples. Those of few samples lie too close together: between the outer
           two of 16 samples are 61 % of the posterior, not 68. For an interval take ``flux_err``.

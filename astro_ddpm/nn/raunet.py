@@ -74,10 +74,9 @@ class WhitenedStem(nn.Module):
     """
     First features of an image in units of its noise.
 
-    Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters sees
-    that range uncompressed, so that noise of one sigma on top of a bright core is not lost;
-    ``arcsinh`` then compresses image and filter outputs. The filters start as ``gram_filters`` and are
-    trained.
+    Whitened images span from a few tenths (sky) to ten thousand (cores). A bank of linear filters sees that
+    range uncompressed, so that noise of one sigma on top of a bright core is not lost; ``arcsinh`` then
+    compresses image and filter outputs. The filters start as ``gram_filters`` and are trained.
 
     The features may belong to square patches of pixels rather than to single ones. No pixel is lost: all
     those of a patch are features of it, and the filters see them with their neighbours.

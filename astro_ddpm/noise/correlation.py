@@ -29,9 +29,8 @@ def neighbour_correlation(data, mask=None):
 
     From the variances of the second differences of `estimate_sky_sigma` at the lags 1 and 2, without those
     beyond 4 standard deviations. Where noise was smoothed by a Gaussian, its correlation is
-    :math:`\rho^{l^2}` at the lag :math:`l` along rows and columns and the product of both along diagonals,
-    so the variance is proportional to :math:`(1 - \rho^{l^2})^2`, and the ratio of both standard deviations
-    is
+    :math:`\rho^{l^2}` at the lag :math:`l` along rows and columns and the product of both along diagonals, so
+    the variance is proportional to :math:`(1 - \rho^{l^2})^2`, and the ratio of both standard deviations is
 
     .. math:: \frac{1 - \rho^4}{1 - \rho} = 1 + \rho + \rho^2 + \rho^3 .
 

@@ -18,11 +18,10 @@ def negative_sky(z):
     r"""
     Find where the sky of a whitened image lies below zero.
 
-    Light is not negative: a level below zero is a sky that was subtracted too high, as it happens round
-    large galaxies. The level :math:`l` is found among means of 8x8 pixels. It follows from the percentiles
-    10 and 30 of the 13x13 means about each as the centre of a Gaussian, so that sources hardly raise it, is
-    smoothed by a Gaussian of 1.5 blocks and interpolated by quadratic splines. What lies within the doubt is
-    left out,
+    Light is not negative: a level below zero is a sky that was subtracted too high, as it happens round large
+    galaxies. The level :math:`l` is found among means of 8x8 pixels. It follows from the percentiles 10 and
+    30 of the 13x13 means about each as the centre of a Gaussian, so that sources hardly raise it, is smoothed
+    by a Gaussian of 1.5 blocks and interpolated by quadratic splines. What lies within the doubt is left out,
 
     .. math:: b = \min(l, 0) \, \frac{l^4}{l^4 + 0.15^4} .
 

@@ -91,9 +91,8 @@ class EnsembleValidation(pl.Callback):
     by what the RAUNet takes for their brightness. That is known without the truth, so honest samples cover
     in every bin what they promise.
 
-    The same numbers with the rank histograms go into the folder of the run as
-    ``ensembles/step-*.json``, the picture of the first images as ``ensembles/step-*.png``. They replace
-    files of the same step.
+    The same numbers with the rank histograms go into the folder of the run as ``ensembles/step-*.json``, the
+    picture of the first images as ``ensembles/step-*.png``. They replace files of the same step.
 
     To stop when ``val_crps`` no longer falls, add Lightning's own callback. Its patience counts
     validations, including those that draw no samples, so it must exceed ``every_n_epochs``:

@@ -277,11 +277,10 @@ def split_exposure(data, sigma, factor, noise):
 
     .. math:: y = d + k \sigma \epsilon, \qquad t = d - \sigma \epsilon / k
 
-    With Gaussian noise of variance :math:`\sigma^2` in :math:`d`, the noises of y and t have the
-    covariance :math:`\sigma^2 - \sigma^2 = 0` and the variances :math:`\sigma^2 (1 + k^2)` and
-    :math:`\sigma^2 (1 + k^{-2})`; their ratio, the depth, is :math:`1 / k` (Pang et al. 2021,
-    *Recorrupted-to-Recorrupted*). With the image itself as the target, a network would learn to keep the
-    noise that both share.
+    With Gaussian noise of variance :math:`\sigma^2` in :math:`d`, the noises of y and t have the covariance
+    :math:`\sigma^2 - \sigma^2 = 0` and the variances :math:`\sigma^2 (1 + k^2)` and :math:`\sigma^2 (1 +
+    k^{-2})`; their ratio, the depth, is :math:`1 / k` (Pang et al. 2021, *Recorrupted-to-Recorrupted*). With
+    the image itself as the target, a network would learn to keep the noise that both share.
 
     Parameters
     ----------

@@ -303,11 +303,10 @@ class Model:
                   - T^2 \, d^2 \rangle}{\langle s_0^2 \rangle}
 
         where :math:`d` is the noise ratio and :math:`T` the temperature, which multiplies the noise of the
-        exposure as well. The averages
-        are over 17x17 pixels, since one pixel of a few draws tells its variance badly; where bright and faint
-        pixels are together, those of large :math:`s_0` count most. The second term is a pseudo-draw that
-        agrees with the RAUNet, which makes a single draw fall back on :math:`T s_0`. At least a quarter of
-        :math:`s_0^2` is left.
+        exposure as well. The averages are over 17x17 pixels, since one pixel of a few draws tells its
+        variance badly; where bright and faint pixels are together, those of large :math:`s_0` count most. The
+        second term is a pseudo-draw that agrees with the RAUNet, which makes a single draw fall back on
+        :math:`T s_0`. At least a quarter of :math:`s_0^2` is left.
 
         Parameters
         ----------

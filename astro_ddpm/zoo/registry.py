@@ -64,9 +64,8 @@ def load(name: "str | os.PathLike[str] | None" = None) -> "Model":
     Raises
     ------
     ValueError
-        If there is no such model, or the file is not an intact model of this package: another format,
-        weights that do not fit the architecture or are not finite, or a SHA-256 that differs from the
-        recorded one.
+        If there is no such model, or the file is not an intact model of this package: another format, weights
+        that do not fit the architecture or are not finite, or a SHA-256 that differs from the recorded one.
 
     OSError
         If the file cannot be read.
