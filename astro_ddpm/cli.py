@@ -457,19 +457,8 @@ def compare_fluxes(field, enhanced):
     """
     Measure the sources of a simulated field on input and result, beside the truth.
 
-    Parameters
-    ----------
-    field : `~astro_ddpm.datasets.GalaxyField`
-        The field.
-
-    enhanced : `~astro_ddpm.EnhancedCCDData`
-        Its enhanced image.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        Per source the flux in one aperture: true, on the input and on the enhanced image, with errors,
-        and the pull of the latter.
+    Returns a table with the flux of each source in one aperture: true, on the input and on the enhanced
+    image, with errors, and the pull of the latter.
     """
     import numpy as np
     from photutils.aperture import CircularAperture

@@ -37,25 +37,10 @@ if hasattr(os, "register_at_fork"):
 
 def white_noise(seed, sample, shape):
     """
-    White noise that one sample starts from.
+    Return the white noise that one sample starts from: float32, shape (ny, nx), of unit variance.
 
-    It is made in blocks, each from a generator of its own, so that any part of it can be made alone.
-
-    Parameters
-    ----------
-    seed : int
-        The seed.
-
-    sample : int
-        The number of the sample.
-
-    shape : tuple of int
-        The shape (ny, nx) of the frame.
-
-    Returns
-    -------
-    noise : ndarray of float32, shape (ny, nx)
-        Of unit variance. It depends on seed, number and position of a pixel only.
+    It depends on seed, number of the sample and position of a pixel only. It is made in blocks, each from a
+    generator of its own, so that any part of it can be made alone.
     """
     noise = np.empty(shape, np.float32)
     for y in range(0, shape[0], NOISE_BLOCK):
@@ -82,22 +67,8 @@ class TiledModel:
     not evaluated there, and the samples are independent Gaussian pixels. They do not see a sky below zero,
     `~astro_ddpm.noise.negative_sky`, which stays in the result.
 
-    Parameters
-    ----------
-    model : `~astro_ddpm.zoo.Model`
-        The model.
-
-    z : ndarray, shape (ny, nx)
-        The whitened image.
-
-    valid : ndarray of bool, shape (ny, nx)
-        False for pixels that were not measured.
-
-    tile_size : int, optional
-        The largest width of the part of a tile that is used; None for the frame in one piece.
-
-    device : torch.device or str, optional
-        Where to compute.
+    ``z`` is the whitened image, shape (ny, nx), ``valid`` is False for pixels that were not measured, and
+    ``tile_size`` is the largest width of the part of a tile that is used, None for the frame in one piece.
     """
 
     def __init__(self, model, z, valid, tile_size=None, device="cpu"):
@@ -121,17 +92,9 @@ class TiledModel:
 
     def estimate(self, advance=lambda: None):
         """
-        Mean and standard deviation of the whitened residual, as `~astro_ddpm.zoo.Model.estimate` has them.
+        Return mean and standard deviation of the whitened residual, shape (1, 1, ny, nx).
 
-        Parameters
-        ----------
-        advance : callable, optional
-            Called after each tile.
-
-        Returns
-        -------
-        mean, std : Tensor, shape (1, 1, ny, nx)
-            In units of the noise of the image.
+        ``advance`` is called after each tile.
         """
         mean, std = torch.zeros_like(self.z), torch.ones_like(self.z)
         for _, tile in self._visible_tiles(advance):
@@ -141,22 +104,7 @@ class TiledModel:
         return mean.mul_(self.seen), std.masked_fill_(~self.seen, 1)
 
     def estimate_again(self, z, part):
-        """
-        Estimate for another image of the same shape and validity, in a part of the frame.
-
-        Parameters
-        ----------
-        z : ndarray, shape (ny, nx)
-            The whitened image.
-
-        part : tuple of slice
-            The pixels (y, x).
-
-        Returns
-        -------
-        mean, std : ndarray
-            What `estimate` has there.
-        """
+        """Return what `estimate` has in a part (y, x) of the frame for another image of the same validity."""
         other, shape = copy(self), z.shape
         other.z = _as_seen(z).to(self.z.device)
         if z[part].shape != shape:
@@ -165,22 +113,7 @@ class TiledModel:
         return tuple(plane[0, 0][part].cpu().numpy() for plane in other.estimate())
 
     def guided_network(self, estimate, advance=lambda: None):
-        """
-        Guide the network that draws.
-
-        Parameters
-        ----------
-        estimate : tuple of Tensor, shape (1, 1, ny, nx)
-            The output of `estimate`.
-
-        advance : callable, optional
-            Called after each tile of each evaluation.
-
-        Returns
-        -------
-        network : callable
-            For `~astro_ddpm.zoo.Model.sample`.
-        """
+        """Return the network that draws, for `~astro_ddpm.zoo.Model.sample`, guided by an `estimate`."""
 
         @lru_cache(maxsize=1)  # serves frames of one tile; that of others is cheaper to make than to keep
         def guide(number):
@@ -210,31 +143,10 @@ def _as_planes(image):
 
 def choose_sizes(model, shape, memory, tile_size=None, batch_size=None):
     """
-    Choose how much is given to the networks at once.
+    Return the width of a tile without its halo, and the number of samples, that the networks see at once.
 
-    Parameters
-    ----------
-    model : `~astro_ddpm.zoo.Model`
-        The model.
-
-    shape : tuple of int
-        The shape (ny, nx) of the frame.
-
-    memory : float
-        The memory in bytes that the networks may use.
-
-    tile_size, batch_size : int, optional
-        What has been chosen already.
-
-    Returns
-    -------
-    tile_size, batch_size : int
-        The width of a tile without its halo, and the number of samples.
-
-    Raises
-    ------
-    ValueError
-        If the memory is too small for any tile.
+    ``memory`` is what they may use, in bytes; what has been chosen already is kept. Too little for any tile
+    raises a ValueError.
     """
     features = max(network.config["channels"][0] / network.config["patch"] ** 2 for network in model.networks)
     bytes_per_pixel = 4 * FEATURE_PLANES * features
@@ -271,31 +183,25 @@ def sample_posterior(
     progress_bar=False,
 ):
     r"""
-    Mean and standard deviation of the whitened residual, and draws.
+    Return mean and standard deviation of the whitened residual, shape (ny, nx), and keep draws.
 
     The mean of a few draws is itself noisy. The sampler maps noise :math:`\epsilon_i` to draws
-    :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate,
-    :math:`\langle f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
+    :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate, :math:`\langle
+    f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
 
     Parameters
     ----------
     model : `~astro_ddpm.zoo.Model`
         The model.
 
-    z : ndarray, shape (ny, nx)
-        The whitened image.
+    z, valid : ndarray, shape (ny, nx)
+        The whitened image, and False for pixels that were not measured.
 
-    valid : ndarray of bool, shape (ny, nx)
-        False for pixels that were not measured.
-
-    n_samples, steps, seed, noise_ratio
-        As for `~astro_ddpm.enhance`, but none may be None.
+    n_samples, steps, seed, noise_ratio, tile_size, batch_size, device, progress_bar
+        As for `~astro_ddpm.enhance`, but none of the first four may be None.
 
     memory : float
-        The memory in bytes that the networks may use.
-
-    tile_size, batch_size, device, progress_bar
-        As for `~astro_ddpm.enhance`.
+        The memory in bytes that the networks may use. If that of a GPU is exhausted, less is tried at once.
 
     keep : callable
         Called as ``keep(i, draw)`` with each draw, shape (ny, nx), in units of the noise.
@@ -303,16 +209,6 @@ def sample_posterior(
     check : callable, optional
         Called as ``check(z, mean, std, regressor)`` with image, estimate and
         `TiledModel.estimate_again`; returns the mean and standard deviation to go on with.
-
-    Returns
-    -------
-    mean, std : ndarray, shape (ny, nx)
-        In units of the noise.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If the memory of a GPU is exhausted, so that less is tried at once.
     """
     tile_size, batch_size = choose_sizes(model, z.shape, memory, tile_size, batch_size)
     batch_size = min(batch_size, n_samples + 2) if model.draws_samples else 1

@@ -37,17 +37,10 @@ KEYWORDS = {
 
 def write(meta, record):
     """
-    Add what was done to a header, in place.
+    Add what was done to a header or dict, in place.
 
-    A repeat overwrites the keywords, removes those without a value, and adds to the history.
-
-    Parameters
-    ----------
-    meta : `~astropy.io.fits.Header` or dict
-        The header of the result.
-
-    record : dict
-        The values of the names in ``KEYWORDS``, apart from the version. A measure may be missing.
+    ``record`` has values of the names in ``KEYWORDS``, apart from the version; a measure may be missing. A
+    repeat overwrites the keywords, removes those without a value, and adds to the history.
     """
     from . import __version__
 
@@ -59,18 +52,9 @@ def write(meta, record):
 
 def add(meta, record, step):
     """
-    Add keywords of one step, and a line of history, to a header, in place.
+    Add the keywords of one step, and a line of history, to a header, in place.
 
-    Parameters
-    ----------
-    meta : `~astropy.io.fits.Header` or dict
-        The header of the result.
-
-    record : dict
-        The values of some names in ``KEYWORDS``.
-
-    step : str
-        The name of the function that did it.
+    ``record`` has values of some names in ``KEYWORDS``, and ``step`` is the name of the function that did it.
     """
     from . import __version__
 
@@ -91,13 +75,7 @@ def add_items(meta, items):
     """
     Add what the user wants to see in a header, in place, as ``add_keyword`` of ccdproc does.
 
-    Parameters
-    ----------
-    meta : `~astropy.io.fits.Header` or dict
-        The header of the result.
-
-    items : str, `ccdproc.Keyword` or dict
-        A keyword without value, one with its value, or several.
+    ``items`` is a keyword without value, a `ccdproc.Keyword`, or a dict of keywords and values.
     """
     if isinstance(items, str):
         items = {items: None}
@@ -108,19 +86,7 @@ def add_items(meta, items):
 
 
 def read(meta):
-    """
-    Find the record of an enhancement in a header.
-
-    Parameters
-    ----------
-    meta : `~astropy.io.fits.Header` or dict
-        The header.
-
-    Returns
-    -------
-    record : dict
-        The values of those names in ``KEYWORDS`` that are there.
-    """
+    """Return the values of the names in ``KEYWORDS`` that the record of an enhancement in a header holds."""
     return {name: meta[keyword] for keyword, (name, _) in KEYWORDS.items() if keyword in meta}
 
 

@@ -79,22 +79,7 @@ def make_tiles(shape, size=None, halo=0, stride=1):
 
 
 def tile_around(core, shape, halo=0, stride=1):
-    """
-    Make the tile of a given part of a frame.
-
-    Parameters
-    ----------
-    core : tuple of slice
-        The part (y, x).
-
-    shape, halo, stride
-        As for `make_tiles`.
-
-    Returns
-    -------
-    tile : `Tile`
-        The part and its halo.
-    """
+    """Return the `Tile` of a given part (y, x) of a frame; the other parameters are those of `make_tiles`."""
     axes = zip(core, shape, strict=True)
     rows, columns = (_slices(part.start, part.stop, length, halo, stride) for part, length in axes)
     return Tile((rows[0], columns[0]), (rows[1], columns[1]))

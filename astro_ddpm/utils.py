@@ -33,23 +33,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def lazy_getattr(package, home, extra=None):
     """
-    Make a ``__getattr__`` for a package that imports its public names when they are first asked for.
+    Return a ``__getattr__`` for a package that imports its public names when they are first asked for.
 
-    Parameters
-    ----------
-    package : str
-        The name of the package.
-
-    home : dict of str to str
-        The module of each name, relative to the package, such as ``".photometry"``.
-
-    extra : str, optional
-        The extra that installs what these modules need beside the package itself.
-
-    Returns
-    -------
-    getattr_ : callable
-        To be assigned to ``__getattr__`` of the package.
+    ``home`` maps each name to its module relative to the package, such as ``".photometry"``. ``extra`` is the
+    extra that installs what these modules need beside the package itself.
     """
 
     def getattr_(name):
@@ -68,19 +55,7 @@ def lazy_getattr(package, home, extra=None):
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
-    """
-    Let a function take an argument under its old name too, with a warning.
-
-    Parameters
-    ----------
-    old, new : str
-        The names.
-
-    Returns
-    -------
-    decorate : callable
-        A decorator that keeps the type of the function, which that of astropy does not.
-    """
+    """Let a function take an argument under its old name too, with a warning, and keep its type."""
 
     def decorate(function: Function) -> Function:
         from astropy.utils.decorators import deprecated_renamed_argument
@@ -95,13 +70,7 @@ def warn_user(message, category=None):
     """
     Issue an `~astropy.utils.exceptions.AstropyUserWarning` that points at the caller of this package.
 
-    Parameters
-    ----------
-    message : str
-        The text.
-
-    category : type, optional
-        A subclass to issue instead.
+    ``category`` is a subclass to issue instead.
     """
     from astropy.utils.exceptions import AstropyUserWarning
 
@@ -120,21 +89,8 @@ def check_output(output, overwrite):
     """
     Refuse to replace a file, before the work rather than after it.
 
-    Parameters
-    ----------
-    output : path-like
-        The file that is wanted.
-
-    overwrite : bool
-        Whether to replace an existing file.
-
-    Raises
-    ------
-    FileExistsError
-        If it exists and is not to be overwritten.
-
-    OSError
-        If its folder does not exist or cannot be written to, or its name is too long.
+    An existing ``output`` raises FileExistsError unless ``overwrite`` is set. One that cannot be written
+    raises an OSError that names it.
     """
     output = Path(output)
     try:
@@ -165,19 +121,7 @@ def _cannot_write(output, error):
 
 
 def partial_path(path):
-    """
-    Name a hidden file beside another one, which tells the computer and the process that writes it.
-
-    Parameters
-    ----------
-    path : path-like
-        The file that is wanted.
-
-    Returns
-    -------
-    partial : `~pathlib.Path`
-        A name that is not too long, and new.
-    """
+    """Name a hidden file beside another one, which tells the computer and the process that writes it."""
     path = Path(path)
     mark = f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial."
     return path.with_name(mark + os.fsdecode(os.fsencode(path.name)[-(MAX_NAME - len(mark)) :]))
@@ -189,17 +133,7 @@ def _host():
 
 
 def remove_partials(folder, names):
-    """
-    Remove what processes of this computer that are gone have left of files.
-
-    Parameters
-    ----------
-    folder : `~pathlib.Path`
-        The folder of the files.
-
-    names : iterable of str
-        The names of the files that were wanted.
-    """
+    """Remove what processes of this computer that are gone have left of files of these names in a folder."""
     tails = {partial_path(folder / name).name.partition(".partial.")[2] for name in names}
     for partial in folder.glob(f".{_host()}-*-*.partial.*"):
         mark, _, tail = partial.name.partition(".partial.")
@@ -223,24 +157,9 @@ def atomic_path(path, *, overwrite=False):
     """
     Give a path to write to that becomes the wanted file only when all went well.
 
-    Parameters
-    ----------
-    path : path-like
-        The file that is wanted.
-
-    overwrite : bool, optional
-        Whether to replace an existing file.
-
-    Yields
-    ------
-    partial : `~pathlib.Path`
-        A path in the same folder. It is renamed to ``path`` at the end, or removed after an error. If the
-        process is killed it stays behind, as a hidden file, and ``path`` is what it was.
-
-    Raises
-    ------
-    FileExistsError
-        If ``path`` exists and is not to be overwritten.
+    It is in the folder of ``path``, and is renamed to it at the end, or removed after an error. If the
+    process is killed it stays behind, as a hidden file, and ``path`` is what it was. Refuses what
+    `check_output` refuses.
     """
     path = Path(path)
     check_output(path, overwrite)
@@ -254,22 +173,7 @@ def atomic_path(path, *, overwrite=False):
 
 @contextmanager
 def progress(total, *, show):
-    """
-    Show a progress bar, or not.
-
-    Parameters
-    ----------
-    total : int
-        The number of steps.
-
-    show : bool
-        Whether to show the bar.
-
-    Yields
-    ------
-    advance : callable
-        Moves the bar by one step, whatever it is called with.
-    """
+    """Show a progress bar of ``total`` steps, or not, and give a function that moves it by one."""
     from tqdm import tqdm
 
     with tqdm(total=total, disable=not show, unit="step") as bar:

@@ -401,30 +401,12 @@ def calibration_table(
 
 def binned_scores(samples, truth, level, edges, *, is_gaussian=False, levels=LEVELS, n_ranks=9, seed=0):
     """
-    Compute all scores in bins.
+    Compute all scores in bins of ``level``; return a dict for each bin.
 
-    Parameters
-    ----------
-    samples : ndarray, shape (n_samples, ...), or (2, ...)
-        The samples, or mean and standard deviation of Gaussian distributions.
-
-    truth, level : ndarray, shape (...)
-        What they are compared with, NaN for elements to leave out, and what they are binned by.
-
-    edges : sequence of float, shape (n_bins + 1,)
-        The edges of the bins.
-
-    is_gaussian : bool, optional
-        Whether ``samples`` are mean and standard deviation.
-
-    levels, n_ranks, seed
-        As for `calibration_table`.
-
-    Returns
-    -------
-    scores : list of dict
-        For each bin ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill``
-        and ``ranks`` (an array).
+    The keys are ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill`` and
+    ``ranks`` (an array). ``truth`` is NaN for elements to leave out. If ``is_gaussian``, ``samples``, shape
+    (2, ...), are mean and standard deviation of Gaussian distributions. The rest is as for
+    `calibration_table`.
     """
     rng, rows = np.random.default_rng(seed), []
     for low, high in pairwise(edges):
@@ -462,19 +444,7 @@ def _scores(n, score, fraction, error, ratio, counts):
 
 
 def distance_sums(vectors):
-    """
-    Add up the distances from each vector to all others.
-
-    Parameters
-    ----------
-    vectors : `~numpy.ndarray`, shape (m, ..., n_features)
-        The vectors.
-
-    Returns
-    -------
-    sums : `~numpy.ndarray`, shape (m, ...)
-        The sums over the first axis.
-    """
+    """Return the summed distances from each vector to all others: (m, ..., n_features) becomes (m, ...)."""
     return np.stack([np.linalg.norm(vectors - one, axis=-1).sum(axis=0) for one in vectors])
 
 

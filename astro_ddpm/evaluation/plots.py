@@ -68,26 +68,10 @@ def width_scale(sigma: float, low: float, top: float, label: str = "") -> Scale:
 
 def draw_panels(panels: list[Panel], scales: dict[str, Scale], n_columns: int, panel_size: float) -> Figure:
     """
-    Draw panels row by row, with one color bar for each scale that has a label.
+    Draw panels row by row, ``n_columns`` in a row, with one color bar for each scale that has a label.
 
-    Parameters
-    ----------
-    panels : list of `Panel`
-        What to draw.
-
-    scales : dict of `Scale`
-        The scale of each kind of panel.
-
-    n_columns : int
-        The number of panels in a row.
-
-    panel_size : float
-        The width of a panel in inches.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The figure; its axes with a title are the panels.
+    ``scales`` has the scale of each kind of panel, and ``panel_size`` is the width of a panel in inches. Axes
+    with a title are the panels.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -287,19 +287,7 @@ def _unit(image):
 
 
 def image_wcs(wcs):
-    """
-    Return the WCS of the two axes of an image, where others belong to it (a frequency, a polarisation).
-
-    Parameters
-    ----------
-    wcs : WCS or None
-        A WCS of any number of axes.
-
-    Returns
-    -------
-    wcs : WCS or None
-        The same if it has two axes, its celestial part if it has more, None if there is none.
-    """
+    """Return the WCS of the two axes of an image: the celestial part if others belong to it, or None."""
     if wcs is None or wcs.pixel_n_dim == 2:
         return wcs
     return wcs.celestial if getattr(wcs, "has_celestial", False) else None
@@ -314,19 +302,7 @@ def _put_wcsaxes_first(header):
 
 
 def squeeze_image(ccd):
-    """
-    Drop axes of length one before those of the image, such as a frequency and a polarisation.
-
-    Parameters
-    ----------
-    ccd : `~astropy.nddata.CCDData`
-        The image.
-
-    Returns
-    -------
-    ccd : `~astropy.nddata.CCDData`
-        Two-dimensional; the image itself if it has no such axes.
-    """
+    """Return an image without axes of length one before its own, such as a frequency and a polarisation."""
     if ccd.data.ndim <= 2 or any(n != 1 for n in ccd.shape[:-2]):
         return ccd
     planes = {name: getattr(ccd, name) for name in ("data", "mask", "flags")}

@@ -161,23 +161,10 @@ class Exposure:
 
     def check(self):
         """
-        Leave out pixels without information, and refuse an exposure that cannot be weighted by its noise.
+        Leave out pixels without information, with a warning, and return what is left.
 
-        Returns
-        -------
-        exposure : `Exposure`
-            The exposure, perhaps with fewer valid pixels.
-
-        Raises
-        ------
-        ValueError
-            If no pixel is valid, or values are beyond `~astro_ddpm.noise.largest_value` at valid pixels.
-
-        Warns
-        -----
-        `~astropy.utils.exceptions.AstropyUserWarning`
-            If the noise says of pixels that are not masked that they hold no information, or the header that
-            they see different colours (BAYERPAT).
+        Raises ValueError if no pixel is valid, or if values are beyond `~astro_ddpm.noise.largest_value` at
+        valid pixels. Warns if the header says that pixels see different colours (BAYERPAT).
         """
         if not self.valid.any():
             msg = f"{self.name} has no valid pixel: every one is masked or not finite"
@@ -219,24 +206,7 @@ class Exposure:
         return counted & lacks_information(self.data, self.sigma, self.valid)
 
     def to(self, unit):
-        """
-        Convert to another unit.
-
-        Parameters
-        ----------
-        unit : `~astropy.units.Unit` or str
-            The unit.
-
-        Returns
-        -------
-        exposure : `Exposure`
-            In the unit; the exposure itself if it is in it already.
-
-        Raises
-        ------
-        `~astropy.units.UnitConversionError`
-            If the units do not fit.
-        """
+        """Return the exposure in another unit; itself if it is in it already."""
         unit = u.Unit(unit)
         if unit == self.unit:
             return self
@@ -245,24 +215,7 @@ class Exposure:
         return replace(self, **dict(zip(("data", "sigma", "samples"), planes, strict=True)), unit=unit)
 
     def leave_out(self, mask):
-        """
-        Leave out more pixels.
-
-        Parameters
-        ----------
-        mask : array_like of bool, shape (ny, nx), or None
-            True for pixels to leave out.
-
-        Returns
-        -------
-        exposure : `Exposure`
-            With fewer valid pixels.
-
-        Raises
-        ------
-        ValueError
-            If ``mask`` has another shape.
-        """
+        """Return the exposure without the pixels of a mask, shape (ny, nx), or itself if that is None."""
         if mask is None:
             return self
         mask = np.asarray(mask, bool)
@@ -272,19 +225,7 @@ class Exposure:
         return replace(self, valid=self.valid & ~mask)
 
     def without_constant_areas(self):
-        """
-        Leave out areas of one value, which are missing data (`~astro_ddpm.noise.constant_areas`).
-
-        Returns
-        -------
-        exposure : `Exposure`
-            The exposure, perhaps with fewer valid pixels.
-
-        Warns
-        -----
-        `~astropy.utils.exceptions.AstropyUserWarning`
-            If there are such areas.
-        """
+        """Leave out areas of one value, which are missing data, with a warning."""
         areas = constant_areas(self.data, self.valid)
         if not areas.any() or not np.any(self.valid & ~areas):
             return self
@@ -299,21 +240,8 @@ class Exposure:
         """
         Put a result into an `EnhancedCCDData` with everything else the input carried.
 
-        Parameters
-        ----------
-        data, sigma : ndarray, shape (ny, nx)
-            Mean and standard deviation of the posterior.
-
-        samples : ndarray, shape (n, ny, nx), or None
-            Draws from it.
-
-        meta : dict-like
-            The header.
-
-        Returns
-        -------
-        enhanced : `EnhancedCCDData`
-            The result. All pixels that do not count are added to the mask of the input.
+        ``data`` and ``sigma`` are mean and standard deviation of the posterior, ``samples`` draws from it, or
+        None, and ``meta`` is the header. All pixels that do not count are added to the mask of the input.
         """
         carried = deepcopy(_carried(self.ccd) | {"meta": meta, "unit": self.unit})
         lost = ~self.valid

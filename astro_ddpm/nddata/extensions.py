@@ -11,23 +11,9 @@ __all__ = ["find_image", "find_plane", "split_extension"]
 
 def split_extension(plane, path=None):
     """
-    Split ``"FILE[EXT]"`` into file and extension.
+    Split ``"FILE[EXT]"`` into file and extension, which is None if none is given.
 
-    Parameters
-    ----------
-    plane : str or path-like
-        A file with or without extension, or ``"[EXT]"``.
-
-    path : str or path-like, optional
-        The file that ``"[EXT]"`` belongs to.
-
-    Returns
-    -------
-    file : str or path-like
-        The file.
-
-    ext : str or None
-        The number or name of the extension.
+    ``path`` is the file that ``"[EXT]"`` alone belongs to.
     """
     match = re.fullmatch(r"(.*)\[([^\[\]]+)\]", str(plane))
     if match is None or Path(plane).exists():
@@ -37,27 +23,12 @@ def split_extension(plane, path=None):
 
 def find_image(hdus, ext=None):
     """
-    Find the extension that holds an image.
+    Return the number of the extension of an open file that holds an image.
 
-    Parameters
-    ----------
-    hdus : `~astropy.io.fits.HDUList`
-        An open file.
-
-    ext : int, str or tuple, optional
-        Its number, its name (EXTNAME or EXTTYPE), or name and version (EXTVER), ``("SCI", 2)`` or
-        ``"SCI,2"``; blanks and case do not matter. A name without version means the first of that name. By
-        default the first two-dimensional image that is not empty; axes of length one do not count.
-
-    Returns
-    -------
-    index : int
-        The number of the extension.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no image, or not that extension.
+    ``ext`` is its number, its name (EXTNAME or EXTTYPE), or name and version (EXTVER), ``("SCI", 2)`` or
+    ``"SCI,2"``; blanks and case do not matter. A name without version means the first of that name. By
+    default it is the first two-dimensional image that is not empty; axes of length one do not count.
+    ValueError if the file holds no image, or not that extension.
     """
     if ext is None:
         images = _images(hdus)
@@ -75,32 +46,13 @@ def find_image(hdus, ext=None):
 
 def find_plane(hdus, ext, image, *, same_file):
     """
-    Find the plane of noise or mask that belongs to an image.
+    Return the number of the extension of an open file that holds the noise or mask of an image.
 
-    Parameters
-    ----------
-    hdus : `~astropy.io.fits.HDUList`
-        The open file of the plane.
-
-    ext : str or None
-        The extension of the plane, as for `find_image`. Of several of one name the version of the image is
-        taken. None for what has the name and version of the image, or for the only image of another file.
-
-    image : tuple of `~astropy.io.fits.HDUList` and int
-        The open file of the image, and its number in it.
-
-    same_file : bool
-        Whether both files are the same.
-
-    Returns
-    -------
-    index : int
-        The number of the extension.
-
-    Raises
-    ------
-    ValueError
-        If there is no such extension, or if it could be several or that of another image.
+    ``image`` is the open file of the image and its number in it, and ``same_file`` whether both files are the
+    same. ``ext`` is as for `find_image`. Of several extensions of one name that with the version of the image
+    is taken. If ``ext`` is None, it is what has the name and version of the image, or the only image of
+    another file. ValueError if there is no such extension, or if it could be several or that of another
+    image.
     """
     own = image[0][image[1]]
     if ext is None:

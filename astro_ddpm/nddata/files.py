@@ -77,27 +77,7 @@ def _check_table(hdus):
 
 
 def read_check(path):
-    """
-    Read what the check without truth found about an enhanced image.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The FITS file.
-
-    Returns
-    -------
-    camera : str
-        The value of the keyword INSTRUME, empty if there is none.
-
-    table : `~astropy.table.QTable` or None
-        As `EnhancedCCDData.check`.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read as FITS.
-    """
+    """Return the keyword INSTRUME of an enhanced image in a file, or "", and its ``check``."""
     with fits.open(path) as hdus:
         return str(hdus[0].header.get("INSTRUME", "")), _check_table(hdus)
 
@@ -129,31 +109,9 @@ def _compute_planes(hdus):
 @contextmanager
 def create_samples(path, shape, dtype, unit):
     """
-    Make a FITS file of samples that can be filled one by one.
+    Make a FITS file of samples, shape (n, ny, nx), that can be filled one by one.
 
-    Parameters
-    ----------
-    path : str or path-like
-        The file; it appears when all went well.
-
-    shape : tuple of int
-        The shape (n, ny, nx) of the samples.
-
-    dtype : dtype
-        Their dtype, a float.
-
-    unit : `~astropy.units.Unit`
-        Their unit.
-
-    Yields
-    ------
-    samples : `~numpy.memmap`, shape (n, ny, nx)
-        What the file holds, big-endian.
-
-    Raises
-    ------
-    FileExistsError
-        If ``path`` exists.
+    Gives a big-endian memory map of the samples. The file appears when all went well; it must not exist yet.
     """
     dtype = np.dtype(dtype).newbyteorder(">")
     header = fits.PrimaryHDU(np.broadcast_to(dtype.type(0), shape)).header
@@ -176,24 +134,7 @@ registry.register_identifier("fits", EnhancedCCDData, fits.connect.is_fits)
 
 
 def is_complete(path):
-    """
-    Tell whether a FITS file ends where its last extension does.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    complete : bool
-        Whether nothing is missing at its end.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read as FITS.
-    """
+    """Tell whether a FITS file ends where its last extension does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "File may have been truncated")
         with Path(path).open("rb") as stream, fits.open(stream) as hdus:

@@ -26,13 +26,7 @@ def remove_wcs(header, suffix=""):
     """
     Remove what describes a WCS from a header, in place.
 
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header.
-
-    suffix : str, optional
-        A regular expression for the letters of alternate WCSs that go too.
+    ``suffix`` is a regular expression for the letters of alternate WCSs that go too.
     """
     for keyword in {*header}:
         if re.fullmatch(f"{WCS_CARDS}{suffix}", keyword):
@@ -40,31 +34,12 @@ def remove_wcs(header, suffix=""):
 
 
 def wcs_cards(header):
-    """
-    Return the cards of a header that describe its WCS.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header.
-
-    Returns
-    -------
-    cards : list of `~astropy.io.fits.Card`
-        Its cards.
-    """
+    """Return the cards of a header that describe its WCS."""
     return [card for card in header.cards if re.fullmatch(WCS_CARDS, card.keyword)]
 
 
 def remove_file_cards(header):
-    """
-    Remove what says how an image lay in its file, and a BUNIT that is no text, from a header, in place.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header.
-    """
+    """Remove what says how an image lay in its file, and a BUNIT that is no text, from a header, in place."""
     for keyword in FILE_CARDS:
         header.remove(keyword, ignore_missing=True, remove_all=True)
     if not isinstance(header.get("BUNIT", ""), str):
@@ -73,20 +48,10 @@ def remove_file_cards(header):
 
 def mend_cards(header):
     """
-    Make a header one that can be written, in place.
+    Make a header one that can be written, in place, and warn if cards were changed.
 
     Letters that FITS forbids in keywords become ``_``, those that it forbids in texts a blank or ``?``. What
     cannot be mended is left out.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If cards were changed.
     """
     changed = []
     for index in reversed(range(len(header))):
@@ -125,26 +90,11 @@ def _plain(text):
 
 def read_wcs(header, hdus=None):
     """
-    Read the WCS of an image, with the lookup tables that belong to it.
+    Return the WCS of a header, and take its cards out of the header.
 
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header of the image, from which the cards of the WCS are removed.
-
-    hdus : `~astropy.io.fits.HDUList`, optional
-        The open file, which holds the tables.
-
-    Returns
-    -------
-    wcs : `~astropy.wcs.WCS` or None
-        The WCS. A plate solution of the DSS, which astropy writes as what it cannot read, is replaced by
-        polynomials that fit it.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If the WCS cannot be used, or not without its tables.
+    It is None, with a warning, if it cannot be used. ``hdus`` is the open file, which holds the lookup
+    tables. A plate solution of the DSS, which astropy writes as what it cannot read, is replaced by
+    polynomials that fit it.
     """
     from astropy.wcs import WCS, FITSFixedWarning
 
@@ -199,22 +149,7 @@ def _fit_plate(wcs, header):
 
 
 def distortion_tables(wcs, header):
-    """
-    Make the extensions that hold the lookup tables of a WCS.
-
-    Parameters
-    ----------
-    wcs : WCS or None
-        The WCS.
-
-    header : `~astropy.io.fits.Header`
-        The header of the image, which receives the cards that name the tables.
-
-    Returns
-    -------
-    tables : list of `~astropy.io.fits.ImageHDU`
-        None, if there are no tables.
-    """
+    """Return the extensions that hold the lookup tables of a WCS; add their cards to a header."""
     tables = [getattr(wcs, name, None) for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")]
     if all(table is None for table in tables):
         return []

@@ -17,19 +17,7 @@ COUNTS = re.compile(r"(adu|dn|electrons?|counts?) *(/ *s(?:ec)?)?", re.IGNORECAS
 
 
 def parse_unit(text):
-    """
-    Turn a BUNIT into a unit.
-
-    Parameters
-    ----------
-    text : str
-        The value of the keyword, in the spelling of FITS or another that is common.
-
-    Returns
-    -------
-    unit : `~astropy.units.Unit` or None
-        The unit, None if nobody knows it.
-    """
+    """Turn a BUNIT, in the spelling of FITS or another common one, into a unit; None if nobody knows it."""
     text = str(text).strip()
     if text in CCDData.known_invalid_fits_unit_strings:
         return CCDData.known_invalid_fits_unit_strings[text]
@@ -44,38 +32,14 @@ def parse_unit(text):
 
 
 def plain_values(value):
-    """
-    Turn an NDData into an array or a quantity.
-
-    Parameters
-    ----------
-    value : NDData or anything else
-        What a user gave.
-
-    Returns
-    -------
-    value : ndarray, Quantity or anything else
-        The data of an NDData in their unit; anything else as it is.
-    """
+    """Turn an NDData into an array or a quantity; return anything else as it is."""
     if not isinstance(value, NDData):
         return value
     return value.data if value.unit is None else value.data << value.unit
 
 
 def std_unit(uncertainty):
-    """
-    Return the unit of the standard deviation that belongs to an uncertainty.
-
-    Parameters
-    ----------
-    uncertainty : `~astropy.nddata.NDUncertainty`
-        A standard deviation, a variance or an inverse variance.
-
-    Returns
-    -------
-    unit : `~astropy.units.Unit` or None
-        The unit, None if the uncertainty has none.
-    """
+    """Return the unit of the standard deviation that belongs to an uncertainty; None if that has no unit."""
     if uncertainty.unit is None:
         return None
     power = {"std": 1, "var": 0.5, "ivar": -0.5}[uncertainty.uncertainty_type]
@@ -84,37 +48,10 @@ def std_unit(uncertainty):
 
 def std_in_unit(uncertainty, unit, shape, dtype=np.float64):
     """
-    Return the standard deviation of an image as an array in the unit of the image.
+    Return the standard deviation of an image of some unit and shape (ny, nx) as an array in that unit.
 
-    Parameters
-    ----------
-    uncertainty : NDUncertainty, Quantity, array_like or float
-        The noise. Arrays and numbers are standard deviations.
-
-    unit : `~astropy.units.Unit`
-        The unit of the image.
-
-    shape : tuple of int
-        The shape (ny, nx) of the image.
-
-    dtype : dtype, optional
-        The dtype of the result.
-
-    Returns
-    -------
-    sigma : ndarray, shape (ny, nx)
-        The standard deviation; it may share memory with ``uncertainty``.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-
-    TypeError
-        If ``uncertainty`` has no standard deviation.
-
-    `~astropy.units.UnitConversionError`
-        If the units do not fit.
+    Arrays and numbers are standard deviations. The result may share memory with ``uncertainty``. A wrong
+    shape raises ValueError, a wrong unit `~astropy.units.UnitConversionError`.
     """
     if isinstance(uncertainty, NDUncertainty):
         array, its_unit = sigma_from_uncertainty(uncertainty), std_unit(uncertainty)

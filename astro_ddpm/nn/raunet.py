@@ -23,20 +23,11 @@ def gram_filters(size: int) -> Tensor:
     r"""
     Products of the discrete orthonormal polynomials of two axes, apart from the constant.
 
-    The polynomials are those of Gram (Savitzky & Golay 1964 smooth with them), orthonormal on
-    ``size`` equidistant points: :math:`\sum_x p_i(x) p_j(x) = \delta_{ij}`. As filters their products
-    measure the derivatives of an image. They have zero sum and unit noise gain, and those of high order
-    see noise but no smooth structure, however bright.
-
-    Parameters
-    ----------
-    size : int
-        The width in pixels, odd.
-
-    Returns
-    -------
-    filters : Tensor, shape (size**2 - 1, 1, size, size)
-        The filters, from low to high order along x, then y.
+    The polynomials are those of Gram (Savitzky & Golay 1964 smooth with them), orthonormal on ``size``
+    equidistant points: :math:`\sum_x p_i(x) p_j(x) = \delta_{ij}`. As filters, shape (size**2 - 1, 1, size,
+    size), their products measure the derivatives of an image, from low to high order along x, then y. They
+    have zero sum and unit noise gain, and those of high order see noise but no smooth structure, however
+    bright.
     """
     x = torch.linspace(-1, 1, size, dtype=torch.float64)
     axis = torch.linalg.qr(torch.stack([x**order for order in range(size)], dim=1)).Q.T
@@ -52,16 +43,6 @@ def arcsinh(x: Tensor) -> Tensor:
               = \mathrm{sgn}\, x \, \ln\left(1 + |x| + \frac{x^2}{1 + \sqrt{1 + x^2}}\right)
 
     That of PyTorch takes a tenth of the time of a network on CPUs; here it serves for the gradient only.
-
-    Parameters
-    ----------
-    x : Tensor
-        The argument.
-
-    Returns
-    -------
-    y : Tensor
-        The function.
     """
     if torch.is_grad_enabled():
         return torch.asinh(x)
@@ -255,17 +236,7 @@ class AttentionUNet(nn.Module):
 
 
 class Head(nn.Sequential):
-    """
-    Norm, activation and a 3x3 convolution that starts at zero; patches become pixels.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        The number of channels before and after.
-
-    patch : int, optional
-        The width in pixels of the patches that the features belong to.
-    """
+    """Norm, activation and a 3x3 convolution that starts at zero; patches of features become pixels."""
 
     def __init__(self, in_channels: int, out_channels: int, patch: int = 1):
         super().__init__(
@@ -278,20 +249,9 @@ class Head(nn.Sequential):
 
 def to_patches(planes: Tensor, width: int) -> Tensor:
     """
-    Gather square patches of pixels in the channels.
+    Gather square patches of pixels in the channels: (b, n, ny, nx) becomes (b, n w**2, ny / w, nx / w).
 
-    Parameters
-    ----------
-    planes : Tensor, shape (batch, n, ny, nx)
-        The planes; zeros fill the last patches at the bottom and right edges.
-
-    width : int
-        The width of the patches in pixels.
-
-    Returns
-    -------
-    patches : Tensor, shape (batch, n width**2, ny / width, nx / width)
-        The patches; the lengths are rounded up.
+    Zeros fill the last patches at the bottom and right edges.
     """
     missing = (0, -planes.shape[-1] % width, 0, -planes.shape[-2] % width)
     if any(missing):  # a compiled network cannot pad

@@ -17,36 +17,12 @@ one_at_a_time = threading.Lock()
 
 
 def is_loaded(model):
-    """
-    Tell whether something is a loaded model.
-
-    Parameters
-    ----------
-    model : str, path-like, `~astro_ddpm.zoo.Model` or None
-        A model as for `astro_ddpm.enhance`.
-
-    Returns
-    -------
-    loaded : bool
-        False for a name, a path, and None, which stands for the default model.
-    """
+    """Tell whether something is a loaded model rather than a name, a path, or None for the default model."""
     return not (model is None or isinstance(model, (str, os.PathLike)))
 
 
 def locate_model(model):
-    """
-    Make the name or path of a model independent of the folder that a process is in.
-
-    Parameters
-    ----------
-    model : str, path-like or None
-        The name or path; ``astro_ddpm.conf.default_model`` if None.
-
-    Returns
-    -------
-    model : str
-        The name or absolute path.
-    """
+    """Return the name of a model, or its absolute path, which does not depend on the folder of a process."""
     model = conf.default_model if model is None else model
     return str(model) if str(model) in zoo.list_models() else str(Path(model).absolute())
 
@@ -54,15 +30,10 @@ def locate_model(model):
 @contextmanager
 def process_alone():
     """
-    Wait for the other tasks of this process, then use its processors alone.
+    Wait for the other tasks of this process, then use its processors alone, inside a ``with`` statement.
 
     On a Dask worker PyTorch has as many threads meanwhile as the worker has. In any other process their
     number is left as it is.
-
-    Yields
-    ------
-    nothing : None
-        The process belongs to the caller until the end of the ``with`` statement.
     """
     import torch
 

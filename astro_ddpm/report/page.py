@@ -16,20 +16,7 @@ __all__ = ["Picture", "Section", "render_page"]
 
 @dataclass(frozen=True)
 class Picture:
-    """
-    A figure on the page.
-
-    Parameters
-    ----------
-    name : str
-        Its name, for a file.
-
-    figure : `~matplotlib.figure.Figure`
-        The figure.
-
-    caption : str
-        What it shows.
-    """
+    """A figure on the page, with a name for its file and a caption."""
 
     name: str
     figure: object
@@ -51,21 +38,10 @@ class Picture:
 @dataclass(frozen=True)
 class Section:
     """
-    One section of the page.
+    One section of the page: title, verdicts, tables with a ``caption`` in their metadata, and pictures.
 
-    Parameters
-    ----------
-    title : str
-        Its heading.
-
-    verdicts : list of tuple of (str or None, str)
-        A verdict of `~astro_ddpm.report.verdicts` and a sentence; None for a sentence that does not judge.
-
-    tables : list of `~astropy.table.QTable`
-        Tables with a ``caption`` in their metadata.
-
-    pictures : list of `Picture`
-        Figures.
+    ``verdicts`` are pairs of a verdict of `~astro_ddpm.report.verdicts` and a sentence; None for a sentence
+    that does not judge.
     """
 
     title: str
@@ -75,22 +51,7 @@ class Section:
 
 
 def render_page(title, summary, sections, footer):
-    """
-    Put sections on a page.
-
-    Parameters
-    ----------
-    title, summary, footer : str
-        Plain text.
-
-    sections : list of `Section`
-        The sections.
-
-    Returns
-    -------
-    html : str
-        The page.
-    """
+    """Return the page as HTML: title, summary, sections (a list of `Section`) and footer."""
     from jinja2 import Environment, FileSystemLoader
 
     loader = FileSystemLoader(Path(__file__).parent)

@@ -27,29 +27,10 @@ _RELIABILITY = "Probability of existence against the frequency of existence."
 
 def make_sections(pairs, results, tables, names, *, area):
     """
-    Make all sections of the page.
+    Return all sections of the page.
 
-    Parameters
-    ----------
-    pairs : list of `~astro_ddpm.report.Pair`
-        The images and their references.
-
-    results : dict
-        The images of every method.
-
-    tables : dict of `~astropy.table.QTable`
-        All tables, without units.
-
-    names : list of str
-        The models.
-
-    area : int
-        The number of pixels of pure noise.
-
-    Returns
-    -------
-    sections : list of `~astro_ddpm.report.page.Section`
-        The sections.
+    ``results`` maps methods to images, ``tables`` are all tables, without units, ``names`` are the models,
+    and ``area`` is the number of pixels of pure noise.
     """
     return [
         _fluxes(tables, names),
@@ -125,21 +106,8 @@ def worst_pairs(images, names, number=4):
     """
     Return the numbers of the pairs with the largest error by any of the models, worst first.
 
-    Parameters
-    ----------
-    images : `~astropy.table.QTable`
-        From `~astro_ddpm.report.tables.image_rows`.
-
-    names : list of str
-        The models.
-
-    number : int, optional
-        How many pairs, at most.
-
-    Returns
-    -------
-    numbers : ndarray of int
-        Their places in the list of pairs.
+    ``images`` is from `~astro_ddpm.report.tables.image_rows`, ``names`` are the models, and ``number`` says
+    how many pairs at most.
     """
     errors = np.max([numbers(images["rmse"][images["method"] == name]) for name in names], axis=0)
     return np.argsort(-errors)[:number]

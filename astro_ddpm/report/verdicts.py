@@ -33,21 +33,10 @@ _MIN_PIXELS = 100  # of a bin
 
 def judge(value: float, error: float, low: float, high: float) -> str:
     """
-    Say whether a measured value lies in the allowed range.
+    Say whether a value with its standard error lies in the allowed range from ``low`` to ``high``.
 
-    Parameters
-    ----------
-    value, error : float
-        What was measured, and its standard error.
-
-    low, high : float
-        The range.
-
-    Returns
-    -------
-    verdict : str
-        "fails" if the value is more than two errors outside of the range, else "holds", or "too few" if the
-        error is larger than half of the range, or not a number.
+    Returns "fails" if it is more than two errors outside of the range, else "holds", or "too few" if the
+    error is larger than half of the range, or not a number.
     """
     if not (math.isfinite(value) and math.isfinite(error)):
         return TOO_FEW
@@ -57,19 +46,7 @@ def judge(value: float, error: float, low: float, high: float) -> str:
 
 
 def combine(verdicts: list[str]) -> str:
-    """
-    Combine the verdicts on several bins.
-
-    Parameters
-    ----------
-    verdicts : list of str
-        One for each bin.
-
-    Returns
-    -------
-    verdict : str
-        "fails" if any fails, else "holds" if any holds, else "too few".
-    """
+    """Combine verdicts: "fails" if any fails, else "holds" if any holds, else "too few"."""
     return next((verdict for verdict in (FAILS, HOLDS) if verdict in verdicts), TOO_FEW)
 
 

@@ -15,25 +15,7 @@ __all__ = ["open_arrays", "write_arrays"]
 
 
 def write_arrays(path, arrays, *, overwrite=False):
-    """
-    Write arrays into one uncompressed ``.npz`` file.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    arrays : mapping of str to ndarray
-        The arrays.
-
-    overwrite : bool, optional
-        Whether to replace an existing file.
-
-    Raises
-    ------
-    FileExistsError
-        If the file exists and is not to be overwritten.
-    """
+    """Write a mapping of names to arrays into one uncompressed ``.npz`` file, as `open_arrays` reads it."""
     with atomic_path(path, overwrite=overwrite) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 

@@ -387,22 +387,7 @@ def dihedral(image, code):
 
 
 def log_uniform(rng, low, high):
-    """
-    Draw a number whose logarithm is uniform.
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    low, high : float
-        The range, positive.
-
-    Returns
-    -------
-    number : float
-        The number.
-    """
+    """Draw a number between two positive ones whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -682,23 +667,9 @@ def sky_error(shape, image, sigma, rng):
 
 def row_offsets(shape, rng, largest=0.3):
     """
-    Draw rows and columns that are a little off, in units of the noise.
+    Draw rows or columns of an image of some shape that are a little off, in units of the noise, float32.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx).
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    largest : float, optional
-        The largest offset.
-
-    Returns
-    -------
-    offsets : ndarray, shape (ny, nx), float32
-        The offsets, the same along each row, or each column.
+    The offsets are the same along each row, or each column, and at most ``largest``.
     """
     vertical = int(rng.integers(2))
     offsets = rng.standard_normal(shape[vertical]) * rng.uniform(0.02, largest / 2)
@@ -709,22 +680,7 @@ def row_offsets(shape, rng, largest=0.3):
 
 
 def hot_pixels(shape, rng):
-    """
-    Draw a few hot pixels and short cosmic rays that nobody masked, in units of the noise.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx).
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    spikes : ndarray, shape (ny, nx), float32
-        Zero in all but a few pixels.
-    """
+    """Draw a few hot pixels and short cosmic rays that nobody masked, in units of the noise, float32."""
     spikes = np.zeros(shape, np.float32)
     for _ in range(rng.integers(1, 5)):
         level = log_uniform(rng, 4, 50)
@@ -740,20 +696,9 @@ def hot_pixels(shape, rng):
 
 def saturated(z, rng):
     """
-    Draw the level at which a detector saturates, and find the pixels beyond it.
+    Draw the level at which a detector saturates, and mark the pixels of a whitened image beyond it.
 
-    Parameters
-    ----------
-    z : ndarray, shape (ny, nx)
-        The image in units of its noise.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    saturated : ndarray of bool, shape (ny, nx)
-        True beyond 20 to 2000 times the noise; nowhere if that were more than a fifth of the image.
+    The level is 20 to 2000 times the noise. No pixel is marked if that were more than a fifth of the image.
     """
     beyond = z > log_uniform(rng, 20, 2000)
     return beyond if beyond.mean() < 0.2 else np.zeros_like(beyond)

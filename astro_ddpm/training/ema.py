@@ -30,24 +30,9 @@ def power_decay(step, gamma):
 
 def exponent(width):
     r"""
-    Find the exponent of a profile.
+    Return the exponent :math:`\gamma` of the profile of a width :math:`w`, at most 0.288 (the plain mean).
 
     .. math:: \gamma^3 + 7 \gamma^2 + (16 - w^{-2}) \gamma + 12 - w^{-2} = 0
-
-    Parameters
-    ----------
-    width : float
-        The width :math:`w`, between 0 and 0.288, that of the plain mean.
-
-    Returns
-    -------
-    gamma : float
-        The exponent :math:`\gamma`, at least 0.
-
-    Raises
-    ------
-    ValueError
-        If there is no such profile.
     """
     if not 0 < width <= 12**-0.5:
         msg = f"width must be positive and at most 0.288, not {width}"

@@ -214,23 +214,8 @@ def read_frame(entry, path):
     """
     Read an image as its entry in the manifest describes it.
 
-    Parameters
-    ----------
-    entry : `ManifestEntry`
-        The entry.
-
-    path : str or path-like
-        The FITS file.
-
-    Returns
-    -------
-    frames : list of `Frame`
-        The image, or one for each colour of a mosaic of filters.
-
-    Raises
-    ------
-    ValueError
-        If the image is not two-dimensional, or its noise cannot be measured.
+    Returns a list of one `Frame`, or one for each colour of a mosaic of filters. ValueError if the image is
+    not two-dimensional, or its noise cannot be measured.
     """
     from astropy.io import fits
 
@@ -284,27 +269,10 @@ def _measure(entry, data, sigma, valid):
 
 def choose_stamps(frame, size, number, rng):
     """
-    Choose stamps in which all levels of brightness occur.
+    Return first row and column of at most ``number`` stamps in which all levels of brightness occur.
 
-    Parameters
-    ----------
-    frame : `Frame`
-        The image.
-
-    size : int
-        The width of the stamps in pixels.
-
-    number : int
-        How many, at most.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    corners : list of tuple of int
-        First row and column of each. By turns they hold a pixel below 1, 5, 30, 100 times the noise and
-        above; three quarters of their pixels are valid.
+    By turns they hold a pixel below 1, 5, 30, 100 times the noise and above; three quarters of their pixels
+    are valid.
     """
     from scipy.ndimage import gaussian_filter
 

@@ -93,14 +93,7 @@ class Scene:
 
 
 class Optics:
-    """
-    A PSF and its Fourier transforms, which are computed when they are first needed.
-
-    Parameters
-    ----------
-    psf : `~astro_ddpm.training.cameras.PSF`
-        The PSF.
-    """
+    """A `~astro_ddpm.training.cameras.PSF` and its Fourier transforms, computed when first needed."""
 
     def __init__(self, psf):
         self.psf, self.oversampling = psf, psf.oversampling
@@ -565,25 +558,7 @@ class SceneDataset(ExampleDataset):
 
 
 def random_cut(image, size, rng):
-    """
-    Cut out a random square, in half of the cases about light, the likelier the brighter it is.
-
-    Parameters
-    ----------
-    image : ndarray, shape (n, n)
-        The image, not negative.
-
-    size : int
-        The width of the square in pixels.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    image : ndarray, shape (size, size)
-        A view.
-    """
+    """Cut a random square out of an image, in half of the cases about light, the likelier the brighter."""
     end = len(image) - size
     corner = rng.integers(0, end + 1, 2)
     if rng.random() < 0.5:
