@@ -76,23 +76,15 @@ def _clipped_rms(contrast):
 
 def gaussian_kernel(width, ratio=1.0, angle=0.0):
     r"""
-    Elliptical Gaussian, :math:`\exp[-u^2 / 2 w^2 - v^2 / 2 (q w)^2]`, of unit sum.
+    Elliptical Gaussian, :math:`\exp[-u^2 / 2 w^2 - v^2 / 2 (q w)^2]`, of unit sum, out to 4 widths.
 
     Parameters
     ----------
     width : float
         The standard deviation :math:`w` along the major axis in pixels, positive.
 
-    ratio : float, optional
-        The axis ratio :math:`q`, up to 1.
-
-    angle : float, optional
-        The angle of the major axis from the x axis in radians.
-
-    Returns
-    -------
-    kernel : ndarray, shape (n, n)
-        The kernel out to 4 widths.
+    ratio, angle : float, optional
+        The axis ratio :math:`q`, up to 1, and the angle of the major axis from the x axis in radians.
     """
     half = int(np.ceil(4 * width))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -102,44 +94,14 @@ def gaussian_kernel(width, ratio=1.0, angle=0.0):
 
 
 def embed_kernel(kernel, shape):
-    """
-    Put a kernel on a periodic plane, its centre at the origin.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape (n, m)
-        The kernel, with odd sides.
-
-    shape : tuple of int
-        The shape (ny, nx) of the plane, not less than that of the kernel.
-
-    Returns
-    -------
-    plane : ndarray, shape (ny, nx)
-        Zero beside the kernel.
-    """
+    """Put a kernel with odd sides on a larger periodic plane, shape (ny, nx), its centre at the origin."""
     plane = np.zeros(shape)
     plane[: kernel.shape[0], : kernel.shape[1]] = kernel
     return np.roll(plane, [-(n // 2) for n in kernel.shape], axis=(0, 1))
 
 
 def convolve_periodic(image, kernel):
-    """
-    Convolve an image whose opposite edges meet.
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        The image.
-
-    kernel : ndarray, shape (n, m)
-        The kernel, with odd sides and not larger than the image.
-
-    Returns
-    -------
-    result : ndarray, shape (ny, nx)
-        The convolution.
-    """
+    """Convolve an image whose opposite edges meet with a smaller kernel with odd sides."""
     spectrum = scipy.fft.rfft2(image) * scipy.fft.rfft2(embed_kernel(kernel, image.shape))
     return scipy.fft.irfft2(spectrum, image.shape)
 

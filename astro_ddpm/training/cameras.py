@@ -9,7 +9,13 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage, special
 
-from astro_ddpm.noise import convolve_periodic, correlated_noise, embed_kernel, gaussian_kernel
+from astro_ddpm.noise import (
+    convolve_periodic,
+    correlated_noise,
+    embed_kernel,
+    gaussian_kernel,
+    sigma_from_gain,
+)
 
 __all__ = [
     "PSF",
@@ -40,18 +46,8 @@ def moffat_kernel(fwhm, beta=3.0):
     r"""
     PSF of the atmosphere, :math:`(1 + r^2 / \alpha^2)^{-\beta}` (Moffat 1969), of unit sum.
 
-    Parameters
-    ----------
-    fwhm : float
-        The full width at half maximum, :math:`2 \alpha \sqrt{2^{1 / \beta} - 1}`, in pixels, positive.
-
-    beta : float, optional
-        The slope of the wings.
-
-    Returns
-    -------
-    kernel : ndarray, shape (n, n)
-        The kernel out to 3 times its full width at half maximum.
+    ``fwhm`` is the full width at half maximum, :math:`2 \alpha \sqrt{2^{1 / \beta} - 1}`, in pixels. The
+    kernel, shape (n, n), reaches out to 3 times that.
     """
     half = int(np.ceil(3 * fwhm))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -61,41 +57,20 @@ def moffat_kernel(fwhm, beta=3.0):
 
 def random_noise_kernel(rng, widths=(0.3, 0.8)):
     """
-    Draw the kernel of the noise of a smoothed image: an elliptical Gaussian.
+    Draw the kernel of the noise of a smoothed image: an elliptical Gaussian, axis ratio 0.6 to 1.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    widths : tuple of float, optional
-        The range of the standard deviation along the major axis in pixels; neighbours of a round kernel
-        of 0.3, 0.5 and 0.8 pixels are correlated by 1, 26 and 67 %.
-
-    Returns
-    -------
-    kernel : ndarray, shape (n, n)
-        The kernel; its axis ratio is between 0.6 and 1.
+    ``widths`` is the range of the standard deviation along the major axis in pixels; neighbours of a round
+    kernel of 0.3, 0.5 and 0.8 pixels are correlated by 1, 26 and 67 %.
     """
     return gaussian_kernel(rng.uniform(*widths), rng.uniform(0.6, 1), rng.uniform(0, np.pi))
 
 
 def broaden_psf(image, kernel):
     """
-    Convolve an image with a kernel, as a worse seeing would.
+    Convolve an image, shape (ny, nx), with a kernel of unit sum, as a worse seeing would.
 
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        The image. It is mirrored at its edges, so keep away from them by the width of the kernel.
-
-    kernel : ndarray, shape (n, n)
-        The kernel, of unit sum.
-
-    Returns
-    -------
-    image : ndarray, shape (ny, nx)
-        The broader image. White noise in it is less by the root of the summed squares of the kernel.
+    The image is mirrored at its edges, so keep away from them by the width of the kernel. White noise in it
+    becomes less by the root of the summed squares of the kernel.
     """
     half = [n // 2 for n in kernel.shape]
     padded = np.pad(image, [(n, n) for n in half], mode="symmetric")
@@ -106,25 +81,9 @@ def broaden_psf(image, kernel):
 
 def block_sum(image, factor):
     """
-    Sum blocks of pixels, as a detector with larger pixels would.
+    Sum blocks of ``factor`` x ``factor`` pixels of an image, as a detector with larger pixels would.
 
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        The image. Rows and columns that do not fill a block are left out.
-
-    factor : int
-        The width of a block in pixels.
-
-    Returns
-    -------
-    image : ndarray, shape (ny // factor, nx // factor)
-        The sums.
-
-    Raises
-    ------
-    ValueError
-        If no block fits into the image.
+    Rows and columns that do not fill a block are left out. An image smaller than a block raises ValueError.
     """
     ny, nx = (n // factor for n in image.shape)
     if min(ny, nx) < 1:
@@ -139,16 +98,6 @@ def noise_gain(*kernels):
     Factor by which convolutions, one after the other, change the standard deviation of white noise.
 
     .. math:: \sqrt{\sum (k_1 * k_2 * \ldots)^2}
-
-    Parameters
-    ----------
-    *kernels : ndarray, shape (n, n)
-        The kernels.
-
-    Returns
-    -------
-    gain : float
-        The factor.
     """
     size = sum(max(kernel.shape) for kernel in kernels)
     power = np.ones((size, size // 2 + 1))
@@ -161,23 +110,18 @@ def expose(scene, gain, read_noise, sky_level, rng):
     r"""
     Expose a scene on a detector: photon noise of scene and sky, and read noise.
 
-    .. math:: y = \frac{P(g (x + b)) + N(0, r^2)}{g} - b, \qquad \sigma^2 = \frac{x + b}{g} + \frac{r^2}{g^2}
+    .. math:: y = \frac{P(g (x + b)) + N(0, r^2)}{g} - b
 
-    with a Poisson variate P (Howell 2006, *Handbook of CCD Astronomy*, section 4.4).
+    with a Poisson variate P and the noise of `~astro_ddpm.noise.sigma_from_gain`.
 
     Parameters
     ----------
     scene : ndarray, shape (ny, nx)
         The scene :math:`x` without noise, in ADU; where it is negative it counts as zero in the photon noise.
 
-    gain : float
-        The gain :math:`g` in electron per ADU.
-
-    read_noise : float
-        The read noise :math:`r` in electron.
-
-    sky_level : float
-        The level of the sky :math:`b` in ADU, which is subtracted afterwards.
+    gain, read_noise, sky_level : float
+        The gain :math:`g` in electron per ADU, the read noise :math:`r` in electron, and the sky :math:`b` in
+        ADU, which is subtracted afterwards.
 
     rng : `numpy.random.Generator`
         The source of randomness.
@@ -190,45 +134,20 @@ def expose(scene, gain, read_noise, sky_level, rng):
     Raises
     ------
     ValueError
-        If ``gain`` is not positive, or ``read_noise`` or ``sky_level`` is negative.
+        If ``gain`` is not positive, one of the others is negative, or there is no noise.
     """
-    if not gain > 0 or not read_noise >= 0 or not sky_level >= 0:
-        msg = (
-            "gain must be positive, read_noise and sky_level must not be negative; they are "
-            f"{gain}, {read_noise} and {sky_level}"
-        )
-        raise ValueError(msg)
+    sigma = sigma_from_gain(scene, gain, read_noise, sky_level, smoothing=0)
     light = np.maximum(scene, 0.0)
     electrons = rng.poisson(gain * (light + sky_level)) + read_noise * rng.standard_normal(scene.shape)
     data = electrons / gain - sky_level + np.minimum(scene, 0.0)
-    sigma = np.sqrt((light + sky_level) / gain + (read_noise / gain) ** 2)
     return data.astype(scene.dtype), sigma.astype(scene.dtype)
 
 
 def random_crop(planes, size, rng):
     """
-    Cut the same random square out of several planes.
+    Cut the same random square, ``size`` pixels wide, out of several planes, shape (ny, nx); return views.
 
-    Parameters
-    ----------
-    planes : sequence of ndarray, shape (ny, nx)
-        The planes.
-
-    size : int
-        The width of the square in pixels.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    planes : list of ndarray, shape (size, size)
-        Views.
-
-    Raises
-    ------
-    ValueError
-        If the planes are smaller than the square.
+    Planes that are smaller than the square raise ValueError.
     """
     ny, nx = planes[0].shape
     if size > min(ny, nx):
@@ -240,30 +159,12 @@ def random_crop(planes, size, rng):
 
 def add_exposure_noise(data, sigma, factor, noise):
     r"""
-    Make an image as noisy as a shorter exposure.
+    Make an image as noisy as a shorter exposure, and return it with its noise.
 
     .. math:: y' = y + \sqrt{k^2 - 1} \, \sigma \epsilon, \qquad \sigma' = k \sigma
 
-    Parameters
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The image and its noise (1 sigma).
-
-    factor : float
-        The factor :math:`k`, at least 1, by which the noise grows.
-
-    noise : ndarray, shape (ny, nx)
-        Noise of unit variance.
-
-    Returns
-    -------
-    data, sigma : ndarray, shape (ny, nx)
-        The noisier image and its noise.
-
-    Raises
-    ------
-    ValueError
-        If ``factor`` is less than 1.
+    ``noise`` is :math:`\epsilon`, of unit variance, and ``factor`` is :math:`k`; less than 1 raises
+    ValueError.
     """
     if factor < 1:
         msg = f"factor must be at least 1, not {factor}"
@@ -313,26 +214,10 @@ def split_exposure(data, sigma, factor, noise):
 
 def random_holes(shape, rng, max_size=9):
     """
-    Draw the pixels that a detector lost.
+    Draw the pixels, shape (ny, nx), that a detector lost; they are False in the result.
 
     They are one to three bad columns, a trail, a saturated star with spikes, what lies beyond the edge of a
-    detector that is turned against the image, single pixels, or patches.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx).
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    max_size : int, optional
-        The largest width of a patch in pixels.
-
-    Returns
-    -------
-    valid : ndarray of bool, shape (ny, nx)
-        False in holes.
+    detector that is turned against the image, single pixels, or patches of at most ``max_size`` pixels.
     """
     ny, nx = shape
     valid = np.ones(shape, bool)
@@ -367,20 +252,9 @@ def random_holes(shape, rng, max_size=9):
 
 def dihedral(image, code):
     """
-    Flip and rotate an image by quarter turns, without interpolation.
+    Flip and rotate images, shape (..., ny, nx), by quarter turns, without interpolation; return a view.
 
-    Parameters
-    ----------
-    image : ndarray, shape (..., ny, nx)
-        The image.
-
-    code : int
-        Which of the eight symmetries of the square, 0 to 7; 0 changes nothing.
-
-    Returns
-    -------
-    image : ndarray, shape (..., ny, nx) or (..., nx, ny)
-        A view.
+    ``code`` is one of the eight symmetries of the square, 0 to 7; 0 changes nothing.
     """
     turned = np.rot90(image, code % 4, axes=(-2, -1))
     return turned[..., ::-1] if code >= 4 else turned
@@ -460,17 +334,9 @@ class PSF:
 
     def profile(self, y, x):
         """
-        Evaluate the surface brightness.
+        Evaluate the surface brightness, not normalised, at positions from the source in pixels.
 
-        Parameters
-        ----------
-        y, x : ndarray, shape (ny, 1) and (1, nx)
-            Positions from the source in pixels.
-
-        Returns
-        -------
-        light : ndarray, shape (ny, nx), float32
-            The surface brightness; its sum is not normalised.
+        ``y`` and ``x`` have the shapes (ny, 1) and (1, nx), the result (ny, nx), float32.
         """
         y, x = np.float32(y), np.float32(x)
         cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
@@ -541,20 +407,10 @@ def _taper(r, end):
 
 def random_psf(rng, fwhm_range=(1.0, 10.0)):
     """
-    Draw the PSF of a camera: of the ground or of space, good or poor optics.
+    Draw the `PSF` of a camera: of the ground or of space, good or poor optics.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    fwhm_range : tuple of float, optional
-        The range of the full width at half maximum in pixels; log-uniform.
-
-    Returns
-    -------
-    psf : PSF
-        A Gaussian, Moffat (beta 2 to 5) or Airy core; some are elliptical, have coma, spikes, or a ring.
+    It has a Gaussian, Moffat (beta 2 to 5) or Airy core; some are elliptical, have coma, spikes, or a ring.
+    The full width at half maximum is log-uniform in ``fwhm_range``, in pixels.
     """
     return PSF(
         fwhm=log_uniform(rng, *fwhm_range),
@@ -577,27 +433,11 @@ RESAMPLING = ("bilinear", "lanczos", "drizzle", "gaussian", "sharpened")
 
 def resampling_kernel(kind, rng):
     """
-    Draw the kernel by which a program that resamples an image correlates its noise.
+    Draw the kernel, shape (n, n), by which a program that resamples an image correlates its noise.
 
-    Parameters
-    ----------
-    kind : {"bilinear", "lanczos", "drizzle", "gaussian", "sharpened"}
-        The interpolation of two neighbours, or of six with a Lanczos window, at a random sub-pixel position;
-        drops of 0.6 to 2 pixels that fall on a grid at random; a smoothed image; or one with slightly
-        anti-correlated noise.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    kernel : ndarray, shape (n, n)
-        The kernel.
-
-    Raises
-    ------
-    ValueError
-        If ``kind`` is unknown.
+    ``kind`` is one of `RESAMPLING`: the interpolation of two neighbours, or of six with a Lanczos window, at
+    a random sub-pixel position; drops of 0.6 to 2 pixels that fall on a grid at random; a smoothed image; or
+    one with slightly anti-correlated noise.
     """
     if kind == "gaussian":
         return random_noise_kernel(rng)
@@ -621,31 +461,14 @@ def resampling_kernel(kind, rng):
 
 
 def sky_error(shape, image, sigma, rng):
-    r"""
-    Draw what a wrong estimate of the sky leaves in an image.
+    """
+    Draw what a wrong estimate of the sky leaves in an image, shape (ny, nx), float32.
+
+    It is a constant of -2 to 2 sigma (the median of ``sigma``), a gradient of up to 2 sigma from the middle
+    to an edge, a bowl as deep as 2 sigma in proportion to the smoothed light of ``image``, or all of them.
 
     Add it to the input and to the target alike: the whitened residual, which networks predict, does not
     change, and they learn to keep any sky.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx).
-
-    image : ndarray, shape (ny, nx)
-        The image; bowls lie where it is bright.
-
-    sigma : float or ndarray, shape (ny, nx)
-        The noise (1 sigma); its median is the unit.
-
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    Returns
-    -------
-    sky : ndarray, shape (ny, nx), float32
-        A constant of -2 to 2 sigma, a gradient of up to 2 sigma from the middle to an edge, a bowl as deep as
-        2 sigma in proportion to the smoothed light, or all of them.
     """
     kind = rng.integers(5)
     sky = np.zeros(shape, np.float32)

@@ -124,25 +124,9 @@ def stack_rows(rows):
 
 def cut_stamps(image, size):
     """
-    Cut an image into stamps side by side.
+    Cut an image into stamps side by side, shape (n, size, size), those that hold finite pixels only.
 
-    Parameters
-    ----------
-    image : array_like, shape (ny, nx)
-        The image.
-
-    size : int
-        The width of the stamps in pixels.
-
-    Returns
-    -------
-    stamps : ndarray, shape (n, size, size)
-        Those of them that hold finite pixels only. Rows and columns that do not fill a stamp are left out.
-
-    Raises
-    ------
-    ValueError
-        If the image is smaller than a stamp.
+    Rows and columns that do not fill a stamp are left out. An image smaller than a stamp raises ValueError.
     """
     image = np.asarray(image, float)
     ny, nx = (n // size for n in image.shape)

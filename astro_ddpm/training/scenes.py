@@ -46,18 +46,10 @@ class Scene:
 
     def planes(self, m):
         """
-        Sort the flux by its position in the pixel.
+        Sort the flux by its position in the pixel, one of m x m sub-pixel positions: shape (m, m, n, n).
 
-        Parameters
-        ----------
-        m : int
-            The number of sub-pixel positions per axis.
-
-        Returns
-        -------
-        planes : ndarray, shape (m, m, n, n), float32
-            The flux i / m and j / m pixels above and to the right of each pixel's centre. Light lies in the
-            first plane, stars in the one next to them; without stars the first is all.
+        A plane has the flux i / m and j / m pixels above and to the right of each pixel's centre. Light lies
+        in the first plane, stars in the one next to them; without stars the first is all.
         """
         if not len(self.stars):
             return self.light[None, None]
@@ -71,17 +63,9 @@ class Scene:
 
     def image(self, psf):
         """
-        Look at the scene through a telescope, without noise.
+        Look at the scene through a telescope (an `Optics`), without noise.
 
-        Parameters
-        ----------
-        psf : Optics
-            The telescope.
-
-        Returns
-        -------
-        image : ndarray, shape (n, n), float32
-            The image; light that leaves at an edge comes in at the opposite one.
+        Light that leaves at an edge comes in at the opposite one.
         """
         m = psf.oversampling
         if m not in self._spectra:
@@ -400,20 +384,9 @@ _WEIGHTS = dict(zip(KINDS, (3, 4, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1), strict=True))
 
 def draw_scene(rng, kind=None):
     """
-    Draw a scene, or a mix of scenes.
+    Draw a `Scene`, in arbitrary units, or a mix of scenes.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        The source of randomness.
-
-    kind : str, optional
-        One of `KINDS`; by default any, and in every third scene a second kind on top.
-
-    Returns
-    -------
-    scene : Scene
-        Light and stars in arbitrary units.
+    ``kind`` is one of `KINDS`; by default any, and in every third scene a second kind on top.
     """
     weights = np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())
     kinds = [kind] if kind else list(rng.choice(list(KINDS), 1 + (rng.random() < 0.33), p=weights))

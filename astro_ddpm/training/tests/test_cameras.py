@@ -8,7 +8,6 @@ import pytest
 from astropy.stats import gaussian_sigma_to_fwhm
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm.noise import sigma_from_gain
 from astro_ddpm.training import (
     add_exposure_noise,
     block_sum,
@@ -188,19 +187,27 @@ class TestExpose:
         assert abs(pull.mean()) < 4 / np.sqrt(N)
         assert abs(pull.var() - 1) < 5 * np.sqrt(2 / N)
 
-    def test_noise_is_that_of_the_noise_module(self, rng):
-        scene = np.array([[0.0, 10.0, 1000.0]])
+    def test_noise_of_every_pixel(self, rng):
+        scene = np.array([[-5.0, 10.0, 1000.0]])
         _, sigma = expose(scene, 2.0, 3.0, 40.0, rng)
-        assert_allclose(sigma, sigma_from_gain(scene, 2.0, 3.0, sky_level=40.0, smoothing=0))
+        assert_allclose(sigma, np.sqrt(np.array([[40.0, 50.0, 1040.0]]) / 2 + 1.5**2))
 
     def test_photons_are_counted(self, rng):
         data, _ = expose(np.full((50, 50), 3.0), 4.0, 0.0, 1.0, rng)
         electrons = 4.0 * (data + 1.0)
         assert_allclose(electrons, np.round(electrons), atol=1e-9)
 
-    @pytest.mark.parametrize("bad", [(0, 1, 1), (1, -1, 1), (1, 1, -1), (np.nan, 1, 1)])
-    def test_bad_values(self, rng, bad):
-        with pytest.raises(ValueError, match="gain must be positive"):
+    @pytest.mark.parametrize(
+        ("bad", "name"),
+        [
+            ((0, 1, 1), "gain"),
+            ((np.nan, 1, 1), "gain"),
+            ((1, -1, 1), "read_noise"),
+            ((1, 1, -1), "sky_level"),
+        ],
+    )
+    def test_bad_values(self, rng, bad, name):
+        with pytest.raises(ValueError, match=f"{name}.* must"):
             expose(np.ones((2, 2)), *bad, rng)
 
 
