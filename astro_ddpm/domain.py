@@ -56,19 +56,7 @@ class Measure(NamedTuple):
     is_limit: bool = False
 
     def lies_outside(self, limits):
-        """
-        Whether the property must lie outside of a range.
-
-        Parameters
-        ----------
-        limits : sequence of float
-            The range, (low, high).
-
-        Returns
-        -------
-        outside : bool
-            False if it lies inside, or may.
-        """
+        """Whether the property must lie outside of a range (low, high); False if it lies inside, or may."""
         low, high = limits
         return self.value < low or (self.value > high and not self.is_limit)
 
@@ -242,20 +230,10 @@ def measure_image(data, sigma, mask=None, psf=None, names=("psf_fwhm", "noise_co
 
 def compare(measures, ranges):
     """
-    Find what lies outside of the ranges of a model.
+    Return the names of the measures that lie outside of the ranges of a model.
 
-    Parameters
-    ----------
-    measures : dict of str to `Measure`
-        What was measured, for example by `measure_image`.
-
-    ranges : dict of str to list of float
-        The ranges of the model as [low, high]. Names that only one of the arguments has are not compared.
-
-    Returns
-    -------
-    names : list of str
-        The names of what lies outside.
+    ``measures`` are those of `measure_image`, and ``ranges`` those of a model as [low, high]. Names that only
+    one of both has are not compared.
     """
     return [
         name for name, measure in measures.items() if name in ranges and measure.lies_outside(ranges[name])
@@ -264,20 +242,9 @@ def compare(measures, ranges):
 
 def describe(names, measures, ranges):
     """
-    Say what lies outside of the ranges of a model, and what follows.
+    Return a text that says what lies outside of the ranges of a model, and what follows.
 
-    Parameters
-    ----------
-    names : list of str
-        The result of `compare`.
-
-    measures, ranges : dict
-        Its arguments.
-
-    Returns
-    -------
-    text : str
-        Each measure with the range of the model in brackets.
+    ``names`` is the result of `compare` for ``measures`` and ``ranges``.
     """
     parts = (
         "{} {:.3g} ({:.3g} to {:.3g})".format(LABELS.get(name, name), measures[name].value, *ranges[name])

@@ -190,17 +190,11 @@ class Denoiser(nn.Module):
         x : Tensor, shape (batch, channels, ny, nx)
             The noise-free image.
 
-        sigma : Tensor, shape (batch,)
-            The noise level, positive.
+        sigma, mean, std, *condition : Tensor
+            As for `forward`.
 
         noise : Tensor, shape of ``x``
             White noise of unit variance.
-
-        mean, std : Tensor, broadcastable to ``x``
-            Mean and standard deviation of the data.
-
-        *condition : Tensor
-            Passed to the network.
 
         weight : Tensor, broadcastable to ``x``, optional
             Multiplies the error. It must not depend on ``x``, or D is no longer an expectation.

@@ -64,23 +64,10 @@ class OneStepGenerator(nn.Module):
 
     def forward(self, noise: Tensor, mean: Tensor, std: Tensor, *condition: Tensor) -> Tensor:
         """
-        Draw.
+        Return draws, as many as planes of white noise of unit variance, shape (batch, channels, ny, nx).
 
-        Parameters
-        ----------
-        noise : Tensor, shape (batch, channels, ny, nx)
-            White noise of unit variance.
-
-        mean, std : Tensor, broadcastable to ``noise``
-            Mean and standard deviation of the data.
-
-        *condition : Tensor
-            Passed to the network.
-
-        Returns
-        -------
-        x : Tensor, shape of ``noise``
-            The draws.
+        ``mean`` and ``std`` are those of the data, broadcastable to ``noise``; the network gets
+        ``condition``.
         """
         level = noise.new_zeros(len(noise))
         return mean + std * (noise + self.network(noise, level, *condition))
@@ -105,20 +92,12 @@ class OneStepGenerator(nn.Module):
         noise : Tensor, shape (m, batch, channels, ny, nx)
             White noise for m draws of each image.
 
-        mean, std : Tensor, broadcastable to ``x``
-            Mean and standard deviation of the data.
-
-        *condition : Tensor
-            Passed to the network.
+        mean, std, *condition : Tensor
+            As for `forward`.
 
         scales : sequence of int, optional
             The sizes of the blocks in pixels; each is weighted by its size, so that white noise
             contributes equally, and those larger than the image are left out.
-
-        Returns
-        -------
-        loss : Tensor, shape ()
-            The mean over images and scales.
         """
         draws = torch.stack([self(plane, mean, std, *condition) for plane in noise])
         losses = []

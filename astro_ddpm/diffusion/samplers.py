@@ -55,30 +55,11 @@ def sample_ddpm(
 
     Parameters
     ----------
-    denoiser : callable
-        ``denoiser(x, sigma)``.
-
-    x : Tensor
-        The start: the prior mean plus white noise of standard deviation ``levels[0]``.
-
-    levels : Tensor, shape (n + 1,)
-        Falling noise levels that end at zero.
+    denoiser, x, levels, callback : callable, Tensor, Tensor, callable
+        As for `sample_dpmpp_2m`, with the same result and errors.
 
     noise : callable
         ``noise(i)`` returns the unit white noise of step ``i``, of the shape of ``x``.
-
-    callback : callable, optional
-        Called as ``callback(i, x)`` after step ``i``.
-
-    Returns
-    -------
-    x : Tensor
-        Draws, of the shape of the start.
-
-    Raises
-    ------
-    ValueError
-        If ``levels`` do not fall strictly to zero.
     """
     _check_levels(levels)
     for i, (high, low) in enumerate(pairwise(levels)):
@@ -98,32 +79,13 @@ def sample_ddim(
 
     .. math:: x_{i+1} = D_i + \frac{\sigma_{i+1}}{\sigma_i} (x_i - D_i), \qquad D_i = D(x_i, \sigma_i)
 
-    (Song, Meng & Ermon 2021, *Denoising Diffusion Implicit Models*, equation 12 with
-    :math:`\eta = 0`; an Euler step of the probability-flow equation.)
+    (Song, Meng & Ermon 2021, *Denoising Diffusion Implicit Models*, equation 12 with :math:`\eta = 0`; an
+    Euler step of the probability-flow equation.)
 
     Parameters
     ----------
-    denoiser : callable
-        ``denoiser(x, sigma)``.
-
-    x : Tensor
-        The start: the prior mean plus white noise of standard deviation ``levels[0]``.
-
-    levels : Tensor, shape (n + 1,)
-        Falling noise levels that end at zero.
-
-    callback : callable, optional
-        Called as ``callback(i, x)`` after step ``i``.
-
-    Returns
-    -------
-    x : Tensor
-        Draws, of the shape of the start.
-
-    Raises
-    ------
-    ValueError
-        If ``levels`` do not fall strictly to zero.
+    denoiser, x, levels, callback : callable, Tensor, Tensor, callable
+        As for `sample_dpmpp_2m`, with the same result and errors.
     """
     _check_levels(levels)
     for i, (high, low) in enumerate(pairwise(levels)):

@@ -81,24 +81,16 @@ def linear_levels(
 
     Parameters
     ----------
-    n : int
-        The number of steps. The default range of betas was chosen for 1000.
+    n, dtype : int, torch.dtype
+        As for `log_uniform_levels`. The default range of betas was chosen for 1000 levels.
 
     beta_min, beta_max : float, optional
-        The first and last variance of a step, between 0 and 1.
-
-    dtype : torch.dtype, optional
-        The dtype of the result.
+        The first and last variance of a step, 0 < ``beta_min`` <= ``beta_max`` < 1, or else ValueError.
 
     Returns
     -------
     levels : Tensor, shape (n + 1,)
         The levels from high to low, and zero.
-
-    Raises
-    ------
-    ValueError
-        If ``n`` is less than 1 or not 0 < ``beta_min`` <= ``beta_max`` < 1.
     """
     _check_steps(n)
     if not 0 < beta_min <= beta_max < 1:
@@ -123,27 +115,19 @@ def cosine_levels(
 
     Parameters
     ----------
-    n : int
-        The number of steps.
+    n, dtype : int, torch.dtype
+        As for `log_uniform_levels`.
 
     offset : float, optional
         The offset :math:`s`, which keeps the first steps from being too small.
 
     beta_max : float, optional
-        The largest variance of a step, less than 1.
-
-    dtype : torch.dtype, optional
-        The dtype of the result.
+        The largest variance of a step, between 0 and 1, or else ValueError.
 
     Returns
     -------
     levels : Tensor, shape (n + 1,)
         The levels from high to low, and zero.
-
-    Raises
-    ------
-    ValueError
-        If ``n`` is less than 1 or ``beta_max`` not between 0 and 1.
     """
     _check_steps(n)
     if not 0 < beta_max < 1:

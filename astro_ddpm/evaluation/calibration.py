@@ -105,18 +105,12 @@ def energy_score(
         At least two samples, shape ``(n_samples, ..., n_features)``, and what they are compared with.
 
     mask : array_like of bool, optional
-        Features to leave out, broadcastable to ``truth``; `True` leaves out the whole vector.
+        As for `crps`, with the same errors; it leaves out the whole vector.
 
     Returns
     -------
     score : `~numpy.ndarray` or `~astropy.units.Quantity`, shape (...)
         The score in the unit of ``truth``; NaN for vectors that are left out.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match, there are fewer than
-        two samples, or ``truth`` has no axis of features.
 
     Notes
     -----
@@ -156,14 +150,11 @@ def coverage(
 
     Parameters
     ----------
-    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
-        At least two samples, and what they are compared with.
+    samples, truth, mask : array_like or `~astropy.units.Quantity`
+        As for `crps`, with the same errors.
 
     levels : float or sequence of float, optional
         The probabilities of the intervals, between 0 and 1.
-
-    mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -174,12 +165,6 @@ def coverage(
         The fraction for each level, to be compared with the level, and its binomial standard error. The error
         takes elements as independent. Neighbouring pixels are not, and their true error is larger. Both are
         NaN if no element is left.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match, there are fewer than
-        two samples, or a level is not between 0 and 1.
 
     Notes
     -----
@@ -214,14 +199,11 @@ def rank_histogram(
 
     Parameters
     ----------
-    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
-        At least two samples, and what they are compared with.
-
-    mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``.
+    samples, truth, mask : array_like or `~astropy.units.Quantity`
+        As for `crps`, with the same errors.
 
     seed : int or `~numpy.random.Generator`, optional
-        Selects the random ranks of ties.
+        Selects the ranks of ties.
 
     Returns
     -------
@@ -232,12 +214,6 @@ def rank_histogram(
         The probability of a chi-square as large as that of ``counts`` if every rank is equally probable **and
         the elements are independent**. Neighbouring pixels are not: take well-separated ones, or compare
         histograms without the test. NaN if no element is left.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match or there are fewer than
-        two samples.
     """
     from scipy.stats import chisquare
 
@@ -257,22 +233,13 @@ def spread_skill(
 
     Parameters
     ----------
-    samples, truth : array_like or `~astropy.units.Quantity`, shapes (n_samples, ...) and (...)
-        At least two samples, and what they are compared with.
-
-    mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``.
+    samples, truth, mask : array_like or `~astropy.units.Quantity`
+        As for `crps`, with the same errors.
 
     Returns
     -------
     ratio : float
         1 for calibrated samples, less if they are too narrow. NaN if no element is left.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If only one of ``samples`` and ``truth`` has a unit, or if shapes do not match or there are fewer than
-        two samples.
 
     Notes
     -----

@@ -180,7 +180,9 @@ def recovered_photometry(
         If a source is left out because it has no Kron aperture, or sources cover most of the image because
         the reference has no noise to set the threshold by.
 
-    Notes ----- **Errors.** If there are samples, the error of a quantity is the standard deviation of its
+    Notes
+    -----
+    **Errors.** If there are samples, the error of a quantity is the standard deviation of its
     values on the samples. A sample is a deep exposure with its noise, so this is the error of a prediction of
     what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
     of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. The errors of sizes and

@@ -91,22 +91,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """
-        Apply the block.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, in_channels, ny, nx)
-            The features.
-
-        embedding : Tensor, shape (batch, embedding_channels), optional
-            The conditioning vectors.
-
-        Returns
-        -------
-        y : Tensor, shape (batch, out_channels, ny, nx)
-            The new features.
-        """
+        """Return new features, shape (batch, out_channels, ny, nx), of ``x`` and the conditioning vectors."""
         inplace = not torch.is_grad_enabled()
         h = self.norm2(self.conv1(F.silu(self.norm1(x), inplace)))
         if self.film is not None:
@@ -209,17 +194,9 @@ class Starlet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """
-        Transform.
+        Return the planes of images, shape (batch, 1, ny, nx), from fine to coarse, the smooth one last.
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, 1, ny, nx)
-            The images.
-
-        Returns
-        -------
-        planes : Tensor, shape (batch, scales + 1, ny, nx)
-            The planes from fine to coarse, the smooth one last, in units of their noise.
+        They have the shape (batch, scales + 1, ny, nx) and are in units of their noise.
         """
         planes = []
         for step in (2**j for j in range(self.scales)):

@@ -82,26 +82,14 @@ class WhitenedStem(nn.Module):
         self.receptive_radius = margin
 
     def measure(self, z: Tensor) -> Tensor:
-        """
-        Filter an image.
-
-        Parameters
-        ----------
-        z : Tensor, shape (batch, 1, ny, nx)
-            The image divided by its noise.
-
-        Returns
-        -------
-        measured : Tensor, shape (batch, n, ny / patch, nx / patch)
-            The outputs of the filters; the lengths are rounded up.
-        """
+        """Filter whitened images, shape (batch, 1, ny, nx); the lengths of the result are rounded up."""
         image = F.pixel_shuffle(to_patches(z, self.patch), self.patch)  # with whole patches
         with torch.autocast(z.device.type, enabled=False):  # bfloat16 is rounder than the noise on a core
             return self.bank(image)
 
     def forward(self, z: Tensor, valid: Tensor, measured: Tensor | None = None) -> Tensor:
         """
-        Compute the features.
+        Return features: ``arcsinh`` of image and filter outputs, and the validity.
 
         Parameters
         ----------
@@ -113,11 +101,6 @@ class WhitenedStem(nn.Module):
 
         measured : Tensor, shape (batch, n, ny / patch, nx / patch), optional
             The output of `measure`, if it is known.
-
-        Returns
-        -------
-        features : Tensor, shape (batch, channels, ny / patch, nx / patch)
-            ``arcsinh`` of image and filter outputs, and the validity; the lengths are rounded up.
         """
         measured = self.measure(z) if measured is None else measured
         z, valid = to_patches(z, self.patch), to_patches(valid, self.patch)
@@ -183,41 +166,11 @@ class AttentionUNet(nn.Module):
         self.up_blocks = nn.ModuleList(block(2 * c, c, level) for level, c in enumerate(finer))
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """
-        Compute features at full resolution.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, in_channels, ny, nx)
-            The input.
-
-        embedding : Tensor, shape (batch, embedding_channels), optional
-            The conditioning vectors.
-
-        Returns
-        -------
-        features : Tensor, shape (batch, channels[0], ny, nx)
-            The features.
-        """
+        """Return features at full resolution, shape (batch, channels[0], ny, nx), of images and vectors."""
         return self.refine(self.stem(x), embedding)
 
     def refine(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """
-        Compute features from those that the first convolution made.
-
-        Parameters
-        ----------
-        h : Tensor, shape (batch, channels[0], ny, nx)
-            The output of ``stem``.
-
-        embedding : Tensor, shape (batch, embedding_channels), optional
-            The conditioning vectors.
-
-        Returns
-        -------
-        features : Tensor, shape (batch, channels[0], ny, nx)
-            The features.
-        """
+        """Return what `forward` does from the output of ``stem``."""
         ny, nx = h.shape[-2:]
         missing = (0, -nx % self.stride, 0, -ny % self.stride)
         if any(missing):  # a compiled network cannot pad
@@ -334,20 +287,9 @@ class RAUNet(nn.Module):
 
     def forward(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Estimate the residual.
+        Return mean and standard deviation of the residual, shape (batch, 1, ny, nx), in units of the noise.
 
-        Parameters
-        ----------
-        z : Tensor, shape (batch, 1, ny, nx)
-            The image divided by its noise.
-
-        valid : Tensor, shape (batch, 1, ny, nx)
-            1 where a pixel was measured, 0 where it was filled from its neighbours.
-
-        Returns
-        -------
-        mean, std : Tensor, shape (batch, 1, ny, nx)
-            Mean and standard deviation of the residual, in units of the noise.
+        ``z`` and ``valid`` are as for `WhitenedStem.forward`.
         """
         ny, nx = z.shape[-2:]
         measured = self.stem.measure(z)
@@ -471,20 +413,9 @@ class GuidedUNet(nn.Module):
 
     def encode(self, z: Tensor, valid: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """
-        Gather what guides the network; computed once per image.
+        Return the planes that guide the network, shape (batch, n, ny / patch, nx / patch); once per image.
 
-        Parameters
-        ----------
-        z, valid : Tensor, shape (batch, 1, ny, nx)
-            The image divided by its noise, and its validity, as in `RAUNet`.
-
-        mean, std : Tensor, shape (batch, 1, ny, nx)
-            The output of a `RAUNet`.
-
-        Returns
-        -------
-        guide : Tensor, shape (batch, n, ny / patch, nx / patch)
-            The planes that guide the network.
+        ``z`` and ``valid`` are image and validity, ``mean`` and ``std`` the output of a `RAUNet` for them.
         """
         estimate = (to_patches(plane, self.stem.patch) for plane in (mean, torch.log(std)))
         return torch.cat([self.stem(z, valid), *estimate], dim=1)

@@ -38,21 +38,13 @@ def neighbour_correlation(data, mask=None):
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The image; pixels that are not finite are left out.
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out.
+    data, mask : array_like, array_like of bool
+        As for `estimate_sky_sigma`, with the same errors.
 
     Returns
     -------
     rho : float
         The correlation coefficient, averaged over both axes, between -0.99 and 0.99.
-
-    Raises
-    ------
-    ValueError
-        As in `estimate_sky_sigma`.
     """
     data, mask = prepare_plane(data, mask, 2)
     faint = faint_pixels(data, mask)
@@ -108,7 +100,7 @@ def convolve_periodic(image, kernel):
 
 def correlated_noise(shape, kernel, rng, dtype=np.float32):
     r"""
-    Gaussian noise of unit variance, correlated like that of a resampled image.
+    Gaussian noise of unit variance, shape (ny, nx), correlated like that of a resampled image.
 
     White noise is convolved with a kernel :math:`g` and divided by :math:`\sqrt{\sum g^2}`, which restores
     the variance.
@@ -126,11 +118,6 @@ def correlated_noise(shape, kernel, rng, dtype=np.float32):
 
     dtype : dtype, optional
         Float32 or float64.
-
-    Returns
-    -------
-    noise : ndarray, shape (ny, nx)
-        The noise.
     """
     kernel = gaussian_kernel(kernel) if np.ndim(kernel) == 0 and kernel > 0 else np.atleast_2d(kernel)
     if kernel.size == 1:

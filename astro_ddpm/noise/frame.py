@@ -34,36 +34,19 @@ def _thin_out(valid):
 
 def frame_sky(background, data, valid, unit):
     """
-    Return the sky of a frame from what a user gave.
+    Return the sky of a frame, a number or an image, from what a user gave.
 
     Parameters
     ----------
     background : None, "photutils", float, `~astropy.units.Quantity` or array_like
         None for no sky, ``"photutils"`` to measure it by `photutils.background.Background2D`, or its value or
-        image.
+        image. ValueError if it is no such thing, not finite, or cannot be measured.
 
-    data : ndarray, shape (ny, nx)
-        The frame.
-
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels to measure.
+    data, valid : ndarray, shape (ny, nx)
+        The frame, and True for pixels to measure.
 
     unit : `~astropy.units.Unit`
-        The unit of the frame.
-
-    Returns
-    -------
-    sky : float or ndarray, shape (ny, nx)
-        The sky in the unit of the frame.
-
-    Raises
-    ------
-    ValueError
-        If ``background`` is no such thing, its shape differs, it is not finite, or too few pixels are valid
-        to measure it.
-
-    `~astropy.units.UnitConversionError`
-        If its unit does not fit.
+        The unit of frame and sky.
     """
     if background is None:
         return 0.0
@@ -99,25 +82,19 @@ def frame_sigma(data, sigma, valid, unit):
     """
     Return the noise of a frame: the given one, or that of its sky.
 
+    Measured noise is uniform, the median of the noise of the sky (`~astro_ddpm.noise.estimate_sky_sigma`) of
+    all parts where it can be measured.
+
     Parameters
     ----------
-    data : ndarray, shape (ny, nx)
-        The sky-subtracted frame.
+    data, valid : ndarray, shape (ny, nx)
+        The sky-subtracted frame, and True for pixels that were measured.
 
     sigma : ndarray, shape (ny, nx), or None
         Its noise (1 sigma), if it is known.
 
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels that were measured.
-
     unit : `~astropy.units.Unit`
         The unit of the frame, for messages.
-
-    Returns
-    -------
-    sigma : ndarray, shape (ny, nx)
-        The noise (1 sigma). If it was measured it is uniform, the median of the noise of the sky
-        (`~astro_ddpm.noise.estimate_sky_sigma`) of all parts where it can be measured.
 
     Raises
     ------
@@ -168,19 +145,8 @@ def find_self_noise(data, sigma, mask):
     """
     Find noise that was computed from each pixel alone, so that bright fluxes suffer.
 
-    Parameters
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The frame and its noise (1 sigma).
-
-    mask : ndarray of bool, shape (ny, nx)
-        True for pixels to leave out.
-
-    Returns
-    -------
-    slope : float
-        The slope by `~astro_ddpm.noise.detect_self_noise`, measured on evenly spaced pixels; 0 if it is at
-        most 0.01.
+    Returns the slope by `~astro_ddpm.noise.detect_self_noise` of data and noise, measured on evenly spaced
+    pixels; 0 if it is at most 0.01. ``mask`` is True for pixels to leave out.
     """
     thin, _ = _thin_out(~mask & np.isfinite(sigma))
     slope = detect_self_noise(data[thin], sigma[thin], mask[thin])
@@ -214,28 +180,11 @@ def _measure_sigma(data, mask):
 
 def fill_frame(data, sigma, valid):
     """
-    Fill the holes of a frame.
+    Fill the holes of a frame, of pixels where ``valid`` is False, in data and noise.
 
     By `~astro_ddpm.noise.fill_holes` in parts of 1024 pixels. A part without measured pixels nearby is filled
-    like the frame with most of its pixels left out.
-
-    Parameters
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The frame and its noise (1 sigma).
-
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels that were measured.
-
-    Returns
-    -------
-    data, sigma : ndarray, shape (ny, nx)
-        Without holes; the inputs themselves if there are none.
-
-    Raises
-    ------
-    ValueError
-        If the frame holds less than 4 measured pixels.
+    like the frame with most of its pixels left out. A frame without holes is returned itself. Less than 4
+    measured pixels raise ValueError.
     """
     if valid.all():
         return data, sigma

@@ -16,22 +16,9 @@ def lacks_information(data, sigma, valid):
     """
     Mark pixels of which the noise says that they were not measured.
 
-    Zero, infinity and NaN say so, and so does noise of more than 30 times that of the best tenth of the
+    Zero, infinity and NaN say so, and so does noise of more than 30 times that of the best tenth of the valid
     pixels, where the pixel differs by less than 3 of its own sigma from the median of the image. The photon
     noise of a bright source is large too, but its signal is larger still.
-
-    Parameters
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The image and its noise (1 sigma).
-
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels to judge by.
-
-    Returns
-    -------
-    empty : ndarray of bool, shape (ny, nx)
-        True for pixels without information.
     """
     known = np.isfinite(sigma) & (sigma > 0)
     use = valid & known
@@ -43,26 +30,13 @@ def lacks_information(data, sigma, valid):
 
 
 def constant_areas(data, valid):
-    r"""
+    """
     Mark areas of one value, which stand for missing data: borders of 0 or -999, saturated cores.
 
     Of N pixels a share p may have one value because the values are discrete or were cut. That n of them in a
     row or in a square do so by chance has the probability :math:`N p^n`. Rows, columns and squares of twice
     the n that makes it one in a million are marked, and with them all other pixels of a value that is rare
-    outside.
-
-    Parameters
-    ----------
-    data : ndarray, shape (ny, nx)
-        The image.
-
-    valid : ndarray of bool, shape (ny, nx)
-        True for pixels to look at.
-
-    Returns
-    -------
-    areas : ndarray of bool, shape (ny, nx)
-        True for valid pixels in such areas. An image of nothing but one value has none.
+    outside. Only valid pixels are looked at. An image of nothing but one value has no such area.
     """
     areas = np.zeros(data.shape, bool)
     below = data[:-1][(data[1:] == data[:-1]) & valid[1:] & valid[:-1]]

@@ -115,13 +115,13 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0, mask=N
 
     .. math:: \sigma^2 = \frac{\max(\tilde y, 0) + s}{g} + \left(\frac{R}{g}\right)^2
 
-    (for example Howell 2006, *Handbook of CCD Astronomy*, section 4.4), with the smoothed image
-    :math:`\tilde y` of `photon_noise`.
+    (for example Howell 2006, *Handbook of CCD Astronomy*, section 4.4), with the smoothed image :math:`\tilde
+    y` of `photon_noise`.
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The sky-subtracted image, in adu.
+    data, smoothing, mask : array_like, float, array_like of bool
+        The sky-subtracted image in adu, and the rest as for `photon_noise`.
 
     gain : float
         The gain :math:`g` in electron / adu.
@@ -131,12 +131,6 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0, mask=N
 
     sky_level : float, optional
         The level :math:`s` of the sky that was subtracted, in adu.
-
-    smoothing : float, optional
-        The standard deviation of the Gaussian in pixels.
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out of the smoothing, as those that are not finite are.
 
     Returns
     -------

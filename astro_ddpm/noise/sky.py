@@ -128,7 +128,7 @@ def _sigma_above(data, use, lag):
 
 
 def measure_banding(data, mask=None, lag=LAG):
-    r"""
+    """
     Measure by how much the levels of rows and of columns scatter.
 
     The medians of the left and of the right half of a row share its level, but nothing else. Of both the
@@ -137,14 +137,8 @@ def measure_banding(data, mask=None, lag=LAG):
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The image; pixels that are not finite are left out.
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out.
-
-    lag : int, optional
-        The lag in pixels.
+    data, mask, lag : array_like, array_like of bool, int
+        As for `estimate_sky_sigma`.
 
     Returns
     -------
@@ -185,21 +179,13 @@ def estimate_sky_level(data, mask=None):
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The image; pixels that are not finite are left out.
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out.
+    data, mask : array_like, array_like of bool
+        As for `estimate_sky_sigma`. At least one pixel must be valid.
 
     Returns
     -------
     level : float
         The level, in the unit of ``data``.
-
-    Raises
-    ------
-    ValueError
-        If no pixel is valid.
     """
     from astropy.stats import SigmaClip
     from photutils.background import SExtractorBackground
@@ -212,20 +198,17 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     r"""
     Detect a sky level that was not subtracted.
 
-    Around a subtracted sky some pixels lie near zero, whatever sources there are, and sources only add.
-    So there is a pedestal if the 1 % quantile of :math:`y / \sigma` is above the threshold, or the
-    median below minus the threshold.
+    Around a subtracted sky some pixels lie near zero, whatever sources there are, and sources only add. So
+    there is a pedestal if the 1 % quantile of :math:`y / \sigma` is above the threshold, or the median below
+    minus the threshold.
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The image.
+    data, mask : array_like, array_like of bool
+        As for `estimate_sky_level`.
 
     sigma : array_like, shape (ny, nx) or float
-        Its noise (1 sigma).
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out.
+        The noise (1 sigma).
 
     threshold : float, optional
         In units of the noise.
@@ -234,11 +217,6 @@ def detect_pedestal(data, sigma, mask=None, threshold=3.0):
     -------
     level : float
         The level of the sky in the unit of ``data``, or 0 if there is no pedestal.
-
-    Raises
-    ------
-    ValueError
-        If no pixel is valid.
     """
     data, valid = check_valid(data, mask)
     low, middle = np.quantile(whiten(data[valid], np.broadcast_to(sigma, data.shape)[valid]), [0.01, 0.5])

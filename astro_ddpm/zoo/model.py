@@ -139,19 +139,7 @@ class Model:
         return max(network.receptive_radius for network in self.networks)
 
     def to(self, device: str | torch.device) -> "Model":
-        """
-        Return the model on a device; the model itself stays where it is.
-
-        Parameters
-        ----------
-        device : str or torch.device
-            The device.
-
-        Returns
-        -------
-        model : `Model`
-            The model itself if it is there already.
-        """
+        """Return the model on a device; the model itself stays where it is."""
         if next(self.regressor.parameters()).device == torch.device(device):
             return self
         regressor, denoiser = deepcopy((self.regressor, self.denoiser))
@@ -252,25 +240,8 @@ class Model:
             Called as ``network(x, noise_level, noise_ratio)``, such as ``self.denoiser`` evaluated tile by
             tile.
 
-        estimate : tuple of Tensor, shape (1, 1, ny, nx)
-            The output of `estimate`.
-
-        noise_ratio : float
-            As for `draw`.
-
-        noise : Tensor, shape (n, 1, ny, nx)
-            As for `draw`.
-
-        steps : int
-            As for `draw`.
-
-        callback : callable, optional
-            As for `draw`.
-
-        Returns
-        -------
-        residual : Tensor, shape (n, 1, ny, nx)
-            Draws of the whitened residual, which include the noise of the exposure.
+        estimate, noise_ratio, noise, steps, callback : tuple of Tensor, float, Tensor, int, callable
+            As for `draw`, with the same result.
         """
         mean, scene_std = estimate
         std = torch.sqrt(scene_std.square() + noise_ratio**2)
