@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_output",
     "lazy_getattr",
+    "names_of",
     "partial_path",
     "progress",
     "remove_partials",
@@ -29,6 +30,11 @@ __all__ = [
 MAX_NAME = 255  # bytes in the name of a file
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def names_of(modules):
+    """Turn a dict of modules and their names, between blanks, into one of names and their modules."""
+    return {name: module for module, names in modules.items() for name in names.split()}
 
 
 def lazy_getattr(package, home, extra=None):

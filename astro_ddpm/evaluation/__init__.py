@@ -6,61 +6,23 @@ The statistics of samples need NumPy and SciPy, and scoringrules for the CRPS; p
 photometry or detection is first asked for. The report on a model is in ``astro_ddpm.report``.
 """
 
-from astro_ddpm.utils import lazy_getattr
+from astro_ddpm.utils import lazy_getattr, names_of
 
-_REPORT = "astro_ddpm.report"
-_HOME = {
-    "DetectionCurve": ".detection",
-    "Pair": f"{_REPORT}.pairs",
-    "aperture_photometry": ".photometry",
-    "calibration_table": ".calibration",
-    "calibration_tests": ".honesty",
-    "coverage": ".calibration",
-    "crps": ".calibration",
-    "degrade_images": f"{_REPORT}.pairs",
-    "detection_curve": ".detection",
-    "detection_threshold": ".detection",
-    "energy_score": ".calibration",
-    "evaluate": f"{_REPORT}.run",
-    "image_metrics": ".images",
-    "noise_image": ".detection",
-    "plot_comparison": ".plots",
-    "power_ratio": ".images",
-    "power_spectrum": ".images",
-    "rank_histogram": ".calibration",
-    "read_pairs": f"{_REPORT}.pairs",
-    "recovered_photometry": ".sources",
-    "reliability_diagram": ".detection",
-    "spread_skill": ".calibration",
-    "tarp": ".honesty",
-}
+_HOME = names_of(
+    {
+        ".calibration": "calibration_table coverage crps energy_score rank_histogram spread_skill",
+        ".detection": "DetectionCurve detection_curve detection_threshold noise_image reliability_diagram",
+        ".honesty": "calibration_tests tarp",
+        ".images": "image_metrics power_ratio power_spectrum",
+        ".photometry": "aperture_photometry",
+        ".plots": "plot_comparison",
+        ".sources": "recovered_photometry",
+        "astro_ddpm.report.pairs": "Pair degrade_images read_pairs",
+        "astro_ddpm.report.run": "evaluate",
+    }
+)
 
-__all__ = [
-    "DetectionCurve",
-    "Pair",
-    "aperture_photometry",
-    "calibration_table",
-    "calibration_tests",
-    "coverage",
-    "crps",
-    "degrade_images",
-    "detection_curve",
-    "detection_threshold",
-    "energy_score",
-    "evaluate",
-    "image_metrics",
-    "noise_image",
-    "plot_comparison",
-    "power_ratio",
-    "power_spectrum",
-    "rank_histogram",
-    "read_pairs",
-    "recovered_photometry",
-    "reliability_diagram",
-    "spread_skill",
-    "tarp",
-]
-
+__all__ = list(_HOME)
 
 __getattr__ = lazy_getattr(__name__, _HOME)
 

@@ -3,17 +3,11 @@
 A report on models, from images whose deep counterpart is known: tables, figures and one page.
 """
 
-from astro_ddpm.utils import lazy_getattr
+from astro_ddpm.utils import lazy_getattr, names_of
 
-_HOME = {
-    "Pair": ".pairs",
-    "degrade_images": ".pairs",
-    "evaluate": ".run",
-    "read_pairs": ".pairs",
-}
+_HOME = names_of({".pairs": "Pair degrade_images read_pairs", ".run": "evaluate"})
 
-__all__ = ["Pair", "degrade_images", "evaluate", "read_pairs"]
-
+__all__ = list(_HOME)
 
 __getattr__ = lazy_getattr(__name__, _HOME)
 
