@@ -30,7 +30,7 @@ from astro_ddpm.utils import atomic_path, progress, remove_partials
 from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
 
-__all__ = ["enhance_collection"]
+__all__ = ["enhance_collection", "plane_path"]
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def _plan(paths, location, planes, seed, any_seed):
     frames = []
     for path, name in zip(paths, _output_names(paths), strict=True):
         own = {
-            key: _plane_path(plane, Path(split_extension(path)[0]))
+            key: plane_path(plane, Path(split_extension(path)[0]))
             for key, plane in planes.items()
             if plane is not None
         }
@@ -300,7 +300,7 @@ def _output_name(path, n):
     return "_".join([*folders[max(len(folders) - n, 0) :], _stem(path)]) + ".fits"
 
 
-def _plane_path(plane, path):
+def plane_path(plane, path):
     """The plane that belongs to an image."""
     if callable(plane):
         plane = plane(path)

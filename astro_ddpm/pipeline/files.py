@@ -38,7 +38,7 @@ from astro_ddpm.utils import check_output
 
 from .reduction import enhance_ccd
 
-__all__ = ["PLANES", "enhance_file", "find_difference", "make_record"]
+__all__ = ["PLANES", "enhance_file", "find_difference", "make_record", "read_ccd"]
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,39 @@ def enhance_file(
     """
     output = Path(output)
     check_output(output, overwrite)
+    planes = {
+        "stddev": stddev,
+        "variance": variance,
+        "weight": weight,
+        "mask": mask,
+        "ignore_bits": ignore_bits,
+    }
+    ccd = read_ccd(path, ext=ext, **planes)
+    path, ext = _split(path, ext)
+    record = make_record(path, ext=ext, **planes, **options)
+    enhanced = enhance_ccd(ccd, **options)
+    if options.get("add_keyword", True):
+        file_name = Path(path).name.encode("ascii", "backslashreplace").decode()
+        enhanced.meta.update({"DDPMFILE": (file_name, "the file it was made from"), **record})
+    enhanced.write(output, format="fits", overwrite=overwrite)
+    log.info("%s enhanced and written to %s", path, output)
+    return enhanced
+
+
+def read_ccd(path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, ignore_bits=None):
+    """
+    Read a FITS image with its planes of noise and mask.
+
+    Parameters
+    ----------
+    path, ext, stddev, variance, weight, mask, ignore_bits
+        As for `enhance_file`.
+
+    Returns
+    -------
+    ccd : `~astropy.nddata.CCDData`
+        The image.
+    """
     planes = {"stddev": stddev, "variance": variance, "weight": weight}
     given = [name for name, value in planes.items() if value is not None]
     if len(given) > 1:
@@ -162,7 +195,6 @@ def enhance_file(
         msg = "ignore_bits needs a mask that holds the bits"
         raise ValueError(msg)
     path, ext = _split(path, ext)
-    record = make_record(path, ext=ext, mask=mask, **planes, ignore_bits=ignore_bits, **options)
     with fits.open(path) as hdus:
         image = path, hdus, find_image(hdus, ext)
         noise = {name: _read_plane(planes[name], image, name) for name in given}
@@ -173,13 +205,7 @@ def enhance_file(
     if mask is not None:
         bad = _bad_pixels(*bits[:2], ignore_bits)
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
-    enhanced = enhance_ccd(ccd, **options)
-    if options.get("add_keyword", True):
-        file_name = Path(path).name.encode("ascii", "backslashreplace").decode()
-        enhanced.meta.update({"DDPMFILE": (file_name, "the file it was made from"), **record})
-    enhanced.write(output, format="fits", overwrite=overwrite)
-    log.info("%s enhanced and written to %s", path, output)
-    return enhanced
+    return ccd
 
 
 def _split(path, ext):

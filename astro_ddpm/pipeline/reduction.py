@@ -24,7 +24,7 @@ from astro_ddpm.noise import (
 )
 from astro_ddpm.utils import warn_user
 
-__all__ = ["enhance_ccd"]
+__all__ = ["enhance_ccd", "prepare_ccd"]
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +152,7 @@ def enhance_ccd(
     """
     from ccdproc import conf
 
-    if not isinstance(ccd, CCDData):
-        msg = f"ccd must be a CCDData, not {type(ccd).__name__}"
-        raise TypeError(msg)
-    prepared, record = _prepare(squeeze_image(ccd), gain, read_noise, saturation, options)
+    prepared, record = prepare_ccd(ccd, gain, read_noise, saturation, **options)
     in_full = add_keyword is True and conf.auto_logging
     enhanced = enhance(prepared, add_keyword=in_full, **options)
     if in_full and record:
@@ -165,8 +162,27 @@ def enhance_ccd(
     return enhanced
 
 
-def _prepare(ccd, gain, read_noise, saturation, options):
-    """Return a shallow copy with mask and uncertainty, and what to record."""
+def prepare_ccd(ccd, gain=None, read_noise=None, saturation=None, **options):
+    """
+    Give an image the mask and the uncertainty that `enhance_ccd` gives it.
+
+    Parameters
+    ----------
+    ccd, gain, read_noise, saturation, **options
+        As for `enhance_ccd`.
+
+    Returns
+    -------
+    prepared : `~astropy.nddata.CCDData`
+        A shallow copy.
+
+    record : dict
+        What was done.
+    """
+    if not isinstance(ccd, CCDData):
+        msg = f"ccd must be a CCDData, not {type(ccd).__name__}"
+        raise TypeError(msg)
+    ccd = squeeze_image(ccd)
     must_work = gain is not None or read_noise is not None
     gain = _number("gain", gain, ccd.meta, GAIN_UNIT)
     read_noise = _number("read_noise", read_noise, ccd.meta, u.electron)

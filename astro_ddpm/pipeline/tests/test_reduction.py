@@ -19,7 +19,7 @@ from astro_ddpm import EnhancedCCDData, __version__, enhance
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.noise import frame, sigma_from_gain
 from astro_ddpm.pipeline import enhance_ccd
-from astro_ddpm.pipeline.reduction import _prepare
+from astro_ddpm.pipeline.reduction import prepare_ccd
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
 RAUNET = toy_model(samples=False)
@@ -45,7 +45,7 @@ def bare(field):
 
 
 def prepare(ccd, gain=None, read_noise=None, saturation=None, **options):
-    return _prepare(ccd, gain, read_noise, saturation, options)
+    return prepare_ccd(ccd, gain, read_noise, saturation, **options)
 
 
 def sigma(prepared):
