@@ -223,7 +223,7 @@ def enhance(
             progress_bar=progress_bar,
         )
 
-    verdict = verifier.report(given=exposure.sigma is not None) if verify else {}
+    verdict = verifier.report(given=exposure.sigma is not None) if verifier else {}
     meta = deepcopy(exposure.ccd.meta)
     if add_keyword:
         record = {

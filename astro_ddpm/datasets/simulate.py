@@ -20,6 +20,7 @@ from scipy.signal import fftconvolve
 from scipy.special import gammainc, gammaincinv, i0e
 
 from astro_ddpm.noise import sigma_from_gain
+from astro_ddpm.utils import renamed_argument
 
 __all__ = ["GalaxyField", "make_galaxy_field"]
 
@@ -92,15 +93,16 @@ class GalaxyField:
         ny, nx = self.truth.shape
         return f"<{type(self).__name__}: {ny} x {nx} pixels, {len(self.catalog)} sources>"
 
-    def deep_exposure(self, depth: float = 0.1, *, seed: int | None = 1) -> CCDData:
+    @renamed_argument("depth", "noise_ratio")
+    def deep_exposure(self, noise_ratio: float = 0.1, *, seed: int | None = 1) -> CCDData:
         """
         Make a deeper exposure of the same scene.
 
         Parameters
         ----------
-        depth : float, optional
-            The noise of the exposure relative to that of ``image``, in every pixel. A mean of 100 exposures
-            like ``image`` has a depth of 0.1.
+        noise_ratio : float, optional
+            The noise of the exposure in units of that of ``image``, in every pixel: 0.1 for a mean of 100
+            exposures like ``image``. The old name ``depth`` is deprecated.
 
         seed : int or None, optional
             The seed of the noise, which is independent of the noise in ``image``.
@@ -114,7 +116,7 @@ class GalaxyField:
         Raises
         ------
         ValueError
-            If ``depth`` is not positive.
+            If ``noise_ratio`` is not positive.
 
         Examples
         --------
@@ -125,12 +127,12 @@ class GalaxyField:
         >>> print(f'{ratio.mean():.2f}')
         0.20
         """
-        depth = _positive("depth", depth, u.dimensionless_unscaled)
-        gain, read_noise = self.gain / depth**2, self.read_noise / depth
+        ratio = _positive("noise_ratio", noise_ratio, u.one)
+        gain, read_noise = self.gain / ratio**2, self.read_noise / ratio
         header = self.image.header.copy()
         header["GAIN"] = (gain, header.comments["GAIN"])
         header["RDNOISE"] = (read_noise, header.comments["RDNOISE"])
-        header["DEPTH"] = (depth, "noise relative to the single exposure")
+        header["NOISERAT"] = (ratio, "noise relative to the single exposure")
         rng = np.random.default_rng(seed)
         data, sigma = _expose(rng, self.truth, self.sky_level, gain, read_noise)
         return _pack(data, sigma, meta=header, wcs=self.image.wcs, psf=self.image.psf)

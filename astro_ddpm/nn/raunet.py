@@ -223,12 +223,25 @@ def turn_back(planes: Tensor, code: int) -> Tensor:
     return torch.rot90(planes.flip(-1) if code >= 4 else planes, -(code % 4), (-2, -1))
 
 
-def receptive_radius(stem: WhitenedStem, unet: AttentionUNet) -> int:
-    """Return how many pixels away, along an axis, a pixel can matter for stem, U-Net and head together."""
-    return stem.patch * (unet.receptive_radius + 1) + stem.patch - 1 + stem.receptive_radius
+class PatchNetwork(nn.Module):
+    """What the networks have in common: a stem, a U-Net and a head see the image in patches."""
+
+    stem: WhitenedStem
+    unet: AttentionUNet
+
+    @property
+    def stride(self) -> int:
+        """The width of the coarsest pixels, in pixels of the image."""
+        return self.stem.patch * self.unet.stride
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many pixels away, along an axis, a pixel of the image can matter."""
+        patch = self.stem.patch
+        return patch * (self.unet.receptive_radius + 1) + patch - 1 + self.stem.receptive_radius
 
 
-class RAUNet(nn.Module):
+class RAUNet(PatchNetwork):
     r"""
     Residual attention U-Net: mean and standard deviation of the whitened residual.
 
@@ -275,16 +288,6 @@ class RAUNet(nn.Module):
         self.mean_head = Head(channels[0], 1 + planes, patch)
         self.std_head = Head(channels[0], 1, patch)
 
-    @property
-    def stride(self) -> int:
-        """The width of the coarsest pixels, in pixels of the image."""
-        return self.stem.patch * self.unet.stride
-
-    @property
-    def receptive_radius(self) -> int:
-        """How many pixels away, along an axis, a pixel of the image can matter."""
-        return receptive_radius(self.stem, self.unet)
-
     def forward(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
         Return mean and standard deviation of the residual, shape (batch, 1, ny, nx), in units of the noise.
@@ -304,8 +307,8 @@ class RAUNet(nn.Module):
 
     def _step(self, z: Tensor, valid: Tensor, measured: Tensor, weights: Tensor) -> Tensor:
         """Return how far the prediction is from the image, from its offset and gains."""
-        planes = [self.starlet(z)[:, :-1]] + ([measured] if self.stem.patch == 1 else [])
-        planes = torch.cat(planes, dim=1).clamp(-LIMIT, LIMIT)
+        filtered = [self.starlet(z)[:, :-1]] + ([measured] if self.stem.patch == 1 else [])
+        planes = torch.cat(filtered, dim=1).clamp(-LIMIT, LIMIT)
         offset, gains = weights[:, :1], weights[:, 1:]
         offset = torch.where(valid > 0, offset.clamp(-2 * LIMIT, 2 * LIMIT), offset)
         return offset + (gains * planes).sum(dim=1, keepdim=True)
@@ -346,7 +349,7 @@ class RAUNet(nn.Module):
         return mean, variance.sqrt()
 
 
-class GuidedUNet(nn.Module):
+class GuidedUNet(PatchNetwork):
     r"""
     The network inside the denoiser: a residual attention U-Net guided by image and first estimate.
 
@@ -401,16 +404,6 @@ class GuidedUNet(nn.Module):
             nn.SiLU(),
         )
 
-    @property
-    def stride(self) -> int:
-        """The width of the coarsest pixels, in pixels of the image."""
-        return self.stem.patch * self.unet.stride
-
-    @property
-    def receptive_radius(self) -> int:
-        """How many pixels away, along an axis, a pixel of the image can matter."""
-        return receptive_radius(self.stem, self.unet)
-
     def encode(self, z: Tensor, valid: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """
         Return the planes that guide the network, shape (batch, n, ny / patch, nx / patch); once per image.
@@ -420,7 +413,7 @@ class GuidedUNet(nn.Module):
         estimate = (to_patches(plane, self.stem.patch) for plane in (mean, torch.log(std)))
         return torch.cat([self.stem(z, valid), *estimate], dim=1)
 
-    def forward(self, x: Tensor, noise_level: Tensor, guide: Tensor, depth: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, guide: Tensor, noise_ratio: Tensor) -> Tensor:
         """
         Evaluate the network.
 
@@ -435,7 +428,7 @@ class GuidedUNet(nn.Module):
         guide : Tensor, shape (batch or 1, n, ny / patch, nx / patch)
             The output of `encode`; that of one image serves a batch.
 
-        depth : Tensor, shape (batch,)
+        noise_ratio : Tensor, shape (batch,)
             The noise of the exposure to draw, in units of the noise of the image.
 
         Returns
@@ -443,7 +436,7 @@ class GuidedUNet(nn.Module):
         y : Tensor, shape (batch, 1, ny, nx)
             The output, of order one.
         """
-        scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(depth) / 4)], dim=1)
+        scalars = torch.cat([self.scalars(noise_level), self.scalars(torch.log(noise_ratio) / 4)], dim=1)
         stem, (ny, nx), planes = self.unet.stem, x.shape[-2:], guide.shape[1]
         features = F.conv2d(guide, stem.weight[:, :planes], stem.bias, padding=1)  # once for all draws
         noised = to_patches(x, self.stem.patch)

@@ -71,7 +71,7 @@ class MatchedPair(NamedTuple):
     noise_gain : float
         The factor by which the kernel changed that noise, if it is white.
 
-    depth : float
+    noise_ratio : float
         The noise of the sky of ``target``, in units of that of the shallow image.
 
     valid : ndarray of bool, shape (ny, nx)
@@ -86,7 +86,7 @@ class MatchedPair(NamedTuple):
     deep_sigma: np.ndarray
     kernel: np.ndarray
     noise_gain: float
-    depth: float
+    noise_ratio: float
     valid: np.ndarray
     use: np.ndarray
 

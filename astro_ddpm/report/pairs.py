@@ -15,7 +15,7 @@ import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.utils.decorators import deprecated
 
-from astro_ddpm.exposures import read_listing
+from astro_ddpm.listing import read_listing
 from astro_ddpm.nddata import Exposure, read_image
 from astro_ddpm.noise import estimate_sky_sigma, match_pair
 from astro_ddpm.utils import renamed_argument
@@ -221,7 +221,7 @@ def _match(name, shallow, deep, gain):
         name,
         _with_noise(shallow, image.data, pair.sigma, ~image.valid),
         _with_noise(shallow, pair.target, pair.noise_gain * pair.deep_sigma, ~pair.use),
-        pair.depth,
+        pair.noise_ratio,
         fitted=True,
     )
 

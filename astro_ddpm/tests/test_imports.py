@@ -30,7 +30,7 @@ ORDER = (
     "zoo",
     "posterior",
     "domain",
-    "exposures",
+    "listing",
     "selfcheck",
     "core",
     "evaluation",

@@ -162,7 +162,7 @@ class TestMatchPair:
         assert_allclose(pair.sigma, 1, rtol=0.1)
         assert_allclose(pair.deep_sigma, 0.2, rtol=0.1)
         error = (pair.target - truth)[pair.use]
-        assert_allclose(np.sqrt(np.mean(error**2)), np.hypot(pair.depth, 0.06), rtol=0.15)
+        assert_allclose(np.sqrt(np.mean(error**2)), np.hypot(pair.noise_ratio, 0.06), rtol=0.15)
         assert pair.use.sum() > 0.99 * pair.valid.sum()
         assert pair.valid.sum() == 72**2
 

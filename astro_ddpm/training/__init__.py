@@ -10,7 +10,7 @@ from astro_ddpm.utils import lazy_getattr, names_of
 
 _HOME = names_of(
     {
-        "astro_ddpm.exposures": "read_listing",
+        "astro_ddpm.listing": "read_listing",
         "astro_ddpm.noise": "PSFMatch homogenize_psf",
         ".arrays": "open_arrays",
         ".callbacks": "EnsembleValidation",

@@ -52,7 +52,7 @@ def _prepare_pair(paths, variance_per_flux):
     }
     # beyond the inside the kernel has seen pixels that do not exist
     inside = (slice(BORDER, -BORDER),) * 2
-    return {name: plane[inside] for name, plane in planes.items()} | {"depth": pair.depth}
+    return {name: plane[inside] for name, plane in planes.items()} | {"depth": pair.noise_ratio}
 
 
 def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):

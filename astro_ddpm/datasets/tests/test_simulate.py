@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.nddata import CCDData
 from astropy.table import QTable
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.aperture import EllipticalAperture
 from photutils.centroids import centroid_com
@@ -212,10 +213,10 @@ class TestRandomness:
 
 
 class TestDeepExposure:
-    @pytest.mark.parametrize("depth", [0.1, 0.3])
-    def test_noise(self, field, depth):
-        deep = field.deep_exposure(depth)
-        assert_allclose(deep.uncertainty.array, depth * field.image.uncertainty.array, rtol=1e-5)
+    @pytest.mark.parametrize("ratio", [0.1, 0.3])
+    def test_noise(self, field, ratio):
+        deep = field.deep_exposure(ratio)
+        assert_allclose(deep.uncertainty.array, ratio * field.image.uncertainty.array, rtol=1e-5)
         pull = (deep.data - field.truth) / deep.uncertainty.array
         assert abs(pull.mean()) < 4 / np.sqrt(pull.size)
         assert abs(pull.std() - 1) < 4 / np.sqrt(2 * pull.size)
@@ -225,7 +226,7 @@ class TestDeepExposure:
         electrons = (field.truth + header["SKYLEVEL"]) * header["GAIN"] + header["RDNOISE"] ** 2
         sigma = field.deep_exposure(0.2).uncertainty.array
         assert_allclose(sigma * header["GAIN"], np.sqrt(electrons), rtol=1e-5)
-        assert header["DEPTH"] == 0.2
+        assert header["NOISERAT"] == 0.2
         assert field.image.header["GAIN"] == 2
 
     @pytest.mark.parametrize("seed", [1, 2])
@@ -239,10 +240,15 @@ class TestDeepExposure:
         assert_array_equal(field.deep_exposure(seed=3).data, field.deep_exposure(seed=3).data)
         assert not np.array_equal(field.deep_exposure(seed=3).data, field.deep_exposure().data)
 
-    @pytest.mark.parametrize("depth", [0, -1, np.nan])
-    def test_bad_depth(self, field, depth):
-        with pytest.raises(ValueError, match="depth must be finite and positive"):
-            field.deep_exposure(depth)
+    @pytest.mark.parametrize("ratio", [0, -1, np.nan])
+    def test_bad_ratio(self, field, ratio):
+        with pytest.raises(ValueError, match="noise_ratio must be finite and positive"):
+            field.deep_exposure(ratio)
+
+    def test_old_name(self, field):
+        with pytest.warns(AstropyDeprecationWarning, match="depth.*noise_ratio"):
+            deep = field.deep_exposure(depth=0.3)
+        assert_array_equal(deep.data, field.deep_exposure(0.3).data)
 
 
 class TestParameters:

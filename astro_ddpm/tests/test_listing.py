@@ -1,11 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the exposures module.
+Tests for the listing module.
 """
 
 import pytest
 
-from astro_ddpm.exposures import read_listing
+from astro_ddpm.listing import read_listing
 
 
 class TestReadListing:
