@@ -3,6 +3,7 @@
 The forward process and the preconditioned denoiser with its loss.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -77,7 +78,7 @@ def stratified_levels(
     return torch.exp(log_mean + log_std * torch.special.ndtri(strata.clamp(1e-4, 1 - 1e-4)))
 
 
-def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16)) -> Tensor:
+def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16), limit: float = math.inf) -> Tensor:
     r"""
     Mean square of an error image and of its block sums.
 
@@ -95,14 +96,19 @@ def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16)) -> Te
     scales : sequence of int, optional
         The sizes of the blocks in pixels; those larger than the image are left out.
 
+    limit : float, optional
+        What :math:`e` and :math:`s_k \, \bar e_{s_k}` are limited to, so that a few examples whose target is
+        far off do not rule a step; by default nothing is limited.
+
     Returns
     -------
     loss : Tensor, shape ()
         The mean over images and scales.
     """
     largest = min(error.shape[-2:])
-    squares = [(s * F.avg_pool2d(error, s)).square().mean() for s in scales if s <= largest]
-    return torch.stack(squares).mean()
+    error = error.clamp(-limit, limit)
+    blocks = [s * F.avg_pool2d(error, s) for s in scales if s <= largest]
+    return torch.stack([block.clamp(-limit, limit).square().mean() for block in blocks]).mean()
 
 
 class Denoiser(nn.Module):

@@ -3,9 +3,13 @@
 Data for training: prepared exposures, degraded anew at every visit.
 """
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from astropy.utils.exceptions import AstropyDeprecationWarning
+from torch.utils.data import DataLoader, Dataset
 
 from astro_ddpm.noise import photon_noise
 
@@ -50,7 +54,7 @@ class _PreparedDataset(ExampleDataset):
         self.arrays, self.repeat = dict(arrays), repeat
 
     def __len__(self):
-        return self.repeat * _count(self.arrays)
+        return self.repeat * len(next(iter(self.arrays.values())))
 
     def _row(self, index):
         return {key: values[index % len(values)] for key, values in self.arrays.items()}
@@ -81,7 +85,8 @@ class PairDataset(_PreparedDataset):
         False for the pairs as they are, for validation.
 
     kinds : tuple of float, optional
-        The probabilities of the three kinds.
+        The probabilities of the three kinds. Arrays without ``deep``, as those of ordinary exposures, have
+        the first two only.
 
     max_extra_noise : float, optional
         The largest factor of noise added to pairs; log-uniform from 1.
@@ -109,6 +114,7 @@ class PairDataset(_PreparedDataset):
     ):
         super().__init__(arrays, repeat, seed, epoch, size, stream)
         self.augment = augment
+        kinds = kinds if "deep" in arrays else kinds[:2]
         self.kinds = np.cumsum(kinds) / np.sum(kinds)
         self.max_extra_noise, self.split_range = max_extra_noise, split_range
 
@@ -288,44 +294,79 @@ class FrameDataset(_PreparedDataset):
         return *split_exposure(data, sigma, factor, noise), 1 / factor, valid, use
 
 
-def _make_dataset(arrays, **options):
-    """Return the data set that fits the names of the arrays."""
-    if "data" in arrays:
-        return FrameDataset(arrays, **options)
+def open_dataset(arrays, *, kinds=(0.5, 0.25, 0.25), frame_split=(0.3, 10.0), **options):
+    """
+    Return the data set that fits the names of prepared arrays.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What `prepare_pairs`, `prepare_deep` or `prepare_cameras` wrote.
+
+    kinds : tuple of float, optional
+        Of `PairDataset`.
+
+    frame_split : tuple of float, optional
+        The ``split_range`` of `FrameDataset`.
+
+    **options
+        Of all data sets.
+
+    Returns
+    -------
+    data : `PairDataset`, `DeepDataset` or `FrameDataset`
+        The data set.
+    """
     if "shallow" in arrays:
-        return PairDataset(arrays, kinds=(3, 1, 0), **options)
+        return PairDataset(arrays, kinds=kinds, **options)
+    if "data" in arrays:
+        return FrameDataset(arrays, split_range=frame_split, **options)
     return DeepDataset(arrays, **options)
+
+
+class _Mixture(Dataset):
+    """Examples of several data sets, each by the number of its data set and its own."""
+
+    def __init__(self, datasets):
+        self.datasets = datasets
+
+    def __getitem__(self, place):
+        number, index = place
+        return self.datasets[number][index]
 
 
 class PairDataModule(pl.LightningDataModule):
     """
-    Training and validation data from prepared pairs, and from single deep images and scenes beside them.
+    Training data mixed from prepared arrays and scenes, and validation data from prepared pairs.
+
+    Every example follows from the seed, the epoch and its place in it alone: a run that is resumed, and one
+    with worker processes, see what any other sees.
 
     Parameters
     ----------
-    train, validation : str
-        Files written by `prepare_pairs`.
+    train : str or mapping of str to float
+        The file written by `prepare_pairs`, `prepare_deep` or `prepare_cameras`, or several and their shares
+        of the examples, in units of the sum of the shares.
+
+    validation : str
+        The file written by `prepare_pairs`.
 
     batch_size : int, optional
-        The number of images per step.
+        The number of crops per step, of the narrowest ones.
 
-    repeat : int, optional
-        How often each pair is visited per epoch.
+    epoch_steps : int, optional
+        The number of steps in an epoch, at whose end the run is validated and can be resumed.
 
     seed : int, optional
-        Selects order and degradations of all epochs.
+        Selects all that is drawn.
 
     kinds : tuple of float, optional
         The probabilities of the three kinds of `PairDataset`.
 
-    deep : str or list of str, optional
-        Files written by `prepare_deep` or `prepare_cameras`, which are seen equally often.
-
-    deep_share : float, optional
-        The share of examples made from single deep images, if there are any.
-
-    size : int, optional
-        The width of random crops in training; by default that of the pairs.
+    size : int or mapping of int to float, optional
+        The width of random crops, or several and their shares of the steps; by default that of the smallest
+        images. Steps of wider crops have fewer of them, as many pixels in all, from those images that are
+        as wide.
 
     scene_share : float, optional
         The share of examples made from scenes whose truth is known, `SceneDataset`.
@@ -333,35 +374,46 @@ class PairDataModule(pl.LightningDataModule):
     noisy_scenes : bool, optional
         Whether the targets of scenes have noise, as a diffusion model that is told the depth needs it.
 
-    wide_size : int, optional
-        The width of the crops in some of the steps, which then have fewer of them, as many pixels in all.
-        What is smaller than that is left out there.
+    frame_split : tuple of float, optional
+        The ``split_range`` of `FrameDataset`. A diffusion model needs targets that are deeper than inputs.
 
-    wide_share : float, optional
-        The share of these steps.
+    folder : str, optional
+        The folder that relative paths belong to.
+
+    workers : int, optional
+        The number of processes that make examples; by default the training does that itself.
+
+    deep : str or list of str, optional
+        Deprecated: give all files and their shares as ``train``.
+
+    deep_share : float, optional
+        Deprecated, the share of ``deep``.
 
     Raises
     ------
+    FileNotFoundError
+        In `setup`, if there is no such file.
+
     ValueError
-        In `setup`, if an epoch does not fill a single batch, shares leave nothing for pairs, or nothing is
-        as wide as ``wide_size``.
+        In `setup`, if a share is out of range, or nothing is as wide as a crop.
     """
 
     def __init__(
         self,
-        train: str,
+        train: str | dict[str, float],
         validation: str,
         batch_size: int = 16,
-        repeat: int = 4,
+        epoch_steps: int = 250,
         seed: int = 0,
         kinds: tuple[float, ...] = (0.5, 0.25, 0.25),
-        deep: str | list[str] | None = None,
-        deep_share: float = 0.3,
-        size: int | None = None,
+        size: int | dict[int, float] | None = None,
         scene_share: float = 0.0,
         noisy_scenes: bool = True,
-        wide_size: int = 96,
-        wide_share: float = 0.0,
+        frame_split: tuple[float, float] = (0.3, 10.0),
+        folder: str = ".",
+        workers: int = 0,
+        deep: str | list[str] | None = None,
+        deep_share: float = 0.3,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -369,109 +421,119 @@ class PairDataModule(pl.LightningDataModule):
     def setup(self, stage=None):
         """Open the arrays."""
         options = self.hparams
-        self.train, self.validation = open_arrays(options.train), open_arrays(options.validation)
-        files = [options.deep] if isinstance(options.deep, str) else options.deep or []
-        self.deep = [open_arrays(file) for file in files]
-        shares = {"scene_share": options.scene_share, "wide_share": options.wide_share}
-        shares |= {"deep_share": options.deep_share} if self.deep else {}
+        self.shares = _all_files(options)
+        self.arrays = [self._open("train", name) for name in self.shares]
+        self.validation = self._open("validation", options.validation)
+        width = min(map(_width, self.arrays))
+        sizes = options.size if isinstance(options.size, dict) else {options.size or width: 1.0}
+        self.sizes = dict(sorted((int(size), share) for size, share in sizes.items()))
+        shares = {f"train of {name}": share for name, share in self.shares.items()}
+        shares |= {f"size of {size}": share for size, share in self.sizes.items()}
         for name, share in shares.items():
-            if not 0 <= share < 1:
-                msg = f"{name} must be at least 0 and less than 1, not {share}"
+            if not share > 0:
+                msg = f"the share in {name} must be positive, not {share}"
                 raise ValueError(msg)
-        if self._pair_share() <= 0:
-            shares = f"deep_share {options.deep_share} and scene_share {options.scene_share}"
-            msg = f"{shares} leave nothing for pairs"
+        if not 0 <= options.scene_share < 1:
+            msg = f"scene_share must be at least 0 and less than 1, not {options.scene_share}"
             raise ValueError(msg)
-        arrays = [self.train, *self.deep]
-        if options.size and options.size > min(map(_width, arrays)):
-            msg = f"size {options.size} exceeds images of {min(map(_width, arrays))} pixels"
+        if min(self.sizes) > width:
+            msg = f"size {min(self.sizes)} exceeds images of {width} pixels"
             raise ValueError(msg)
-        if options.wide_share and not options.scene_share and options.wide_size > max(map(_width, arrays)):
-            msg = f"wide_size {options.wide_size} exceeds the images, and there are no scenes"
-            raise ValueError(msg)
-        visits = options.repeat * len(self.train["shallow"])
-        if visits < options.batch_size:
-            msg = f"batch_size {options.batch_size} exceeds the {visits} examples of an epoch"
+        if max(self.sizes) > max(map(_width, self.arrays)) and not options.scene_share:
+            msg = f"size {max(self.sizes)} exceeds the images, and there are no scenes"
             raise ValueError(msg)
 
-    def _pair_share(self):
+    def _open(self, name, file):
+        path = Path(self.hparams.folder) / file
+        if not path.is_file():
+            msg = f"{name} names {path}, which does not exist"
+            raise FileNotFoundError(msg)
+        return open_arrays(path)
+
+    def _datasets(self, epoch, size, stream):
+        """Return the data sets of crops of one size, and their shares; those of scenes come last."""
         options = self.hparams
-        return 1 - options.scene_share - (options.deep_share if self.deep else 0)
+        draws = {"seed": options.seed, "epoch": epoch, "size": size}
+        kinds = {"kinds": options.kinds, "frame_split": options.frame_split}
+        repeat = options.epoch_steps * options.batch_size
+        data, shares = [], []
+        for share, arrays in zip(self.shares.values(), self.arrays, strict=True):
+            if _width(arrays) >= size:
+                place = stream + len(data)
+                data.append(open_dataset(arrays, **kinds, repeat=repeat, stream=place, **draws))
+                shares.append(share * (1 - options.scene_share) / sum(self.shares.values()))
+        if options.scene_share:
+            draws |= {"number": repeat, "noisy_target": options.noisy_scenes, "stream": stream + len(data)}
+            data.append(SceneDataset(**draws))
+            shares.append(options.scene_share)
+        return data, np.divide(shares, sum(shares))
 
-    def _datasets(self, epoch, size, total, stream=0):
-        """Return data sets of ``total`` crops, of what is wide enough in its shares; scenes come last."""
-        options = self.hparams
-        share = options.deep_share / max(len(self.deep), 1)
-        sources = [(self._pair_share(), PairDataset, self.train, {"kinds": options.kinds})]
-        sources += [(share, _make_dataset, arrays, {}) for arrays in self.deep]
-        width = size or _width(self.train)
-        sources = [source for source in sources if _width(source[2]) >= width]
-        total /= sum(source[0] for source in sources) + options.scene_share
-        draws = {"seed": options.seed, "epoch": epoch}
-        datasets = []
-        for place, (share, source, arrays, more) in enumerate(sources, stream):
-            number = round(total * share)
-            draws["size"] = size if source is PairDataset else width
-            data = source(arrays, repeat=-(-number // _count(arrays)), stream=place, **draws, **more)
-            chosen = np.random.default_rng([options.seed, epoch, place]).permutation(len(data))[:number]
-            datasets.append(Subset(data, chosen.tolist()))
-        number, draws["size"] = round(total * options.scene_share), width
-        draws |= {"number": number, "stream": stream + 1000, "noisy_target": options.noisy_scenes}
-        return [*datasets, SceneDataset(**draws)] if number else datasets
-
-    def _batches(self, epoch, world):
-        """Return the data sets of an epoch, and the numbers of the examples of each batch."""
+    def _plan(self, epoch, world=1):
+        """Return the data sets of an epoch, and for each step the places of its examples, shape (n, 2)."""
         options = self.hparams
         rng = np.random.default_rng([options.seed, epoch])
-        total = options.repeat * len(self.train["shallow"]) / self._pair_share()
-        data = self._datasets(epoch, options.size, round(total))
-        batches = _deal(data, options.batch_size, rng)
-        if not options.wide_share:
-            return data, batches
-        shrink = ((options.size or _width(self.train)) / options.wide_size) ** 2
-        batch = world * max(1, round(shrink * options.batch_size / world))
-        number = round(len(batches) * options.wide_share / (1 - options.wide_share))
-        more = self._datasets(epoch, options.wide_size, number * batch, stream=2000)
-        wide = [sum(map(len, data)) + chosen for chosen in _deal(more, batch, rng)]
-        turns = rng.permutation(np.arange(len(batches) + len(wide)) < len(wide))
-        batches, wide = iter(batches), iter(wide)
-        return [*data, *more], [next(wide if turn else batches) for turn in turns]
+        sizes, chances = list(self.sizes), np.array(list(self.sizes.values()))
+        turns = rng.choice(len(sizes), options.epoch_steps, p=chances / chances.sum())
+        data, batches = [], [None] * options.epoch_steps
+        for turn, size in enumerate(sizes):
+            steps = np.flatnonzero(turns == turn)
+            batch = world * max(1, round(options.batch_size * (sizes[0] / size) ** 2 / world))
+            sources, shares = self._datasets(epoch, size, len(data))
+            kinds = rng.choice(len(sources), (len(steps), batch), p=shares)
+            visits = np.empty_like(kinds)
+            for kind, source in enumerate(sources):
+                visits[kinds == kind] = _visits(source, np.count_nonzero(kinds == kind), rng)
+            for step, places in zip(steps, np.stack([kinds + len(data), visits], axis=-1), strict=True):
+                batches[step] = places
+            data += sources
+        return data, batches
 
     def train_dataloader(self):
         """
-        Return the loader of the current epoch; the trainer must reload it at every epoch.
+        Return the loader of what is left of the current epoch; the trainer must reload it at every epoch.
 
         Of several processes each gets its share of every batch, and together they see what one would.
         """
-        options = self.hparams
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        options, trainer = self.hparams, self.trainer
+        epoch, rank, world = (
+            (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        )
         if options.batch_size % world:
             msg = f"batch_size {options.batch_size} must be a multiple of the {world} processes"
             raise ValueError(msg)
-        data, batches = self._batches(epoch, world)
+        data, batches = self._plan(epoch, world)
         batches = [batch[rank::world].tolist() for batch in batches]
-        return DataLoader(ConcatDataset(data), batch_sampler=batches)
+        return DataLoader(_Mixture(data), batch_sampler=batches, num_workers=options.workers)
 
     def val_dataloader(self):
         """Return the validation pairs as they are."""
         return DataLoader(PairDataset(self.validation, augment=False), self.hparams.batch_size)
 
 
-def _count(arrays):
-    return len(next(iter(arrays.values())))
+def _all_files(options):
+    """Return files and shares, those of the deprecated ``deep`` among them."""
+    files = {options.train: 1.0} if isinstance(options.train, str) else dict(options.train)
+    if options.deep is None:
+        return files
+    message = "deep and deep_share are deprecated: give all files and their shares as train"
+    warnings.warn(message, AstropyDeprecationWarning, stacklevel=2)
+    deep = [options.deep] if isinstance(options.deep, str) else options.deep
+    rest = (1 - options.scene_share - options.deep_share) / sum(files.values())
+    return {name: rest * share for name, share in files.items()} | dict.fromkeys(
+        deep, options.deep_share / len(deep)
+    )
+
+
+def _visits(data, number, rng):
+    """Return the examples of a data set to be seen, every image as often; scenes are in order, for speed."""
+    if isinstance(data, SceneDataset):
+        return np.arange(number)
+    count = len(data) // data.repeat
+    turns = range(-(-number // count))
+    return np.concatenate([[], *(turn * count + rng.permutation(count) for turn in turns)])[:number]
 
 
 def _width(arrays):
     """Return the width of prepared images in pixels."""
     name = next(name for name in ("data", "shallow", "deep") if name in arrays)
     return min(arrays[name].shape[1:])
-
-
-def _deal(datasets, batch, rng):
-    """Shuffle the examples of data sets into full batches; those of scenes stay in order, for speed."""
-    order = rng.permutation(sum(map(len, datasets)))
-    if isinstance(datasets[-1], SceneDataset):
-        scenes = order >= len(order) - len(datasets[-1])
-        order[scenes] = np.sort(order[scenes])
-    return np.split(order[: len(order) // batch * batch], len(order) // batch) if len(order) >= batch else []

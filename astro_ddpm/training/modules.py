@@ -15,7 +15,11 @@ from astro_ddpm import zoo
 from astro_ddpm.diffusion import Denoiser, OneStepGenerator, multiscale_square, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
+from .muon import Muon, split_parameters
+
 __all__ = ["CRPSModule", "DDPMModule", "RAUNetModule", "TrainingModule"]
+
+LIMIT = 20.0  # of an error in units of its width, for what an example may add to the loss of the mean
 
 
 def _load(name: str) -> zoo.Model:
@@ -43,13 +47,17 @@ class TrainingModule(pl.LightningModule):
 
     warmup_steps : int
         The steps until it is reached.
+
+    muon_rate : float, optional
+        The largest learning rate of the convolutions, if they shall be trained by
+        `~astro_ddpm.training.muon.Muon`.
     """
 
     network: torch.nn.Module
 
-    def __init__(self, learning_rate: float, warmup_steps: int):
+    def __init__(self, learning_rate: float, warmup_steps: int, muon_rate: float | None = None):
         super().__init__()
-        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.learning_rate, self.warmup_steps, self.muon_rate = learning_rate, warmup_steps, muon_rate
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return the networks as `~astro_ddpm.zoo.Model` takes them."""
@@ -75,8 +83,13 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self):
         """Return optimiser and schedule for what is to be trained."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        options = {"betas": (0.9, 0.99), "weight_decay": 1e-3}
+        if self.muon_rate is None:
+            trainable = [p for p in self.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(trainable, self.learning_rate, **options)
+        else:
+            parameters = split_parameters(self.network)
+            optimizer = Muon(*parameters, self.muon_rate, self.learning_rate, **options)
         total = self.trainer.estimated_stepping_batches
 
         def factor(step):
@@ -135,6 +148,10 @@ class RAUNetModule(TrainingModule):
     teacher : str, optional
         The model whose RAUNet teaches, a name or a ``.safetensors`` file; none by default.
 
+    muon_rate : float, optional
+        The largest learning rate of the convolutions, if they shall be trained by
+        `~astro_ddpm.training.muon.Muon`.
+
     Raises
     ------
     ValueError
@@ -151,8 +168,9 @@ class RAUNetModule(TrainingModule):
         start: str | None = None,
         patch: int = 1,
         teacher: str | None = None,
+        muon_rate: float | None = None,
     ):
-        super().__init__(learning_rate, warmup_steps)
+        super().__init__(learning_rate, warmup_steps, muon_rate)
         self.save_hyperparameters()
         self.weighting = weighting
         self.network = RAUNet(channels, dropout, patch)
@@ -180,11 +198,12 @@ class RAUNetModule(TrainingModule):
         error, variance = self._errors(batch)
         use = _use(batch)
         weight = variance.detach().pow(-self.weighting / 2) * use / use.mean().sqrt()
-        mean_loss = multiscale_square(weight * error)
+        mean_loss = multiscale_square(weight * error, limit=LIMIT)
         if self.teacher is not None:
             taught = self.teacher(batch["z"], batch["valid"])[0]  # compiles as it is where gradients may flow
             share = 1 - self.global_step / self.trainer.estimated_stepping_batches
-            mean_loss = mean_loss + share * multiscale_square(weight * (error + taught - batch["residual"]))
+            taught = weight * (error + taught - batch["residual"])
+            mean_loss = mean_loss + share * multiscale_square(taught, limit=LIMIT)
         return mean_loss, (use * (variance.log() + error.detach().square() / variance)).mean() / use.mean()
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
@@ -240,6 +259,10 @@ class DDPMModule(TrainingModule):
     start : str, `~astro_ddpm.nn.RAUNet` or `~astro_ddpm.nn.GuidedUNet`, optional
         The network that the new one starts from, or the model that holds it, of which it is the network that
         draws, if there is one; by default the guide.
+
+    muon_rate : float, optional
+        The largest learning rate of the convolutions, if they shall be trained by
+        `~astro_ddpm.training.muon.Muon`.
     """
 
     network: GuidedUNet
@@ -253,8 +276,9 @@ class DDPMModule(TrainingModule):
         warmup_steps: int = 200,
         patch: int | None = None,
         start: str | RAUNet | GuidedUNet | None = None,
+        muon_rate: float | None = None,
     ):
-        super().__init__(learning_rate, warmup_steps)
+        super().__init__(learning_rate, warmup_steps, muon_rate)
         self.save_hyperparameters(ignore=["raunet", "start"])
         raunet = _load(raunet).regressor if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
@@ -328,6 +352,10 @@ class CRPSModule(DDPMModule):
     start : str, `~astro_ddpm.nn.RAUNet` or `~astro_ddpm.nn.GuidedUNet`, optional
         The network that the new one starts from, or the model that holds it, of which it is the network that
         draws, if there is one; by default the guide.
+
+    muon_rate : float, optional
+        The largest learning rate of the convolutions, if they shall be trained by
+        `~astro_ddpm.training.muon.Muon`.
     """
 
     def parts(self) -> dict:

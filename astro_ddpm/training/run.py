@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
@@ -111,9 +111,13 @@ class TrainingCLI(LightningCLI):
         if config.trainer.logger is None:
             options["logger"] = CSVLogger(folder, name=None)
         fixed = ("seed_everything", "model.", "data.", "ema.", "trainer.max_steps")
-        settings = {key: str(value) for key, value in self.config.items() if key.startswith(fixed)}
+        free = ("data.init_args.folder", "data.init_args.workers")  # which do not change the examples
+        settings = {
+            key: str(value) for key, value in self.config.items() if key.startswith(fixed) and key not in free
+        }
         self.trainer_defaults["callbacks"] = [
             Repeatable(config.seed_everything, settings),
+            Timer(config.trainer.max_time, "epoch", verbose=False),
             ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
         ]
         return super().instantiate_trainer(**options)
@@ -191,8 +195,8 @@ def train(config, options=()):
         return None
     output = Path(cli.config.output)
     zoo.save(pack(module.cpu(), cli.datamodule, trainer), output, overwrite=cli.config.overwrite)
-    if not trainer.fast_dev_run:  # a finished run is not to be continued by the next one
-        last.unlink(missing_ok=True)
+    if trainer.global_step >= trainer.max_steps and not trainer.fast_dev_run:
+        last.unlink(missing_ok=True)  # a finished run is not to be continued by the next one
     return output
 
 
@@ -236,15 +240,17 @@ def check_precision(precision, device):
 
 def pack(module, data, trainer):
     """Return the model that was trained, with the ranges of the data and the settings other than files."""
-    files = ("train", "validation", "deep", "start", "teacher")
+    files = ("train", "validation", "deep", "folder", "workers", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
+    depths = np.concatenate([[], *(arrays["depth"] for arrays in data.arrays if "depth" in arrays)])
     return zoo.Model(
         **module.parts(),
-        ranges=depth_range(data.train["depth"]),
+        ranges=depth_range(depths) if len(depths) else {},
         training={
             "version": __version__,
             "steps": trainer.global_step,
-            "pairs": len(data.train["shallow"]),
+            "train": {Path(name).name: share for name, share in data.shares.items()},
+            "pairs": len(depths),
             "precision": trainer.precision,
             **{k: v for k, v in settings.items() if not k.startswith("_")},
         },

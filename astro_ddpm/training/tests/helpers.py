@@ -1,10 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Simulated pairs for the tests of training, and what Lightning warns of in vain.
+Simulated arrays for the tests of training, and what Lightning warns of in vain.
 """
 
 import numpy as np
 import pytest
+
+from astro_ddpm.noise import correlated_noise
 
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",  # its own call of torch
@@ -55,3 +57,30 @@ def simulated_arrays(n, size=32, flux=30.0, seed=0):
         "deep_sigma": deep_sigma,
     }
     return {name: values.astype(np.float32) for name, values in arrays.items()}
+
+
+def deep_arrays(n, size=96, width=0.0, peak=300.0):
+    """Simulate what `prepare_deep` writes: a wide source, and noise of known correlation."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    scene = peak * np.exp(-(x**2 + y**2) / 200)
+    noise = np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
+    scalar = np.ones(n, np.float32)
+    return {"deep": (scene + noise).astype("f4"), "sky_sigma": scalar, "noise_width": width * scalar}
+
+
+def frame_arrays(n, size=64, width=0.0):
+    """Simulate what `prepare_cameras` writes of frames: a source, known noise, a bad column."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    scene = 100 * np.exp(-(x**2 + y**2) / 100)
+    sigma = np.sqrt(1 + 0.05 * scene)
+    data = scene + sigma * np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
+    valid = np.ones((n, size, size), bool)
+    valid[:, :, 20] = False
+    kernel = np.zeros((9, 9))
+    y, x = np.mgrid[-4:5, -4:5]
+    kernel[:] = np.exp(-0.5 * (x**2 + y**2) / width**2) if width else (x == 0) & (y == 0)
+    arrays = {"data": data, "sigma": np.broadcast_to(sigma, data.shape), "kernel": np.tile(kernel, (n, 1, 1))}
+    arrays |= {"min_factor": np.full(n, 1.0 if width else 0.3)}
+    return {name: values.astype("f4") for name, values in arrays.items()} | {"valid": valid, "use": valid}

@@ -96,7 +96,7 @@ def pairs(tmp_path):
     paths = [tmp_path / "train.npz", tmp_path / "val.npz"]
     for seed, path in enumerate(paths):
         np.savez(path, **simulated_arrays(4, size=16, seed=seed))
-    return PairDataModule(*map(str, paths), batch_size=2, repeat=1)
+    return PairDataModule(*map(str, paths), batch_size=2, epoch_steps=2)
 
 
 def fit(folder, module, pairs, callbacks, **options):

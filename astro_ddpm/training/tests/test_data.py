@@ -6,13 +6,19 @@ Tests for the data module.
 import numpy as np
 import pytest
 import torch
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
-from torch.utils.data import Subset
 
-from astro_ddpm.training import DeepDataset, FrameDataset, PairDataModule, PairDataset, correlated_noise
+from astro_ddpm.training import (
+    DeepDataset,
+    FrameDataset,
+    PairDataModule,
+    PairDataset,
+    SceneDataset,
+)
 from astro_ddpm.training.arrays import write_arrays
 from astro_ddpm.training.examples import ExampleDataset
-from astro_ddpm.training.tests.helpers import simulated_arrays
+from astro_ddpm.training.tests.helpers import deep_arrays, frame_arrays, simulated_arrays
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +162,6 @@ class TestPairDataset:
         assert len(seen) == 8
 
 
-def deep_arrays(n, size=96, width=0.0, peak=300.0):
-    """Simulate what `prepare_deep` writes: a wide source, and noise of known correlation."""
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    scene = peak * np.exp(-(x**2 + y**2) / 200)
-    noise = np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
-    scalar = np.ones(n, np.float32)
-    return {"deep": (scene + noise).astype("f4"), "sky_sigma": scalar, "noise_width": width * scalar}
-
-
 class TestDeepDataset:
     @pytest.mark.parametrize("width", [0.0, 0.5])
     def test_residual_is_unit_noise(self, width):
@@ -238,23 +234,6 @@ class TestDeepDataset:
             assert_array_equal(values, two[name])
 
 
-def frame_arrays(n, size=64, width=0.0):
-    """Simulate what `prepare_cameras` writes of frames: a source, known noise, a bad column."""
-    rng = np.random.default_rng(7)
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    scene = 100 * np.exp(-(x**2 + y**2) / 100)
-    sigma = np.sqrt(1 + 0.05 * scene)
-    data = scene + sigma * np.array([correlated_noise((size, size), width, rng) for _ in range(n)])
-    valid = np.ones((n, size, size), bool)
-    valid[:, :, 20] = False
-    kernel = np.zeros((9, 9))
-    y, x = np.mgrid[-4:5, -4:5]
-    kernel[:] = np.exp(-0.5 * (x**2 + y**2) / width**2) if width else (x == 0) & (y == 0)
-    arrays = {"data": data, "sigma": np.broadcast_to(sigma, data.shape), "kernel": np.tile(kernel, (n, 1, 1))}
-    arrays |= {"min_factor": np.full(n, 1.0 if width else 0.3)}
-    return {name: values.astype("f4") for name, values in arrays.items()} | {"valid": valid, "use": valid}
-
-
 class TestFrameDataset:
     @pytest.mark.parametrize("width", [0.0, 0.6])
     def test_input_and_target_are_independent(self, width):
@@ -289,13 +268,13 @@ class TestPairDataModule:
         train, validation = tmp_path / "train.npz", tmp_path / "validation.npz"
         write_arrays(train, arrays)
         write_arrays(validation, {name: values[:3] for name, values in arrays.items()})
-        module = PairDataModule(str(train), str(validation), batch_size=5, repeat=2)
+        module = PairDataModule(str(train), str(validation), batch_size=5, epoch_steps=4)
         module.setup()
         return module
 
     def test_training_batches(self, module):
         batches = list(module.train_dataloader())
-        assert len(batches) == 4  # 24 visits; the rest of 4 is dropped
+        assert len(batches) == 4
         for batch in batches:
             assert batch["z"].shape == (5, 1, 64, 64)
             assert batch["depth"].shape == (5,)
@@ -311,128 +290,122 @@ class TestPairDataModule:
         assert batch["valid"].all()
 
     def test_every_pair_is_visited_equally(self, module):
-        order = np.concatenate(module._batches(0, 1)[1])
-        assert len(set(order)) == len(order) == 20  # the rest of 4 is dropped
-        assert list(order) != sorted(order)
-
-    def test_too_few_for_a_batch(self, module):
-        options = dict(module.hparams) | {"batch_size": 25}
-        with pytest.raises(ValueError, match="batch_size 25 exceeds the 24 examples"):
-            PairDataModule(**options).setup()
-
-    def test_deep_images_have_their_share(self, module, tmp_path):
-        write_arrays(tmp_path / "deep.npz", deep_arrays(5))
-        options = dict(module.hparams) | {"deep": str(tmp_path / "deep.npz"), "size": 32}
-        mixed = PairDataModule(**options | {"deep_share": 0.4})
-        mixed.setup()
-        assert sum(map(len, mixed._batches(0, 1)[1])) == 40  # 24 visits of pairs are 60 %
-        assert {tuple(batch["z"].shape[-2:]) for batch in mixed.train_dataloader()} == {(32, 32)}
-        with pytest.raises(ValueError, match="deep_share must be at least 0 and less than 1"):
-            PairDataModule(**options | {"deep_share": 1.0}).setup()
-
-    def test_files_of_deep_images_are_seen_equally_often(self, module, tmp_path):
-        names = [str(tmp_path / f"deep{number}.npz") for number in range(2)]
-        for number, name in enumerate(names):
-            write_arrays(name, deep_arrays(5 + 3 * number))
-        mixed = PairDataModule(**dict(module.hparams) | {"deep": names, "size": 32, "deep_share": 0.4})
-        mixed.setup()
-        pairs, *deep = mixed._datasets(0, 32, 40)
-        assert len(pairs) == 24
-        assert [len(subset) for subset in deep] == [8, 8]
-        assert [len(subset.dataset.arrays["deep"]) for subset in deep] == [5, 8]
-        assert len({subset.dataset.stream for subset in deep} | {pairs.dataset.stream}) == 3
-
-    def test_the_arrays_tell_the_data_set(self, module, arrays, tmp_path):
-        files = {"deep": deep_arrays(5), "frames": frame_arrays(5), "pairs": arrays}
-        for name, values in files.items():
-            write_arrays(tmp_path / f"{name}.npz", values)
-        names = [str(tmp_path / f"{name}.npz") for name in files]
-        mixed = PairDataModule(**dict(module.hparams) | {"deep": names, "size": 32, "deep_share": 0.5})
-        mixed.setup()
-        _, *others = mixed._datasets(0, 32, 48)
-        kinds = [type(subset.dataset) for subset in others if isinstance(subset, Subset)]
-        assert kinds == [DeepDataset, FrameDataset, PairDataset]
-        assert len(list(mixed.train_dataloader())) > 0
+        visits = np.concatenate(module._plan(0)[1])[:, 1]
+        assert len(set(visits)) == 20  # always anew
+        assert list(visits) != sorted(visits)
+        assert set(np.bincount(visits % 12, minlength=12)) == {1, 2}
 
     def test_crops_of_pairs(self, module):
-        options = dict(module.hparams) | {"size": 24}
-        small = PairDataModule(**options)
+        small = PairDataModule(**dict(module.hparams) | {"size": 24})
         small.setup()
         assert next(iter(small.train_dataloader()))["z"].shape == (5, 1, 24, 24)
         assert next(iter(small.val_dataloader()))["z"].shape[-1] == 64
 
-
-MIX = {"batch_size": 9, "repeat": 20, "size": 32, "deep_share": 0.2, "scene_share": 0.4, "wide_share": 0.25}
+    def test_deprecated_deep_files(self, module, tmp_path):
+        names = [str(tmp_path / f"deep{number}.npz") for number in range(2)]
+        for name in names:
+            write_arrays(name, deep_arrays(5))
+        options = dict(module.hparams) | {"deep": names, "deep_share": 0.4, "scene_share": 0.1}
+        with pytest.warns(AstropyDeprecationWarning, match="give all files and their shares as train"):
+            (mixed := PairDataModule(**options)).setup()
+        _, shares = mixed._datasets(0, 64, 0)
+        assert_allclose(shares, [0.5, 0.2, 0.2, 0.1])
 
 
 class TestMixOfSources:
-    """Pairs of 64 pixels, deep images of 96, and scenes, in crops of 32 and 96."""
+    """Pairs of 64 pixels, deep images and frames of 96, and scenes, in crops of 32 and 96."""
 
     @pytest.fixture
-    def files(self, arrays, tmp_path):
+    def folder(self, arrays, tmp_path):
         write_arrays(tmp_path / "pairs.npz", arrays)
         write_arrays(tmp_path / "deep.npz", deep_arrays(5))
-        pairs = str(tmp_path / "pairs.npz")
-        return {"train": pairs, "validation": pairs, "deep": str(tmp_path / "deep.npz")}
+        write_arrays(tmp_path / "frames.npz", frame_arrays(4, size=96))
+        return tmp_path
 
-    def module(self, files, **options):
-        module = PairDataModule(**files, **MIX | options)
+    def module(self, folder, **options):
+        mix = {"train": {"pairs.npz": 4, "deep.npz": 1, "frames.npz": 1}, "validation": "pairs.npz"}
+        mix |= {"size": {32: 0.75, 96: 0.25}, "scene_share": 0.4, "batch_size": 9, "epoch_steps": 400}
+        module = PairDataModule(folder=str(folder), **mix | options)
         module.setup()
         return module
 
-    def test_shares(self, files):
-        data, batches = self.module(files)._batches(0, 1)
-        kinds = np.repeat(np.arange(len(data)), [len(part) for part in data])
-        counts = [np.bincount(kinds[batch], minlength=len(data)) for batch in batches]
-        narrow, wide = ([count for count in counts if count.sum() == n] for n in (9, 1))
-        assert len(narrow) + len(wide) == len(counts)
-        assert len(wide) == round(len(narrow) / 3)
-        sums = np.sum(narrow, axis=0)
-        assert_allclose(sums[:3] / sums.sum(), [0.4, 0.2, 0.4], atol=0.02)
-        # no pair is 96 pixels wide: deep images and scenes share as 1 to 2
-        assert_allclose(np.sum(wide, axis=0)[3:] / len(wide), [1 / 3, 2 / 3], atol=0.03)
+    def test_the_arrays_tell_the_data_set(self, folder):
+        data, _ = self.module(folder)._datasets(0, 32, 0)
+        assert [type(source) for source in data] == [PairDataset, DeepDataset, FrameDataset, SceneDataset]
+        data, _ = self.module(folder, scene_share=0.0)._datasets(0, 96, 0)
+        assert [type(source) for source in data] == [DeepDataset, FrameDataset]  # which are wide enough
 
-    def test_batches_have_one_size(self, files):
-        sizes = {tuple(batch["z"].shape) for batch in self.module(files, repeat=4).train_dataloader()}
-        assert sizes == {(9, 1, 32, 32), (1, 1, 96, 96)}
+    def test_shares(self, folder):
+        data, batches = self.module(folder)._plan(0)
+        narrow, wide = (np.concatenate([b for b in batches if len(b) == n])[:, 0] for n in (9, 1))
+        assert len(narrow) / 9 + len(wide) == 400
+        assert_allclose(len(wide) / 400, 0.25, atol=0.06)
+        assert_allclose(np.bincount(narrow) / len(narrow), [0.4, 0.1, 0.1, 0.4], atol=0.03)
+        # no pair is 96 pixels wide: deep images, frames and scenes share as 1 to 1 to 4
+        assert_allclose(np.bincount(wide)[4:] / len(wide), [1 / 6, 1 / 6, 4 / 6], atol=0.13)
+        assert len(data) == 7
 
-    def test_scenes_are_read_in_order(self, files):
-        data, batches = self.module(files)._batches(0, 1)
-        order = np.concatenate([batch for batch in batches if len(batch) == 9])
-        first = len(data[0]) + len(data[1])
-        scenes = order[(order >= first) & (order < first + len(data[2]))]
-        assert_array_equal(scenes, np.sort(scenes))
-        assert len(scenes) > 200
+    def test_batches_have_one_size(self, folder):
+        loader = self.module(folder, epoch_steps=12).train_dataloader()
+        assert {tuple(batch["z"].shape) for batch in loader} == {(9, 1, 32, 32), (1, 1, 96, 96)}
 
-    def test_epochs_and_sources_differ(self, files):
-        module = self.module(files)
-        one, two = (module._batches(epoch, 1) for epoch in (0, 1))
-        assert not all(np.array_equal(a, b) for a, b in zip(one[1], two[1], strict=False))
-        streams = [getattr(part, "dataset", part).stream for part in one[0]]
+    def test_scenes_are_read_in_order(self, folder):
+        _, batches = self.module(folder)._plan(0)
+        places = np.concatenate([batch for batch in batches if len(batch) == 9])
+        scenes = places[places[:, 0] == 3, 1]
+        assert_array_equal(scenes, np.arange(len(scenes)))
+
+    def test_epochs_and_sources_differ(self, folder):
+        module = self.module(folder)
+        one, two = (module._plan(epoch) for epoch in (0, 1))
+        assert not all(np.array_equal(a, b) for a, b in zip(one[1], two[1], strict=True))
+        streams = [source.stream for source in one[0]]
         assert len(set(streams)) == len(streams)
+        assert {source.epoch for source in two[0]} == {1}
 
-    def test_two_processes_see_what_one_sees(self, files):
-        module = self.module(files, batch_size=10)
-        _, batches = module._batches(0, 2)
-        assert all(len(batch) in (10, 2) for batch in batches)
+    def test_two_processes_see_what_one_sees(self, folder):
+        _, batches = self.module(folder, batch_size=10)._plan(0, 2)
+        assert {len(batch) for batch in batches} == {10, 2}
 
-    def test_exact_targets(self, files):
-        module = self.module(files, noisy_scenes=False)
-        assert module._datasets(0, 32, 100)[-1][0]["depth"] == 0
+    def test_workers_make_the_same(self, folder):
+        loaders = [self.module(folder, epoch_steps=6, workers=n).train_dataloader() for n in (0, 1)]
+        for one, two in zip(*loaders, strict=True):
+            for name in one:
+                assert_array_equal(one[name], two[name])
+
+    def test_kinds_of_targets(self, folder):
+        exact = self.module(folder, noisy_scenes=False)
+        assert exact._datasets(0, 32, 0)[0][-1][0]["depth"] == 0
+        deeper = self.module(folder, frame_split=(4.0, 10.0))
+        frames = deeper._datasets(0, 32, 0)[0][2]
+        assert all(frames[number]["depth"] <= 0.25 for number in range(20))
+
+    def test_pairs_without_a_deep_image_are_not_split(self, folder, arrays):
+        plain = {name: plane for name, plane in arrays.items() if not name.startswith("deep")}
+        write_arrays(folder / "plain.npz", plain)
+        module = self.module(folder, train="plain.npz", kinds=(1, 1, 98))
+        data = module._datasets(0, 32, 0)[0][0]
+        assert_allclose(data.kinds, [0.5, 1])
+        check_unit_scatter([data[number] for number in range(10)])
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"scene_share": 1.0}, "scene_share must be at least 0 and less than 1, not 1.0"),
-            ({"wide_share": -0.1}, "wide_share must be at least 0 and less than 1, not -0.1"),
-            ({"scene_share": 0.9}, "deep_share 0.2 and scene_share 0.9 leave nothing for pairs"),
+            ({"size": {32: 0.0}}, "the share in size of 32 must be positive, not 0.0"),
+            ({"train": {"pairs.npz": -1}}, r"the share in train of pairs\.npz must be positive, not -1"),
             ({"size": 65}, "size 65 exceeds images of 64 pixels"),
             (
-                {"scene_share": 0, "wide_size": 200},
-                "wide_size 200 exceeds the images, and there are no scenes",
+                {"scene_share": 0, "size": {32: 1, 200: 1}},
+                "size 200 exceeds the images, and there are no scenes",
             ),
         ],
     )
-    def test_bad_options(self, files, options, message):
+    def test_bad_options(self, folder, options, message):
         with pytest.raises(ValueError, match=message):
-            self.module(files, **options)
+            self.module(folder, **options)
+
+    @pytest.mark.parametrize("name", ["train", "validation"])
+    def test_missing_file(self, folder, name):
+        with pytest.raises(FileNotFoundError, match=f"{name} names .*none.npz, which does not exist"):
+            self.module(folder, **{name: "none.npz"})
