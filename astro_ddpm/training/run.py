@@ -240,7 +240,7 @@ def check_precision(precision, device):
 
 def pack(module, data, trainer):
     """Return the model that was trained, with the ranges of the data and the settings other than files."""
-    files = ("train", "validation", "deep", "folder", "workers", "start", "teacher")
+    files = ("train", "validation", "deep", "deep_share", "folder", "workers", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     depths = np.concatenate([[], *(arrays["depth"] for arrays in data.arrays if "depth" in arrays)])
     return zoo.Model(
