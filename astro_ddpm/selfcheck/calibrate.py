@@ -25,12 +25,13 @@ REACH = 12  # pixels that matter for the correction of one
 MAX_VARIANCE = 2.0  # of the noise: a pixel was measured better than that
 MIN_VARIANCE = 1e-6
 MAX_WIDTH = 20.0  # times the stated variance
-TYPICAL_CHANGE = 0.4  # of the stated variance
+MORE, LESS = (0.4, 2.0), (0.2, 3.0)  # typical change of the variance, standard errors beyond doubt
 MIN_GAIN, MAX_GAIN = 0.1, 2.5
 DOUBT_POWER = 0.1  # of the power of the residual: an excess that says nothing about the gain
 SURE = 2.0  # standard errors, beyond which a residual is too large
 DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
+NOISE_DOUBT = 0.1  # of its power where the image does not show it
 SKY = -5.0, -2.0  # minus the brightness where the bias of the sky begins to be taken out, and is
 SKY_BOX = 32  # pixels
 
@@ -59,10 +60,13 @@ def draw_to_zero(value, error, sure=1.0):
 def _draw_to_one(ratio, error):
     """
     Draw a ratio to 1: by its error against a typical scatter, unless it is far from 1 beyond doubt.
+
+    Too small an error of a result does more harm than too large a one, so less is needed to raise a ratio.
     """
     power, change = np.square(error), ratio - 1
-    kept = TYPICAL_CHANGE**2 / (TYPICAL_CHANGE**2 + power)
-    sure = 1 - 9 * power / np.maximum(np.square(change), 1e-30)  # beyond three standard errors
+    typical, doubt = np.where(change > 0, *np.array([MORE, LESS])[:, :, None])
+    kept = typical**2 / (typical**2 + power)
+    sure = 1 - doubt**2 * power / np.maximum(np.square(change), 1e-30)
     return 1 + change * np.maximum(kept, sure)
 
 
@@ -344,7 +348,9 @@ class Probe:
     def __init__(self, answer, moved, signs, step, correlation=None):
         self.answer, self.moved, self.signs, self.step = answer, moved, signs, step
         response = (moved.scene - answer.scene) / step
-        self.noise = measure_noise_power(answer.z, answer.scene, response, answer.valid, correlation)
+        self.noise, self.known = measure_noise_power(
+            answer.z, answer.scene, response, answer.valid, correlation
+        )
 
     def corrected(self, correction):
         """
@@ -401,25 +407,40 @@ def fit_correction(probes, correlation=None):
         For the whole frame.
     """
     correction = Correction(_independent_pixels(correlation))
-    moments = _sum(probe.moments(correction) for probe in probes)
-    correction.width = _width_factor(moments)
+    moments, doubt = _sum(probe.moments(correction) for probe in probes), _noise_doubt(probes)
+    correction.width = _width_factor(moments, doubt)
     correction.power = np.maximum(moments.means()[2], 1e-3)
-    correction.excess = np.maximum(draw_to_zero(*moments.excess(), SURE), 0)
+    correction.excess = _sure_excess(moments, doubt)
     correction.gain, correction.spread = _local_scatter(probes, correction)
     if correction.excess.any():
         moments = _sum(probe.moments(correction) for probe in probes)
-        left = np.maximum(draw_to_zero(*moments.excess(), SURE), 0)
+        left = _sure_excess(moments, doubt)
         correction.scale = np.clip(1 - left / (2 * np.maximum(moments.means()[2], 1e-3)), 0, 1)
-        final = _width_factor(_sum(probe.moments(correction) for probe in probes))
+        final = _width_factor(_sum(probe.moments(correction) for probe in probes), doubt)
         correction.final = np.where(correction.excess > 0, final, 1)
     correction.sky, correction.sky_err = _sky_bias(probes, correction)
     return correction
 
 
-def _width_factor(moments):
+def _noise_doubt(probes):
+    """Relative error of the power of the noise, which is known where the image shows it."""
+    parts = [
+        Moments.collect(*probe.answer.shares, (~probe.known, *3 * [probe.known]), N_SETS) for probe in probes
+    ]
+    return NOISE_ERROR + NOISE_DOUBT * _sum(parts).means()[0]
+
+
+def _sure_excess(moments, doubt):
+    """What the residual has too much of beyond doubt."""
+    excess, err = moments.excess()
+    err = np.hypot(err, 2 * doubt * moments.means()[1])
+    return np.maximum(draw_to_zero(excess, err, SURE), 0)
+
+
+def _width_factor(moments, doubt):
     """Stein's error over the stated variance, drawn to 1 by its standard error."""
     mse, err = moments.error()
-    err = np.hypot(err, NOISE_ERROR)
+    err = np.hypot(err, doubt * (1 + 2 * moments.means()[1]))
     stated = np.maximum(moments.means()[3], MIN_VARIANCE)
     factor = _draw_to_one(positive_part(mse, err) / stated, err / stated)
     return np.clip(factor, 1 / MAX_WIDTH, MAX_WIDTH)

@@ -27,6 +27,7 @@ ERROR_BLOCK = 24  # pixels, the width of blocks whose errors are taken as indepe
 DETREND = 2.0  # pixels, the standard deviation of the Gaussian that is taken out before noise is measured
 MAX_STRUCTURE = 0.2  # of the noise power: above that the image is no place to measure the noise
 MAX_LEFT = 0.02  # of the noise power in the scene, where noise is correlated
+DOUBTFUL = 0.3  # of what is left of the noise, by which the mean structure of a place may be wrong
 TINY = 1e-12
 
 
@@ -134,6 +135,9 @@ def measure_noise_power(z, scene, response, valid, correlation=None):
     -------
     power : ndarray, shape (ny, nx)
         To be averaged over many pixels; 1 where the scene is not smooth.
+
+    known : ndarray of bool, shape (ny, nx)
+        Where it is smooth.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -149,10 +153,10 @@ def measure_noise_power(z, scene, response, valid, correlation=None):
     def is_small(plane, limit):
         return gaussian_filter(np.where(valid, plane, 0), 2 * DETREND) / weight < limit
 
-    usable = valid & is_small(structure, MAX_STRUCTURE)
+    usable = valid & is_small(structure - DOUBTFUL * left, MAX_STRUCTURE)
     if correlation is not None:  # coloured signs are not quite noise
         usable &= is_small(left, MAX_LEFT)
-    return 1 + slope * np.where(usable, detrend(z) ** 2 - structure - expected, 0)
+    return 1 + slope * np.where(usable, detrend(z) ** 2 - structure - expected, 0), usable
 
 
 def _detrended_power(correlation, size=64):
