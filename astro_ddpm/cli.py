@@ -448,6 +448,7 @@ def demo_command(args):
         figure.savefig(partial, dpi=120)
     _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
     if not args.quiet:
+        _say(_pixel_verdict(field, enhanced))
         _say(_flux_verdict(table))
         _say(_summary(files["enhanced"], enhanced, time.perf_counter() - start))
         _say(f"picture: {files['picture']}")
@@ -485,17 +486,34 @@ def compare_fluxes(field, enhanced):
 
 
 def _flux_verdict(table):
-    """One line on how well fluxes came out."""
+    """One line on how well fluxes came out, and what faint sources lost."""
     import numpy as np
 
     pulls = [(table[name] - table["true"]) / table["input_err"] for name in ("input", "enhanced")]
     before, after = (float(np.sqrt(np.mean(pull**2))) for pull in pulls)
     inside = np.mean(np.abs(table["pull"]) < 1)
+    faint = np.asarray(table["true"] < 10 * table["input_err"])
+    shift = float(np.mean(pulls[1][faint])) if faint.any() else 0.0
+    lost = (
+        f"; the {faint.sum()} fainter than 10 of these errors came out too "
+        f"{'faint' if shift < 0 else 'bright'} by {abs(shift):.2f} of them on average"
+    )
     return (
         f"{len(table)} sources: rms flux error {before:.2f} before and {after:.2f} after, in units of the "
         "error of the input; "
-        f"{inside:.0%} of the fluxes within one error of the truth"
+        f"{inside:.0%} of the fluxes within one error of the truth{lost if faint.any() else ''}"
     )
+
+
+def _pixel_verdict(field, enhanced):
+    """One line on the errors of pixels, which the package is for."""
+    import numpy as np
+
+    use, sigma = ~field.image.mask, field.image.uncertainty.array
+    before, after = (
+        float(np.sqrt(np.mean(((image.data - field.truth) / sigma)[use] ** 2))) for image in (field.image, enhanced)
+    )
+    return f"pixels: rms error {before:.2f} before and {after:.2f} after, in units of the noise"
 
 
 def evaluate_command(args):

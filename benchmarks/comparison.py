@@ -2,7 +2,7 @@
 """
 Turn the tables of ``astro-ddpm evaluate`` into those of docs/comparison.rst.
 
-    astro-ddpm evaluate --pairs val.csv --gain 2500 --zero-point 27 --limit 64 -o report \
+    astro-ddpm evaluate --pairs val.csv --gain 2500 --zero-point 27 --limit 48 --injections 0 -o report \
         --compare gaussian starlet bm3d nlm tv wavelet
     python benchmarks/comparison.py report docs
 """
@@ -10,14 +10,27 @@ Turn the tables of ``astro-ddpm evaluate`` into those of docs/comparison.rst.
 import argparse
 import io
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable
 
 BINS = ("sky", "lsb", "mid", "hi")
+WORDS = {"sky": "sky (below 1)", "lsb": "outskirts (1 to 5)", "mid": "5 to 30", "hi": "above 30"}
 SHAPES = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
-PICTURES = ("excess", "spectra", "first", "worst")
+NAMES = {
+    "raunet": "``raunet``",
+    "ddpm": "``ddpm``, mean",
+    "ddpm sample": "``ddpm``, one sample",
+    "gaussian": "Gaussian filter",
+    "starlet": "starlets",
+    "bm3d": "BM3D",
+    "nlm": "non-local means",
+    "tv": "total variation",
+    "wavelet": "wavelets",
+}
+PICTURES = ("excess", "spectra", "first_1", "first_2", "worst_1", "worst_2")
 
 
 def methods(table):
@@ -33,12 +46,17 @@ def pick(table, **values):
 
 def metrics(images):
     """Medians of the metrics of image restoration."""
+    names = {
+        "psnr": "PSNR (dB)",
+        "ssim": "SSIM",
+        "mae": "mean absolute error",
+        "mse": "mean square error",
+        "spectral_mse": "spectral error",
+    }
     rows = []
     for method in methods(images):
         chosen = pick(images, method=method)
-        medians = {
-            name: float(np.nanmedian(chosen[name])) for name in ("psnr", "ssim", "mae", "mse", "spectral_mse")
-        }
+        medians = {title: float(np.nanmedian(chosen[name])) for name, title in names.items()}
         rows.append({"method": method} | medians)
     return QTable(rows)
 
@@ -48,7 +66,7 @@ def excess(pixels):
     return QTable(
         [
             {"method": method}
-            | {name: float(pick(pixels, method=method, bin=name)["excess"][0]) for name in BINS}
+            | {WORDS[name]: float(pick(pixels, method=method, bin=name)["excess"][0]) for name in BINS}
             for method in methods(pixels)
         ]
     )
@@ -58,7 +76,8 @@ def shapes(structure):
     """Scatter of sizes and shapes."""
     table = QTable({"method": structure["method"]})
     for name in SHAPES:
-        table[name] = structure[f"{name}_scatter"]
+        title = "half-light radius (pixels)" if name == "half_light_radius" else name
+        table[{"gini": "Gini", "m20": "M20"}.get(name, title)] = np.asarray(structure[f"{name}_scatter"], float)
     return table
 
 
@@ -69,35 +88,55 @@ def fluxes(summary):
         row = {"method": method}
         for radius in (5.0, 10.0):
             entry = pick(summary, method=method, radius=radius)[0]
-            row |= {f"{name} {radius:g}": float(entry[name]) for name in ("bias", "scatter_ratio", "pull")}
+            for name in ("bias", "scatter_ratio", "pull"):
+                title = {"scatter_ratio": "scatter", "pull": "pulls"}.get(name, name)
+                row[f"{title}, {radius:g} px"] = float(entry[name])
         rows.append(row)
     return QTable(rows)
 
 
-def coverage(calibration):
-    """Coverage of the 68 % and the 95 % interval in bins of brightness."""
+def coverage(calibration, level):
+    """Coverage of an interval in bins of brightness."""
     rows = []
     for method in methods(calibration):
-        row = {"method": method}
-        for level in (68, 95):
-            for name in BINS:
-                row[f"{name} {level}"] = float(
-                    pick(calibration, method=method, bin=name)[f"coverage_{level}"][0]
-                )
-        rows.append(row)
+        chosen = {name: pick(calibration, method=method, bin=name) for name in BINS}
+        covered = {WORDS[name]: float(chosen[name][f"coverage_{level}"][0]) for name in BINS}
+        rows.append({"method": method} | covered)
     return QTable(rows)
+
+
+def cost(times):
+    """Seconds per image and microseconds per pixel."""
+    table = QTable({"method": times["method"]})
+    table["milliseconds"] = 1e3 * np.asarray(times["seconds"], float)
+    table["µs per pixel"] = 1e6 / np.asarray(times["pixel_rate"], float)
+    return table
 
 
 def to_rst(table):
     """A table in reStructuredText, with three digits."""
     table = table.copy()
     for name in table.colnames:
-        if table[name].dtype.kind == "f":
-            table[name] = ["" if not np.isfinite(v) else f"{v:.3g}" for v in np.asarray(table[name], float)]
-        table.rename_column(name, name.replace("_", " "))
+        values = table[name]
+        if values.dtype.kind == "f":
+            table[name] = ["" if not np.isfinite(v) else f"{v:#.3g}".rstrip(".") for v in np.asarray(values, float)]
+        elif name in ("method", "model"):
+            table[name] = [NAMES.get(str(value), str(value)) for value in values]
+    table.rename_columns(table.colnames, [name.replace("_", " ") for name in table.colnames])
     text = io.StringIO()
     table.write(text, format="ascii.rst")
     return text.getvalue()
+
+
+def write_rst(path, table, models):
+    """
+    Write a table, and below it when and with which weights it was measured.
+
+    ``models`` are the SHA-256 by the names of the models.
+    """
+    said = ", ".join(f"``{name}`` {sha[:8]}" for name, sha in models.items())
+    note = f"Measured on {datetime.now(UTC):%d %B %Y}; weights: {said}."
+    Path(path).write_text(f"{to_rst(table)}\n*{note.replace('``', '')}*\n")
 
 
 def main():
@@ -112,21 +151,25 @@ def main():
     def read(name):
         return QTable.read(args.report / f"{name}.ecsv")
 
+    pixels, calibration = read("pixels"), read("calibration")
     tables = {
         "metrics": metrics(read("images")),
-        "excess": excess(read("pixels")),
+        "excess": excess(pixels),
+        "excess_short": excess(pixels[np.isin(pixels["method"], ("input", "bm3d", "raunet", "ddpm"))]),
         "shapes": shapes(read("structure")),
         "fluxes": fluxes(read("flux_summary")),
-        "coverage": coverage(read("calibration")),
+        "coverage_68": coverage(calibration, 68),
+        "coverage_95": coverage(calibration, 95),
         "invented": read("invented"),
-        "cost": read("cost"),
+        "cost": cost(read("cost")),
     }
     folder = args.docs / "tables"
     folder.mkdir(exist_ok=True)
     for name, table in tables.items():
-        (folder / f"{name}.txt").write_text(to_rst(table))
+        write_rst(folder / f"{name}.txt", table, pixels.meta["models"])
     for name in PICTURES:
-        shutil.copyfile(args.report / f"{name}.png", args.docs / "figures" / f"comparison_{name}.png")
+        if (args.report / f"{name}.png").exists():
+            shutil.copyfile(args.report / f"{name}.png", args.docs / "figures" / f"comparison_{name}.png")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ How faint a source is found in the input and in what the models make of it.
 
     python benchmarks/detection.py noise --model raunet
     python benchmarks/detection.py field --model ddpm --half-light-radius 2
+    python benchmarks/detection.py cases --model raunet --table docs/tables/detection.txt
     python benchmarks/detection.py image.fits --psf 4 --zero-point 27 --model raunet -o tables
 
-``noise`` is white or correlated noise, another for every image; ``field`` are simulated fields of galaxies
+``cases`` are points in noise, discs in noise, and points in fields, of which only the gain is printed. ``noise``
+is white or correlated noise, another for every image; ``field`` are simulated fields of galaxies
 and stars. The false detections that fix the thresholds are counted in noise, in as many images again.
 """
 
@@ -16,11 +18,21 @@ from pathlib import Path
 
 import numpy as np
 from astropy.nddata import StdDevUncertainty
+from astropy.table import QTable
+from comparison import write_rst
 
+from astro_ddpm import zoo
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import detection_curve, noise_image
 from astro_ddpm.nddata import read_image
 from astro_ddpm.noise import estimate_sky_sigma
+
+
+CASES = {
+    "points in noise": {"image": "noise", "half_light_radius": 0.0},
+    "half-light radius of 3 pixels in noise": {"image": "noise", "half_light_radius": 3.0},
+    "points in fields of galaxies": {"image": "field", "half_light_radius": 0.0},
+}
 
 
 def make_images(args):
@@ -41,6 +53,33 @@ def read(path):
         sigma = estimate_sky_sigma(image.data, image.mask)
         image.uncertainty = StdDevUncertainty(np.full(image.shape, sigma))
     return image
+
+
+def inject(args, **changes):
+    """Inject and seek as the options say, but for some changes."""
+    args = argparse.Namespace(**vars(args) | changes)
+    return detection_curve(
+        make_images(args),
+        args.magnitudes,
+        model=args.model,
+        psf=args.psf,
+        half_light_radius=args.half_light_radius,
+        filter_radius=args.filter_radius,
+        zero_point=args.zero_point,
+        n_injections=args.injections,
+        separation=args.separation,
+        correlation=args.correlation,
+        n_samples=args.samples,
+        seed=args.seed,
+        progress_bar=True,
+    )
+
+
+def gains(result):
+    """The gain of each method over the matched filter on the input, in magnitudes."""
+    limits = result.limits
+    rows = limits[[name in ("mean", "joint", "existence") for name in limits["method"]]]
+    return {str(r["method"]): f"{r['gain'].value:+.2f} ± {r['gain_err'].value:.2f}" for r in rows}
 
 
 def main():
@@ -65,23 +104,16 @@ def main():
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, help="folder for the tables, in ECSV")
+    parser.add_argument("--table", type=Path, help="file of the documentation for the cases")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    result = detection_curve(
-        make_images(args),
-        args.magnitudes,
-        model=args.model,
-        psf=args.psf,
-        half_light_radius=args.half_light_radius,
-        filter_radius=args.filter_radius,
-        zero_point=args.zero_point,
-        n_injections=args.injections,
-        separation=args.separation,
-        correlation=args.correlation,
-        n_samples=args.samples,
-        seed=args.seed,
-        progress_bar=True,
-    )
+    if args.image == "cases":
+        table = QTable([{"sources": name} | gains(inject(args, **case)) for name, case in CASES.items()])
+        print(table)
+        if args.table:
+            write_rst(args.table, table, {args.model: zoo.load(args.model).sha256})
+        return
+    result = inject(args)
     for name in ("curve", "limits", "false_detections", "reliability"):
         table = getattr(result, name)
         if table is None:

@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 from astropy.nddata import CCDData
 from astropy.table import QTable, vstack
+from comparison import write_rst
 
 from astro_ddpm import enhance, zoo
 from astro_ddpm.datasets import make_galaxy_field
@@ -46,7 +47,8 @@ def mean(values):
 
 
 def summarize(before, after, snr, name):
-    """Print bias, width of the pulls and errors of a quantity, for every bin of S/N."""
+    """Print bias, width of the pulls and errors of a quantity for every bin of S/N; return them."""
+    rows = []
     print(f"\n{name:17s} bias / error                          width of pulls    err/err  rms/rms")
     print("  S/N        N   input       enhanced    regressed   input  enhanced   of the input")
     for low, high in (*pairwise(EDGES), (EDGES[0], EDGES[-1])):
@@ -66,6 +68,17 @@ def summarize(before, after, snr, name):
             f"{low:4g}-{high:<5g} {use.sum():3d}  {mean(first)}  {mean(second)}  {regressed:^10s}"
             f"  {first.std(ddof=1):.2f}     {second.std(ddof=1):.2f}      {stated:.2f}     {actual:.2f}"
         )
+        rows.append(
+            {
+                "S/N": f"{low:g} to {high:g}",
+                "number": int(use.sum()),
+                "bias": regressed if name.endswith("flux") else mean(second),
+                "pulls": second.std(ddof=1),
+                "stated error": stated,
+                "actual error": actual,
+            }
+        )
+    return QTable(rows)
 
 
 def main(argv=None):
@@ -78,6 +91,7 @@ def main(argv=None):
         "--quantities", nargs="+", default=["kron_flux", "segment_flux"], help="what to compare"
     )
     parser.add_argument("--output", help="stem of two ECSV files with all sources, of the input and enhanced")
+    parser.add_argument("--table", help="file of the documentation for the default quantities")
     args = parser.parse_args(argv)
 
     model = zoo.load(args.model)
@@ -85,8 +99,11 @@ def main(argv=None):
     before, after = (vstack(list(several), metadata_conflicts="silent") for several in tables)
     snr = (before["kron_flux_reference"] / before["kron_flux_err"]).value
     print(f"{args.model}, {args.number} fields, {len(before)} sources")
-    for name in args.quantities:
-        summarize(before, after, snr, name)
+    summaries = {name: summarize(before, after, snr, name) for name in args.quantities}
+    if args.table:
+        table = summaries["kron_flux"]
+        table.add_column(summaries["segment_flux"]["bias"], 3, "isophotal bias")
+        write_rst(args.table, table, {args.model: model.sha256})
     if args.output:
         for name, table in (("input", before), ("enhanced", after)):
             QTable(table).write(f"{args.output}_{name}.ecsv", overwrite=True)

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.table import QTable
+from comparison import WORDS, write_rst
 from scipy.ndimage import gaussian_filter, label
 from scipy.stats import norm
 
@@ -184,10 +186,14 @@ def scene_pulls(args):
         pulls.append(((result.data - field.truth) / result.uncertainty.array)[use])
         levels.append((result.data / np.median(field.image.uncertainty.array))[use])
     pulls, levels = np.concatenate(pulls), np.concatenate(levels)
-    for name, (low, high) in {"all": (-np.inf, np.inf), **BINS}.items():
+    table = QTable({"": ["rms of error / uncertainty", "share within one", "share within two"]})
+    for name, (low, high) in BINS.items():
         inside = pulls[(levels >= low) & (levels < high)]
-        line = f"{name}: rms pull {np.sqrt(np.mean(inside**2)):.2f}, mean {inside.mean():.2f}"
-        print(f"{line}, within one {np.mean(np.abs(inside) < 1):.3f}, two {np.mean(np.abs(inside) < 2):.3f}")
+        shares = [np.mean(np.abs(inside) < width) for width in (1, 2)]
+        table[WORDS[name]] = [np.sqrt(np.mean(inside**2)), *shares]
+    print(table)
+    if args.table:
+        write_rst(args.table, table, {args.model: model.sha256})
 
 
 def self_noise(args):
@@ -271,10 +277,12 @@ def cached_bm3d(data, sigma, folder):
 def cameras(args):
     """Cameras and simulated PSFs by brightness."""
     model = zoo.load(args.model)
-    cases = {path.stem: camera_stamps(path, args.number) for path in sorted(Path(args.arrays).glob("*.npz"))}
-    cases |= {f"FWHM {width:g}": simulated_stamps(width, args.number) for width in (1.5, 2, 3, 4, 6, 9)}
+    paths = (path for path in sorted(Path(args.arrays).glob("*.npz")) if not args.only or path.stem in args.only)
+    cases = {path.stem: camera_stamps(path, args.number) for path in paths}
+    cases |= {f"simulated, FWHM {width:g}": simulated_stamps(width, args.number) for width in args.widths}
+    table = []
     for name, stamps in cases.items():
-        rows = []
+        rows, cells = [], {"camera": name.replace("_", " ")}
         for seed, (data, sigma, truth, own, use) in enumerate(stamps):
             result = run(data, sigma, args, model, seed, None)
             sky = np.median(sigma)
@@ -287,8 +295,9 @@ def cameras(args):
             rows.append(np.stack(planes)[:, use[INNER]])
         ours, given, theirs, width, level, own = np.concatenate(rows, axis=1)
         line = f"{name:20s}"
-        for low, high in BINS.values():
+        for word, (low, high) in zip(WORDS.values(), BINS.values(), strict=True):
             pick = (level >= low) & (level < high)
+            cells[word] = ""
             if pick.sum() < 200:
                 line += f" | {'':39s}"
                 continue
@@ -298,7 +307,11 @@ def cameras(args):
             covered = np.mean(np.abs(ours[pick]) < width[pick])
             line += f" | {error:.3f} {before:.2f} {error / other:.2f} {ours[pick].mean():+.3f}"
             line += f" {covered:.2f} {pick.sum():7d}"
+            cells[word] = f"{error / before:.2f}, {error / other:.2f}"
+        table.append(cells)
         print(line, flush=True)
+    if args.table:
+        write_rst(args.table, QTable(table), {args.model: model.sha256})
 
 
 def main():
@@ -316,7 +329,12 @@ def main():
         command.add_argument("--samples", type=int, default=16)
         command.add_argument("--number", type=int, default=1000, help="how many images, at most")
         command.add_argument("--factors", type=float, nargs="+", default=[5, 10, 20, 50])
-        command.add_argument("--cache", help="folder for the results of BM3D on cameras")
+        if measure in (scene_pulls, cameras):
+            command.add_argument("--table", help="file of the documentation to write")
+        if measure is cameras:
+            command.add_argument("--only", nargs="+", help="names of the arrays; all by default")
+            command.add_argument("--widths", type=float, nargs="+", default=[1.5, 2, 3, 4, 6, 9], help="FWHM")
+            command.add_argument("--cache", help="folder for the results of BM3D")
         command.set_defaults(measure=measure)
     args = parser.parse_args()
     warnings.simplefilter("ignore")

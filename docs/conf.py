@@ -19,6 +19,21 @@ release = installed_version(project)
 version = release.partition("+")[0]
 
 html_title = f"{project} {version}"
+# The bar on top of every page leads to the parts of this documentation, not to those of astropy.
+html_theme_options = {
+    "sst_project_name": project,
+    "sst_is_root": True,
+    "navbar_links": [
+        ["Getting started", "getting_started", 0],
+        ["User guide", "user_guide", 0],
+        ["Reference", "reference", 0],
+        ["Contributing", "development", 0],
+    ],
+    "footer_links": [["Citing", "citing", 0], ["Contributing", "contributing", 0]],
+    "goatcounter_analytics_url": False,
+    "navigation_depth": 2,
+    "show_nav_level": 1,
+}
 html_static_path = ["_static"]
 html_css_files = ["astro_ddpm.css"]
 htmlhelp_basename = f"{project}doc"
@@ -50,6 +65,7 @@ numpydoc_validation_exclude = set(pyproject["tool"]["numpydoc_validation"]["excl
 # the Docs is sure to have; elsewhere they stay plain text, and the build does not depend on it.
 nitpicky = True
 others = "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy|torch"
+nitpick_ignore = [("py:class", "astro_ddpm.training.examples.ExampleDataset")]  # a base that nobody calls
 nitpick_ignore_regex = [("py:.*", rf"({others})(\..*)?|None|True|False")]
 intersphinx_mapping = (
     {

@@ -66,23 +66,25 @@ def width_scale(sigma: float, low: float, top: float, label: str = "") -> Scale:
     return Scale("viridis", LogNorm(low, top, clip=True), sigma, ticks, label)
 
 
-def draw_panels(panels: list[Panel], scales: dict[str, Scale], n_columns: int, panel_size: float) -> Figure:
+def draw_panels(panels: list[Panel | None], scales: dict[str, Scale], n_columns: int, panel_size: float) -> Figure:
     """
     Draw panels row by row, ``n_columns`` in a row, with one color bar for each scale that has a label.
 
     ``scales`` has the scale of each kind of panel, and ``panel_size`` is the width of a panel in inches. Axes
-    with a title are the panels.
+    with a title are the panels. None leaves a gap.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    ny, nx = panels[0].plane.shape
+    ny, nx = next(panel.plane.shape for panel in panels if panel)
     without_bar = {kind for kind, scale in scales.items() if scale.label}
     n_rows, height = -(-len(panels) // n_columns), panel_size * ny / nx + (0.8 if without_bar else 0.3)
     layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
     figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
     for number, panel in enumerate(panels, start=1):
+        if panel is None:
+            continue
         axes, scale = figure.add_subplot(n_rows, n_columns, number), scales[panel.kind]
         cmap = colormaps[scale.cmap] if isinstance(scale.cmap, str) else scale.cmap
         axes.set_title(panel.title, fontsize="medium")

@@ -182,9 +182,9 @@ def recovered_photometry(
 
     Notes
     -----
-    **Errors.** If there are samples, the error of a quantity is the standard deviation of its
-    values on the samples. A sample is a deep exposure with its noise, so this is the error of a prediction of
-    what such an exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
+    **Errors.** If there are samples, the error of a quantity is the standard deviation of its values on the
+    samples. A sample is a deep exposure with its noise, so this is the error of a prediction of what such an
+    exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
     of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. The errors of sizes and
     shapes, which are no sums, contain that noise and are upper limits for the scene.
 
@@ -196,11 +196,11 @@ def recovered_photometry(
 
     .. math:: \frac{q - q_\mathrm{ref}}{\sqrt{\sigma^2 + \sigma_\mathrm{ref}^2}} .
 
-    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is :math:`(q -
-    q_\mathrm{ref}) / \sigma`: the reference should then have the noise ratio of the samples (``noise_ratio``
-    of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
-    has an error, so pulls of a perfect posterior have a standard deviation of about :math:`\sqrt{(1 + 1 / n)
-    (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
+    With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
+    :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the noise ratio of the samples
+    (``noise_ratio`` of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
+    has an error, so pulls of a perfect posterior have a standard deviation of about
+    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a
     smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure with the

@@ -38,42 +38,59 @@ def _axes(width=6.0, height=4.2):
 
 def plot_panels(pairs, results, numbers, methods):
     """
-    Show some pairs, one in each row: input, reference, the image of every method, a sample, and residuals.
+    Show some pairs, one below the other: input, reference and samples, the images of all methods, their residuals.
 
-    ``numbers`` are those of the pairs. Images share one arcsinh stretch in each row. Residuals are image
-    minus reference in units of the noise of the input, from -2 (blue) to 2 (red).
+    ``numbers`` are those of the pairs. Images of a pair share one arcsinh stretch. Residuals are image
+    minus reference in units of the noise of the input, from -2 (blue) to 2 (red). Only what the reference
+    shows is drawn.
     """
-    panels, scales = [], {"residual": residual_scale(2.0)}
+    panels, scales, first = [], {"residual": residual_scale(2.0, "residual / noise of the input")}, []
+    n_columns = max(len(methods), 2)
     for row, number in enumerate(numbers):
         planes = _planes(pairs[number], {m: results[m][number] for m in methods})
         sky = float(np.nanpercentile(sigma_of(pairs[number].image), 2))
-        scales[f"flux {row}"] = flux_scale(sky, np.nanpercentile(planes["Reference"], 99.8))
-        for title, plane in planes.items():
-            kind = "residual" if title.endswith("residual") else f"flux {row}"
-            panels.append(Panel(title, plane, kind))
-    n_columns = len(panels) // len(numbers)
-    figure = draw_panels(panels, scales, n_columns, 1.7)
-    for axes, number in zip(figure.axes[::n_columns], numbers, strict=True):
-        axes.set_ylabel(pairs[number].name, fontsize="xx-small")
+        top = np.nanpercentile(planes[1][1], 99.8)
+        scales[f"flux {row}"] = flux_scale(sky, top, "flux / noise of the sky")
+        first.append(len([panel for panel in panels if panel]))
+        kinds = (f"flux {row}", "residual")
+        panels += [Panel(title, plane, kinds[title.endswith("residual")]) for title, plane in planes]
+        gap = -(len(planes) - 2 * len(methods)) % n_columns
+        place = len(panels) - 2 * len(methods)
+        panels[place:place] = [None] * gap
+    figure = draw_panels(panels, scales, n_columns, 2.2)
+    axes = [ax for ax in figure.axes if ax.get_title()]
+    for number, place in zip(numbers, first, strict=True):
+        axes[place].set_ylabel(pairs[number].name, fontsize="x-small")
     return figure
 
 
 def _planes(pair, images):
-    """Return the planes of one row by their titles."""
+    """Return titles and planes of one pair, without the border that the reference does not show."""
     masked, sigma = pair.reference.mask, sigma_of(pair.image)
+    rows, columns = (np.flatnonzero(~masked.all(axis=axis)) for axis in (1, 0))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     reference = np.where(masked, np.nan, pair.reference.data)
-    planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference}
+    samples = {
+        f"{name} sample": image.samples[0]
+        for name, image in images.items()
+        if getattr(image, "samples", None) is not None
+    }
+    planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference, **samples}
     planes |= {name: image.data for name, image in images.items()}
-    for name, image in images.items():
-        if getattr(image, "samples", None) is not None:
-            planes[f"{name} sample"] = image.samples[0]
-    return planes | {f"{name} residual": (image.data - reference) / sigma for name, image in images.items()}
+    planes |= {f"{name} residual": (image.data - reference) / sigma for name, image in images.items()}
+    return [(title, np.asarray(plane)[part]) for title, plane in planes.items()]
+
+
+def _few(methods, number=6):
+    """Return some methods, the first and BM3D, since more than six curves tell nothing."""
+    kept = sorted(methods, key="bm3d".__ne__)[:number]
+    return [name for name in methods if name in kept]
 
 
 def plot_excess(pixels):
     """Show the noise that each method leaves, in bins of brightness, from `pixel_rows`."""
     figure, ax = _axes(7.5)
-    methods = [name for name in dict.fromkeys(pixels["method"]) if name != "input"]
+    methods = _few([name for name in dict.fromkeys(pixels["method"]) if name != "input"])
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
         values = [float(v) for v in pixels["excess"][pixels["method"] == method]]
@@ -146,7 +163,7 @@ def plot_spectra(spectra):
     """Show the ratio of powers and the correlation with the reference, from `spectrum_rows`."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    methods = list(dict.fromkeys(spectra["method"]))
+    methods = _few(list(dict.fromkeys(spectra["method"])))
     for method in methods:
         pick = spectra["method"] == method
         base = method.removesuffix(" samples")

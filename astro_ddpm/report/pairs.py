@@ -82,7 +82,9 @@ class Pair:
     @property
     @deprecated("0.1", alternative="noise_ratio")
     def depth(self):
-        """The noise ratio."""
+        """
+        The noise ratio.
+        """
         return self.noise_ratio
 
     def __repr__(self):

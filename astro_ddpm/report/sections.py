@@ -16,7 +16,7 @@ _PULLS = (
     "Pulls of the fluxes of all sources. Without samples the error of a flux ignores the covariance of "
     "pixels and is too small for an enhanced image."
 )
-_PANELS = "Residuals are image minus reference, from -2 to 2 in units of the noise of the input."
+_PANELS = "Residuals are image minus reference."
 _SPECTRA = (
     "Structure of arcsinh(image / noise of the sky) by spatial frequency; dotted: the samples, which have "
     "the noise of an exposure."
@@ -92,12 +92,13 @@ def _comparison(tables):
 def _pictures(pairs, results, tables, names):
     shown = [*names, *(name for name in ("bm3d", "nlm") if name in results)][:3]
     chosen = {
-        "first": (range(min(4, len(pairs))), "The first pairs of the list."),
-        "worst": (worst_pairs(tables["images"], names), "The pairs with the largest errors, worst first."),
+        "first": (range(min(4, len(pairs))), "One of the first pairs of the list."),
+        "worst": (worst_pairs(tables["images"], names), "One of the pairs with the largest errors."),
     }
     pictures = [
-        Picture(name, figures.plot_panels(pairs, results, numbers, shown), f"{caption} {_PANELS}")
+        Picture(f"{name}_{place}", figures.plot_panels(pairs, results, [number], shown), f"{caption} {_PANELS}")
         for name, (numbers, caption) in chosen.items()
+        for place, number in enumerate(numbers, start=1)
     ]
     return Section("What does it look like, and where does it fail?", pictures=pictures)
 

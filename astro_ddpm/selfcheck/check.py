@@ -138,8 +138,11 @@ class Verifier:
 
         Parameters
         ----------
-        z, mean, std, regressor
-            As for `check_answer`.
+        z, mean, std : ndarray, shape (ny, nx)
+            Whitened image, mean and standard deviation of its residual.
+
+        regressor : callable
+            The network that gave them, as for `check_answer`.
 
         Returns
         -------

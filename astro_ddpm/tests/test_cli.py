@@ -258,6 +258,13 @@ def test_verdict_of_the_demo():
     )
 
 
+@pytest.mark.parametrize(("enhanced", "said"), [(3.5, "faint by 0.50"), (4.25, "bright by 0.25")])
+def test_verdict_of_the_demo_on_faint_sources(enhanced, said):
+    table = QTable({"true": [4.0, 100], "input": [4.0, 100], "enhanced": [enhanced, 100]})
+    table["input_err"], table["pull"] = 1.0, 0.0
+    assert f"; the 1 fainter than 10 of these errors came out too {said} of them" in _flux_verdict(table)
+
+
 class TestEvaluate:
     """Test that ``astro-ddpm evaluate`` complains before it reads an image."""
 

@@ -28,7 +28,7 @@ def _read_header(file):
 
 def open_arrays(path):
     """
-    Open what `write_arrays` wrote without reading it.
+    Open what ``write_arrays`` wrote without reading it.
 
     The arrays lie uncompressed in the file, so each is a memory map: pixels are read when they are
     needed, processes share them, and an archive larger than the memory can be trained on.

@@ -386,7 +386,7 @@ def draw_scene(rng, kind=None):
     """
     Draw a `Scene`, in arbitrary units, or a mix of scenes.
 
-    ``kind`` is one of `KINDS`; by default any, and in every third scene a second kind on top.
+    ``kind`` is one of ``KINDS``; by default any, and in every third scene a second kind on top.
     """
     weights = np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())
     kinds = [kind] if kind else list(rng.choice(list(KINDS), 1 + (rng.random() < 0.33), p=weights))

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Draw docs/_static/failures.png: simulated images on which the models fail.
+Draw docs/_static/failures_1.png and failures_2.png: simulated images on which the models fail.
 
     python docs/figures/failures.py
 """
@@ -65,21 +65,20 @@ CASES = {
 }
 
 
-def main():
-    """Enhance the cases and draw them."""
-    figure = Figure(figsize=(8.2, 8.4), layout="constrained")
-    grid = figure.subplots(len(CASES), 4)
-    for axes, (title, make) in zip(grid, CASES.items(), strict=True):
+def draw(cases, path):
+    """Enhance some cases and draw a row for each."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    grid = figure.subplots(len(cases), 4)
+    for axes, (title, make) in zip(grid, cases.items(), strict=True):
         image, truth = make()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             deep = enhance(image, seed=0, n_samples=16)
         sky = float(np.median(image.uncertainty.array))
         flux = AsinhNorm(2 * sky, vmin=-3 * sky, vmax=200 * sky)
-        shown = np.ma.masked_where(
-            np.zeros(image.shape, bool) if image.mask is None else image.mask, image.data
-        )
-        for ax, plane in zip(axes, (shown, deep.data, truth), strict=False):
+        mask = np.zeros(image.shape, bool) if image.mask is None else image.mask
+        planes = np.ma.masked_where(mask, image.data), deep.data, truth
+        for ax, plane in zip(axes[:3], planes, strict=True):
             ax.imshow(plane, cmap="magma", norm=flux, origin="lower", interpolation="nearest")
         error = (deep.data - truth) / deep.uncertainty.array
         picture = axes[3].imshow(
@@ -88,10 +87,17 @@ def main():
         axes[0].set_ylabel(title)
         for ax in axes:
             ax.set(xticks=[], yticks=[])
-    for ax, name in zip(grid[0], ("Input", "Enhanced", "Truth", "Error / stated error"), strict=True):
+    for ax, name in zip(grid[0], ("Input", "Enhanced", "Truth", "Error"), strict=True):
         ax.set_title(name)
-    figure.colorbar(picture, ax=grid[:, 3], location="bottom", aspect=15, shrink=0.9)
-    figure.savefig(STATIC / "failures.png", dpi=110)
+    figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.6, label="error / stated error")
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    """Draw two cases in each picture."""
+    cases = list(CASES.items())
+    draw(dict(cases[:2]), STATIC / "failures_1.png")
+    draw(dict(cases[2:]), STATIC / "failures_2.png")
 
 
 if __name__ == "__main__":

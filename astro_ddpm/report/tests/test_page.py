@@ -78,7 +78,7 @@ class TestFigures:
     def test_residual_is_image_minus_reference(self, pair):
         results = {"a": [CCDData(np.full((12, 16), 5.0), unit="adu")]}
         figure = figures.plot_panels([pair], results, [0], ["a"])
-        shown = {ax.get_title(): ax.images[0] for ax in figure.axes}
+        shown = {ax.get_title(): ax.images[0] for ax in figure.axes if ax.get_title()}
         assert list(shown) == ["Input", "Reference", "a", "a residual"]
         np.testing.assert_allclose(shown["a residual"].get_array(), (5 - 1) / 2)
         assert shown["a residual"].get_clim() == (-2, 2)
@@ -93,6 +93,19 @@ class TestFigures:
         values = [ax.images[0].get_array().mean() for ax in figure.axes if ax.get_title() == "a"]
         assert values == [8, 7]
         assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["two", "one"]
+
+    def test_border_without_reference_is_not_shown(self, pair):
+        reference = pair.reference.copy()
+        reference.mask = np.ones((12, 16), bool)
+        reference.mask[2:-1, 3:] = False
+        pair = Pair("one", pair.image, reference, 0.1)
+        results = {"a": [CCDData(np.full((12, 16), 5.0), unit="adu")]}
+        figure = figures.plot_panels([pair], results, [0], ["a"])
+        assert {ax.images[0].get_array().shape for ax in figure.axes if ax.get_title()} == {(9, 13)}
+
+    def test_few_keeps_order_and_bm3d(self):
+        assert figures._few([*"abcdefg", "bm3d", "h"]) == [*"abcde", "bm3d"]
+        assert figures._few(["bm3d", "a"]) == ["bm3d", "a"]
 
     def test_coverage_axes(self):
         curves = QTable({"method": ["a"] * 3, "level": [0.2, 0.5, 0.8], "covered": [0.1, 0.3, 0.6]})

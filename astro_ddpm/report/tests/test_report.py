@@ -67,10 +67,10 @@ class TestEvaluate:
         assert {path.stem for path in pictures} >= {
             "coverage",
             "excess",
-            "first",
+            "first_1",
             "ranks",
             "spectra",
-            "worst",
+            "worst_1",
         }
         assert html.count("data:image/png;base64") == len(pictures)
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
