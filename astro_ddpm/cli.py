@@ -511,7 +511,8 @@ def _pixel_verdict(field, enhanced):
 
     use, sigma = ~field.image.mask, field.image.uncertainty.array
     before, after = (
-        float(np.sqrt(np.mean(((image.data - field.truth) / sigma)[use] ** 2))) for image in (field.image, enhanced)
+        float(np.sqrt(np.mean(((image.data - field.truth) / sigma)[use] ** 2)))
+        for image in (field.image, enhanced)
     )
     return f"pixels: rms error {before:.2f} before and {after:.2f} after, in units of the noise"
 

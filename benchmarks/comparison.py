@@ -77,7 +77,9 @@ def shapes(structure):
     table = QTable({"method": structure["method"]})
     for name in SHAPES:
         title = "half-light radius (pixels)" if name == "half_light_radius" else name
-        table[{"gini": "Gini", "m20": "M20"}.get(name, title)] = np.asarray(structure[f"{name}_scatter"], float)
+        table[{"gini": "Gini", "m20": "M20"}.get(name, title)] = np.asarray(
+            structure[f"{name}_scatter"], float
+        )
     return table
 
 
@@ -105,21 +107,15 @@ def coverage(calibration, level):
     return QTable(rows)
 
 
-def cost(times):
-    """Seconds per image and microseconds per pixel."""
-    table = QTable({"method": times["method"]})
-    table["milliseconds"] = 1e3 * np.asarray(times["seconds"], float)
-    table["µs per pixel"] = 1e6 / np.asarray(times["pixel_rate"], float)
-    return table
-
-
 def to_rst(table):
     """A table in reStructuredText, with three digits."""
     table = table.copy()
     for name in table.colnames:
         values = table[name]
         if values.dtype.kind == "f":
-            table[name] = ["" if not np.isfinite(v) else f"{v:#.3g}".rstrip(".") for v in np.asarray(values, float)]
+            table[name] = [
+                "" if not np.isfinite(v) else f"{v:#.3g}".rstrip(".") for v in np.asarray(values, float)
+            ]
         elif name in ("method", "model"):
             table[name] = [NAMES.get(str(value), str(value)) for value in values]
     table.rename_columns(table.colnames, [name.replace("_", " ") for name in table.colnames])
@@ -128,15 +124,15 @@ def to_rst(table):
     return text.getvalue()
 
 
-def write_rst(path, table, models):
+def write_rst(path, table, models, number=""):
     """
-    Write a table, and below it when and with which weights it was measured.
+    Write a table, and below it when, with which weights and on how many images it was measured.
 
-    ``models`` are the SHA-256 by the names of the models.
+    ``models`` are the SHA-256 by the names of the models, ``number`` says how many images.
     """
-    said = ", ".join(f"``{name}`` {sha[:8]}" for name, sha in models.items())
-    note = f"Measured on {datetime.now(UTC):%d %B %Y}; weights: {said}."
-    Path(path).write_text(f"{to_rst(table)}\n*{note.replace('``', '')}*\n")
+    weights = ", ".join(f"{name} {sha[:8]}" for name, sha in models.items())
+    said = f"{number}, {datetime.now(UTC):%d %B %Y}".removeprefix(", ")
+    Path(path).write_text(f"{to_rst(table)}\n*{said}, weights {weights}.*\n")
 
 
 def main():
@@ -151,9 +147,10 @@ def main():
     def read(name):
         return QTable.read(args.report / f"{name}.ecsv")
 
-    pixels, calibration = read("pixels"), read("calibration")
+    pixels, calibration, images = read("pixels"), read("calibration"), read("images")
+    number = f"{np.sum(images['method'] == 'input')} pairs"
     tables = {
-        "metrics": metrics(read("images")),
+        "metrics": metrics(images),
         "excess": excess(pixels),
         "excess_short": excess(pixels[np.isin(pixels["method"], ("input", "bm3d", "raunet", "ddpm"))]),
         "shapes": shapes(read("structure")),
@@ -161,12 +158,11 @@ def main():
         "coverage_68": coverage(calibration, 68),
         "coverage_95": coverage(calibration, 95),
         "invented": read("invented"),
-        "cost": cost(read("cost")),
     }
     folder = args.docs / "tables"
     folder.mkdir(exist_ok=True)
     for name, table in tables.items():
-        write_rst(folder / f"{name}.txt", table, pixels.meta["models"])
+        write_rst(folder / f"{name}.txt", table, pixels.meta["models"], number)
     for name in PICTURES:
         if (args.report / f"{name}.png").exists():
             shutil.copyfile(args.report / f"{name}.png", args.docs / "figures" / f"comparison_{name}.png")

@@ -7,8 +7,8 @@ How faint a source is found in the input and in what the models make of it.
     python benchmarks/detection.py cases --model raunet --table docs/tables/detection.txt
     python benchmarks/detection.py image.fits --psf 4 --zero-point 27 --model raunet -o tables
 
-``cases`` are points in noise, discs in noise, and points in fields, of which only the gain is printed. ``noise``
-is white or correlated noise, another for every image; ``field`` are simulated fields of galaxies
+``cases`` are points in noise, discs in noise, and points in fields, of which only the gain is printed.
+``noise`` is white or correlated noise, another for every image; ``field`` are simulated fields of galaxies
 and stars. The false detections that fix the thresholds are counted in noise, in as many images again.
 """
 
@@ -26,7 +26,6 @@ from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.evaluation import detection_curve, noise_image
 from astro_ddpm.nddata import read_image
 from astro_ddpm.noise import estimate_sky_sigma
-
 
 CASES = {
     "points in noise": {"image": "noise", "half_light_radius": 0.0},
@@ -111,7 +110,7 @@ def main():
         table = QTable([{"sources": name} | gains(inject(args, **case)) for name, case in CASES.items()])
         print(table)
         if args.table:
-            write_rst(args.table, table, {args.model: zoo.load(args.model).sha256})
+            write_rst(args.table, table, {args.model: zoo.load(args.model).sha256}, f"{args.images} images each")
         return
     result = inject(args)
     for name in ("curve", "limits", "false_detections", "reliability"):

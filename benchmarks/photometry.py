@@ -103,7 +103,7 @@ def main(argv=None):
     if args.table:
         table = summaries["kron_flux"]
         table.add_column(summaries["segment_flux"]["bias"], 3, "isophotal bias")
-        write_rst(args.table, table, {args.model: model.sha256})
+        write_rst(args.table, table, {args.model: model.sha256}, f"{args.number} fields")
     if args.output:
         for name, table in (("input", before), ("enhanced", after)):
             QTable(table).write(f"{args.output}_{name}.ecsv", overwrite=True)

@@ -193,7 +193,7 @@ def scene_pulls(args):
         table[WORDS[name]] = [np.sqrt(np.mean(inside**2)), *shares]
     print(table)
     if args.table:
-        write_rst(args.table, table, {args.model: model.sha256})
+        write_rst(args.table, table, {args.model: model.sha256}, f"{args.number} fields")
 
 
 def self_noise(args):
@@ -277,7 +277,9 @@ def cached_bm3d(data, sigma, folder):
 def cameras(args):
     """Cameras and simulated PSFs by brightness."""
     model = zoo.load(args.model)
-    paths = (path for path in sorted(Path(args.arrays).glob("*.npz")) if not args.only or path.stem in args.only)
+    paths = (
+        path for path in sorted(Path(args.arrays).glob("*.npz")) if not args.only or path.stem in args.only
+    )
     cases = {path.stem: camera_stamps(path, args.number) for path in paths}
     cases |= {f"simulated, FWHM {width:g}": simulated_stamps(width, args.number) for width in args.widths}
     table = []
@@ -311,7 +313,7 @@ def cameras(args):
         table.append(cells)
         print(line, flush=True)
     if args.table:
-        write_rst(args.table, QTable(table), {args.model: model.sha256})
+        write_rst(args.table, QTable(table), {args.model: model.sha256}, f"{args.number} stamps each")
 
 
 def main():

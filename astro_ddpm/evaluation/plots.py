@@ -66,7 +66,9 @@ def width_scale(sigma: float, low: float, top: float, label: str = "") -> Scale:
     return Scale("viridis", LogNorm(low, top, clip=True), sigma, ticks, label)
 
 
-def draw_panels(panels: list[Panel | None], scales: dict[str, Scale], n_columns: int, panel_size: float) -> Figure:
+def draw_panels(
+    panels: list[Panel | None], scales: dict[str, Scale], n_columns: int, panel_size: float
+) -> Figure:
     """
     Draw panels row by row, ``n_columns`` in a row, with one color bar for each scale that has a label.
 

@@ -198,8 +198,8 @@ def recovered_photometry(
 
     With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
     :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the noise ratio of the samples
-    (``noise_ratio`` of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself uncertain and their mean
-    has an error, so pulls of a perfect posterior have a standard deviation of about
+    (``noise_ratio`` of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself
+    uncertain and their mean has an error, so pulls of a perfect posterior have a standard deviation of about
     :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
 
     **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a

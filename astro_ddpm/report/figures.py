@@ -38,7 +38,7 @@ def _axes(width=6.0, height=4.2):
 
 def plot_panels(pairs, results, numbers, methods):
     """
-    Show some pairs, one below the other: input, reference and samples, the images of all methods, their residuals.
+    Show some pairs: input, reference and samples, below them the images of all methods, and their residuals.
 
     ``numbers`` are those of the pairs. Images of a pair share one arcsinh stretch. Residuals are image
     minus reference in units of the noise of the input, from -2 (blue) to 2 (red). Only what the reference

@@ -96,7 +96,9 @@ def _pictures(pairs, results, tables, names):
         "worst": (worst_pairs(tables["images"], names), "One of the pairs with the largest errors."),
     }
     pictures = [
-        Picture(f"{name}_{place}", figures.plot_panels(pairs, results, [number], shown), f"{caption} {_PANELS}")
+        Picture(
+            f"{name}_{place}", figures.plot_panels(pairs, results, [number], shown), f"{caption} {_PANELS}"
+        )
         for name, (numbers, caption) in chosen.items()
         for place, number in enumerate(numbers, start=1)
     ]

@@ -63,7 +63,7 @@ class Scene:
 
     def image(self, psf):
         """
-        Look at the scene through a telescope (an `Optics`), without noise.
+        Look at the scene through a telescope (an ``Optics``), without noise.
 
         Light that leaves at an edge comes in at the opposite one.
         """

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Draw docs/_static/demo.png, the picture of README and landing page: a part of the field of ``astro-ddpm demo``.
+Draw docs/_static/demo.png, for README and landing page: a part of the field of ``astro-ddpm demo``.
 
     python docs/figures/demo.py
 """
@@ -28,7 +28,10 @@ def main():
         "Truth": field.truth,
         "Uncertainty": deep.uncertainty.array,
     }
-    panels = [Panel(name, plane[PART], "width" if name == "Uncertainty" else "flux") for name, plane in planes.items()]
+    panels = [
+        Panel(name, plane[PART], "width" if name == "Uncertainty" else "flux")
+        for name, plane in planes.items()
+    ]
     scales = {
         "flux": flux_scale(sigma, 60 * sigma, "flux / noise of the sky"),
         "width": width_scale(sigma, 0.05 * sigma, 1.5 * sigma, "uncertainty / noise of the sky"),

@@ -30,7 +30,7 @@ def main():
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(example.source, "quickstart", "single"), names)  # noqa: S102
+            exec(compile(example.source, "quickstart", "single"), names)
         if PRINTS.search(example.source):
             text = text.replace(example.want, printed.getvalue(), 1)
     page.write_text(text)
