@@ -110,7 +110,8 @@ def main():
         table = QTable([{"sources": name} | gains(inject(args, **case)) for name, case in CASES.items()])
         print(table)
         if args.table:
-            write_rst(args.table, table, {args.model: zoo.load(args.model).sha256}, f"{args.images} images each")
+            weights = {args.model: zoo.load(args.model).sha256}
+            write_rst(args.table, table, weights, f"{args.images} images each")
         return
     result = inject(args)
     for name in ("curve", "limits", "false_detections", "reliability"):
