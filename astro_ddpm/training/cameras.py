@@ -436,8 +436,8 @@ def resampling_kernel(kind, rng):
     Draw the kernel, shape (n, n), by which a program that resamples an image correlates its noise.
 
     ``kind`` is one of ``RESAMPLING``: the interpolation of two neighbours, or of six with a Lanczos window,
-    at a random sub-pixel position; drops of 0.6 to 2 pixels that fall on a grid at random; a smoothed image; or
-    one with slightly anti-correlated noise.
+    at a random sub-pixel position; drops of 0.6 to 2 pixels that fall on a grid at random; a smoothed
+    image; or one with slightly anti-correlated noise.
     """
     if kind == "gaussian":
         return random_noise_kernel(rng)
