@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .noise import negative_sky
+from .noise import remaining_sky
 from .tiling import make_tiles, tile_around
 from .utils import progress, warn_user
 
@@ -64,8 +64,8 @@ class TiledModel:
     A model and the frame that its networks see tile by tile.
 
     Pixels beyond the receptive field of any valid pixel keep the fill value and its noise: the networks are
-    not evaluated there, and the samples are independent Gaussian pixels. They do not see a sky below zero,
-    `~astro_ddpm.noise.negative_sky`, which stays in the result.
+    not evaluated there, and the samples are independent Gaussian pixels. They do not see what remains
+    of the sky, `~astro_ddpm.noise.remaining_sky`, which stays in the result.
 
     ``z`` is the whitened image, shape (ny, nx), ``valid`` is False for pixels that were not measured, and
     ``tile_size`` is the largest width of the part of a tile that is used, None for the frame in one piece.
@@ -133,7 +133,7 @@ class TiledModel:
 
 def _as_seen(z):
     """Return a whitened image as the networks see it: without a sky below zero."""
-    return _as_planes((z - negative_sky(z)).astype(np.float32, copy=False))
+    return _as_planes((z - remaining_sky(z)).astype(np.float32, copy=False))
 
 
 def _as_planes(image):

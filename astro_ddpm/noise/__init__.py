@@ -18,7 +18,7 @@ from .correlation import (
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
 from .holes import constant_areas, fill_holes, lacks_information
-from .level import LEVEL_BLOCK, LEVEL_RADIUS, negative_sky
+from .level import LEVEL_BLOCK, LEVEL_RADIUS, remaining_sky
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import (
     detect_scatter,
@@ -58,10 +58,10 @@ __all__ = [
     "largest_value",
     "match_pair",
     "measure_banding",
-    "negative_sky",
     "neighbour_correlation",
     "noise_kernel",
     "photon_noise",
+    "remaining_sky",
     "sigma_from_gain",
     "sigma_from_uncertainty",
     "smooth_sigma",

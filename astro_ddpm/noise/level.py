@@ -1,29 +1,33 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A sky below zero, which the networks do not see.
+A sky that is not zero, which the networks do not see.
 """
 
 import numpy as np
 
-__all__ = ["LEVEL_BLOCK", "LEVEL_RADIUS", "negative_sky"]
+__all__ = ["LEVEL_BLOCK", "LEVEL_RADIUS", "remaining_sky"]
 
 LEVEL_BLOCK = 8  # pixels
 LEVEL_RADIUS = 11 * LEVEL_BLOCK  # of the percentiles, the Gaussian and the splines together
 
 _WINDOW = 13  # blocks
-_DOUBT = 0.15  # of the noise, where half of a level is believed
+_FLAT = 0.33  # of the noise, scatter of the means of 8x8 pixels: 0.125 in white noise
 
 
-def negative_sky(z):
+def remaining_sky(z):
     r"""
-    Find where the sky of a whitened image lies below zero.
+    Find the level of the sky of a whitened image, where it is not zero.
 
-    Light is not negative: a level below zero is a sky that was subtracted too high, as it happens round large
-    galaxies. The level :math:`l` is found among means of 8x8 pixels. It follows from the percentiles 10 and
-    30 of the 13x13 means about each as the centre of a Gaussian, so that sources hardly raise it, is smoothed
-    by a Gaussian of 1.5 blocks and interpolated by quadratic splines. What lies within the doubt is left out,
+    The networks learn that the sky is zero, and what lies above it is light. A sky that was subtracted too
+    high or too low must not look like light or its absence.
 
-    .. math:: b = \min(l, 0) \, \frac{l^4}{l^4 + 0.15^4} .
+    The level :math:`l` is found among means of 8x8 pixels. It follows from the percentiles 10 and 30 of the
+    13x13 means about each as the centre of a Gaussian, so that sources hardly raise it. The distance of the
+    percentiles gives the scatter :math:`s` of that Gaussian. Both are smoothed by a Gaussian of 1.5 blocks,
+    and the result is interpolated by quadratic splines. Light is not negative, so a level below zero is
+    always one of the sky. Above zero it may be the outskirts of a galaxy; those are not flat:
+
+    .. math:: b = \min(l, 0) + \frac{\max(l, 0)}{1 + (s / 0.33)^8} .
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ def negative_sky(z):
     Returns
     -------
     level : ndarray, shape (ny, nx)
-        The level :math:`b`, zero or negative, in the dtype of the image.
+        The level :math:`b`, in the dtype of the image.
 
     Notes
     -----
@@ -47,10 +51,15 @@ def negative_sky(z):
     whole = np.pad(z, [(0, -n % block) for n in z.shape], mode="edge")
     blocks = whole.reshape(whole.shape[0] // block, block, whole.shape[1] // block, block)
     means = blocks.mean(axis=(1, 3), dtype=float)
-    low, high = (percentile_filter(means, percent, _WINDOW, mode="reflect") for percent in (10, 30))
+    low, high = (
+        gaussian_filter(
+            percentile_filter(means, percent, _WINDOW, mode="reflect"), 1.5, mode="nearest", truncate=2
+        )
+        for percent in (10, 30)
+    )
     level = high + 0.6926 * (high - low)  # the percentiles are 1.2816 and 0.5244 deviations below the centre
-    level = np.minimum(gaussian_filter(level, 1.5, mode="nearest", truncate=2), 0)
-    level *= level**4 / (level**4 + _DOUBT**4)
+    scatter = (high - low) / 0.7572
+    level = np.where(level < 0, level, level / (1 + (scatter / _FLAT) ** 8))
     level = level.repeat(block, axis=0).repeat(block, axis=1)
     for origin in (0, -1):  # boxes of even width, half a pixel to either side
         level = uniform_filter(level, block, mode="nearest", origin=origin)

@@ -26,9 +26,9 @@ from astro_ddpm.noise import (
     estimate_sky_sigma,
     fill_holes,
     measure_banding,
-    negative_sky,
     neighbour_correlation,
     photon_noise,
+    remaining_sky,
     sigma_from_gain,
     sigma_from_uncertainty,
     smooth_sigma,
@@ -417,46 +417,54 @@ class TestFillHoles:
             fill_holes(np.ones((5, 5)), np.ones((5, 5)), valid)
 
 
-class TestNegativeSky:
+class TestRemainingSky:
     @staticmethod
     def noise(*shape, seed=0):
         return np.random.default_rng(seed).standard_normal(shape)
 
     @pytest.mark.parametrize("shape", [(1, 1), (5, 40), (64, 64), (203, 150)])
-    def test_a_constant(self, shape):
-        assert_allclose(negative_sky(np.full(shape, -2.0)), -2, rtol=1e-4)
-        assert_array_equal(negative_sky(np.full(shape, 2.0)), 0)
-        assert negative_sky(np.zeros(shape, np.float32)).dtype == np.float32
+    @pytest.mark.parametrize("sky", [-2.0, 0.3, 2.0])
+    def test_a_constant(self, shape, sky):
+        assert_allclose(remaining_sky(np.full(shape, sky)), sky, rtol=1e-4)
+        assert remaining_sky(np.zeros(shape, np.float32)).dtype == np.float32
 
-    @pytest.mark.parametrize("offset", [-5.0, -1.0, -0.5])
+    @pytest.mark.parametrize("offset", [-5.0, -0.5, 0.0, 0.2, 1.0])
     def test_of_white_noise(self, offset):
-        found = negative_sky(self.noise(256, 256) + offset)
+        found = remaining_sky(self.noise(256, 256) + offset)
         assert found.mean() == pytest.approx(offset, abs=0.03)
         assert found.std() < 0.03
 
-    def test_a_right_sky_is_left(self):
-        assert np.abs(negative_sky(self.noise(512, 512))).max() < 0.01
-        assert np.abs(negative_sky(self.noise(512, 512) + 0.5)).max() == 0
+    @pytest.mark.parametrize("offset", [-1.0, 0.2, 1.0])
+    def test_what_is_left_does_not_depend_on_the_sky(self, offset):
+        z = self.noise(256, 256)
+        left, moved = z - remaining_sky(z), z + offset - remaining_sky(z + offset)
+        assert_allclose(moved, left, atol=0.02)
+
+    def test_outskirts_of_a_galaxy_are_light(self):
+        y, x = np.mgrid[:64, :64] - 31.5
+        galaxy = 30 * np.exp(-np.hypot(y, x) / 15)  # 3.6 where an edge is nearest
+        found = remaining_sky(self.noise(64, 64) + galaxy)
+        assert found.max() < 0.05
 
     def test_follows_a_gradient_away_from_the_edges(self):
         ramp = -20 - np.add.outer(np.arange(320) / 100, np.arange(320) / 50)
         inside = (slice(LEVEL_RADIUS, -LEVEL_RADIUS),) * 2
-        assert_allclose(negative_sky(ramp)[inside], ramp[inside], atol=0.2)
+        assert_allclose(remaining_sky(ramp)[inside], ramp[inside], atol=0.2)
 
     def test_sources_do_not_hide_it(self):
         y, x = np.mgrid[:256, :256] - 128
         source = 1000 * np.exp(-np.hypot(y, x) / 6)
-        found = negative_sky(self.noise(256, 256) + source - 1)
+        found = remaining_sky(self.noise(256, 256) + source - 1)
         assert found[:50].mean() == pytest.approx(-1, abs=0.05)
         assert found[128, 128] == pytest.approx(-1, abs=0.5)
 
     def test_of_a_part(self):
         z = self.noise(256, 320).cumsum(axis=0) / 5 - 1
-        part, whole = negative_sky(z[:, 3 * LEVEL_BLOCK :]), negative_sky(z)[:, 3 * LEVEL_BLOCK :]
+        part, whole = remaining_sky(z[:, 3 * LEVEL_BLOCK :]), remaining_sky(z)[:, 3 * LEVEL_BLOCK :]
         assert whole.min() < -1
         assert_allclose(part[:, LEVEL_RADIUS:], whole[:, LEVEL_RADIUS:], atol=1e-10)
 
     def test_no_preferred_direction(self):
         z = self.noise(160, 160).cumsum(axis=1) / 5 - 1  # a multiple of the blocks
         for turn in (np.transpose, np.rot90, np.fliplr):
-            assert_allclose(negative_sky(turn(z)), turn(negative_sky(z)), atol=1e-10)
+            assert_allclose(remaining_sky(turn(z)), turn(remaining_sky(z)), atol=1e-10)

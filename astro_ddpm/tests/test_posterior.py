@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import zoo
-from astro_ddpm.noise import negative_sky
+from astro_ddpm.noise import remaining_sky
 from astro_ddpm.posterior import TiledModel, choose_sizes, sample_posterior, white_noise
 
 from .helpers import toy_model
@@ -110,7 +110,7 @@ class TestSamplePosterior:
         mean, std = sample_posterior(DDPM, z, valid, keep=keep, batch_size=2, **OPTIONS)
         assert sorted(draws) == [0, 1, 2]
         stack = torch.from_numpy(np.stack([draws[i] for i in range(3)]))[:, None]
-        tensors = torch.from_numpy(z - negative_sky(z))[None, None], torch.ones(1, 1, 20, 24)
+        tensors = torch.from_numpy(z - remaining_sky(z))[None, None], torch.ones(1, 1, 20, 24)
         estimate = DDPM.estimate(*tensors)
         noise = np.stack([white_noise(1, i, (20, 24)) for i in range(3)])
         control = np.stack([noise.mean(axis=0), 0 * noise[0]])[:, None]

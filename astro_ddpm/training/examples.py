@@ -5,7 +5,7 @@ Examples of training: what networks see and what they predict, whatever the imag
 
 import numpy as np
 
-from astro_ddpm.noise import fill_holes, negative_sky, whiten
+from astro_ddpm.noise import fill_holes, remaining_sky, whiten
 
 from .cameras import dihedral, random_crop, random_holes, saturated, sky_error
 
@@ -77,6 +77,6 @@ def whitened(data, sigma, target, depth, valid, use):
     """Turn an exposure into what the networks see and predict."""
     data, sigma = fill_holes(data, sigma, valid)
     z = whiten(data, sigma)
-    planes = {"z": z - negative_sky(z), "valid": valid, "residual": whiten(target, sigma, data), "use": use}
+    planes = {"z": z - remaining_sky(z), "valid": valid, "residual": whiten(target, sigma, data), "use": use}
     example = {key: np.ascontiguousarray(plane[None], np.float32) for key, plane in planes.items()}
     return example | {"depth": np.float32(depth)}

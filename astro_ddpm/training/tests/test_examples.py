@@ -41,7 +41,7 @@ class TestSkyError:
             return np.float32(sigma.min() * np.linspace(-2, 2, shape[1])) * np.ones(shape, np.float32)
 
         monkeypatch.setattr(examples, "sky_error", slope)
-        monkeypatch.setattr(examples, "negative_sky", np.zeros_like)
+        monkeypatch.setattr(examples, "remaining_sky", np.zeros_like)
         right, wrong = source(), source()
         right.sky_share, wrong.sky_share = 0, 1
         right.hole_share = wrong.hole_share = 0
