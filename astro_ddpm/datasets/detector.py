@@ -28,56 +28,39 @@ class Detector:
     r"""
     A CCD that exposes a simulated sky and writes raw, bias and flat frames.
 
-    Two detectors of the same parameters are the same: what is fixed in a chip, which is the response of its
-    pixels, the structure of its bias and its bad columns, is drawn from ``seed``, and each frame draws its
-    noise from a seed of its own.
+    What is fixed in a chip, which is the response of its pixels, the structure of its bias and its bad
+    columns, is drawn from ``seed``. Each frame draws its noise from a seed of its own.
 
     Parameters
     ----------
     shape : tuple of int
         The shape ``(ny, nx)`` of a raw frame.
 
-    gain : float or `~astropy.units.Quantity`
-        The gain :math:`g` in electron/adu.
+    gain, read_noise : float or `~astropy.units.Quantity`
+        The gain :math:`g` in electron/adu and the read noise :math:`R` in electron.
 
-    read_noise : float or `~astropy.units.Quantity`
-        The read noise :math:`R` in electron.
-
-    trim_section : str, optional
-        The part of a frame that sees light, as a FITS section such as
-        ``'[17:528, 1:520]'``; all of it by default.
-
-    bias_section : str, optional
-        The overscan. Frames name it in their header; nothing else depends on it.
+    trim_section, bias_section : str, optional
+        The part of a frame that sees light, all of it by default, and the overscan, as FITS sections such as
+        ``'[17:528, 1:520]'``. Frames name the overscan in their header; nothing else depends on it.
 
     saturation : float or `~astropy.units.Quantity`, optional
         The largest value that is written, in adu, at most 65535.
 
-    bias_level : float or `~astropy.units.Quantity`, optional
-        The mean bias in adu. It differs from frame to frame and drifts along the rows by about 1 adu.
+    bias_level, bias_structure : float or `~astropy.units.Quantity`, optional
+        The mean bias, which differs from frame to frame and drifts along the rows by about 1 adu, and its
+        standard deviation between columns, which the overscan does not have. Both in adu.
 
-    bias_structure : float or `~astropy.units.Quantity`, optional
-        The standard deviation of the bias between columns, in adu. The overscan does not have it.
+    response_scatter, vignetting : float, optional
+        The standard deviation of the response between pixels, and the part of the light that is lost in the
+        corners, less than 1.
 
-    response_scatter : float, optional
-        The standard deviation of the response between pixels.
-
-    vignetting : float, optional
-        The part of the light that is lost in the corners, less than 1.
-
-    bad_columns : int, optional
-        The number of columns that see 2 % of the light.
-
-    seed : int, optional
-        The seed of what is fixed in the chip.
+    bad_columns, seed : int, optional
+        The number of columns that see 2 % of the light, and the seed of what is fixed in the chip.
 
     Raises
     ------
-    TypeError
-        If ``bad_columns`` is not an integer.
-
-    ValueError
-        If a number is out of its range, or a section outside of the frame.
+    TypeError, ValueError
+        If a parameter is of the wrong type or out of its range, or a section outside of the frame.
 
     See Also
     --------
@@ -85,14 +68,13 @@ class Detector:
 
     Notes
     -----
-    With the sky :math:`S` in adu, the response :math:`f` of the pixels, the
-    charge :math:`C` of cosmic rays and the bias :math:`b`, a frame holds
+    With the sky :math:`S` in adu, the response :math:`f` of the pixels, the charge :math:`C` of cosmic rays
+    and the bias :math:`b`, a frame holds
 
-    .. math:: \left\lfloor b + \frac{P(g f S) + C}{g} + N(0, R / g)
-              \right\rceil
+    .. math:: \left\lfloor b + \frac{P(g f S) + C}{g} + N(0, R / g) \right\rceil
 
-    from 0 to the saturation level, where :math:`P` draws from the Poisson
-    and :math:`N` from the normal distribution.
+    from 0 to the saturation level, where :math:`P` draws from the Poisson and :math:`N` from the normal
+    distribution.
 
     Examples
     --------
@@ -143,25 +125,10 @@ class Detector:
     @classmethod
     def from_header(cls, header, **properties):
         """
-        Make a detector from the header of one of its frames.
+        Make a detector from the header of one of its frames, and the parameters that it does not tell.
 
-        Parameters
-        ----------
-        header : `~astropy.io.fits.Header` or dict
-            NAXIS1, NAXIS2, GAIN, RDNOISE and, if they are there, TRIMSEC, BIASSEC and SATURATE.
-
-        **properties
-            The parameters that a header does not tell.
-
-        Returns
-        -------
-        detector : `Detector`
-            The detector.
-
-        Raises
-        ------
-        ValueError
-            If a keyword is missing.
+        The header must hold NAXIS1, NAXIS2, GAIN and RDNOISE; TRIMSEC, BIASSEC and SATURATE are used if they
+        are there. A missing keyword raises ValueError.
         """
         missing = [name for name in ("NAXIS1", "NAXIS2", "GAIN", "RDNOISE") if name not in header]
         if missing:
@@ -214,74 +181,30 @@ class Detector:
         return bias
 
     def bias_frame(self, *, seed: int | None = 1) -> CCDData:
-        """
-        Read the chip without exposing it.
-
-        Parameters
-        ----------
-        seed : int or None, optional
-            The seed of the noise.
-
-        Returns
-        -------
-        frame : `~astropy.nddata.CCDData`
-            The frame, of ``shape``, as unsigned integers in adu.
-        """
+        """Read the chip without exposing it; return unsigned integers in adu. ``seed`` selects the noise."""
         return self._read(np.zeros(self.light_shape), "zero", 0.0, seed)
 
     def flat_frame(self, level: float | u.Quantity = 20000.0, *, seed: int | None = 2) -> CCDData:
-        """
-        Expose the chip to uniform light.
-
-        Parameters
-        ----------
-        level : float or `~astropy.units.Quantity`, optional
-            The light in adu.
-
-        seed : int or None, optional
-            The seed of the noise.
-
-        Returns
-        -------
-        frame : `~astropy.nddata.CCDData`
-            The frame, of ``shape``, as unsigned integers in adu.
-
-        Raises
-        ------
-        ValueError
-            If ``level`` is not positive.
-        """
+        """Expose the chip to uniform light of a level in adu; return unsigned integers."""
         level = _positive("level", level, u.adu)
         return self._read(np.full(self.light_shape, level), "flat", 10.0, seed)
 
     def raw_frame(self, field: GalaxyField, *, cosmic_rays: int = 30, seed: int | None = 3) -> CCDData:
         """
-        Expose the chip to a field and its sky.
+        Expose the chip to a field and its sky; return unsigned integers in adu with the WCS of the field.
 
         Parameters
         ----------
         field : `GalaxyField`
-            The field, with an image of ``light_shape``. Its gain and read noise do not matter.
+            The field, with an image of ``light_shape``, else ValueError. Its gain and read noise do not
+            matter.
 
         cosmic_rays : int, optional
             How many cosmic rays hit the chip.
 
         seed : int or None, optional
-            The seed of noise and cosmic rays, which are independent: two
-            frames of the same seed differ by the cosmic rays only.
-
-        Returns
-        -------
-        frame : `~astropy.nddata.CCDData`
-            The frame, of ``shape``, as unsigned integers in adu, with the WCS of the field.
-
-        Raises
-        ------
-        TypeError
-            If ``cosmic_rays`` is not an integer.
-
-        ValueError
-            If ``field`` is of another shape, or ``cosmic_rays`` is negative.
+            The seed of noise and cosmic rays, which are independent: two frames of the same seed differ by
+            the cosmic rays only.
         """
         if field.truth.shape != self.light_shape:
             msg = f"field must be of shape {self.light_shape}, got {field.truth.shape}"

@@ -55,9 +55,7 @@ _DESCRIPTIONS = {
 @dataclass(frozen=True, eq=False, repr=False)
 class GalaxyField:
     """
-    A simulated image with everything that is known about it.
-
-    Made by `make_galaxy_field`.
+    A simulated image with everything that is known about it, made by `make_galaxy_field`.
 
     Parameters
     ----------
@@ -72,14 +70,8 @@ class GalaxyField:
     catalog : `~astropy.table.QTable`
         The sources in ``truth``, one per row.
 
-    gain : float
-        The gain in electron/adu.
-
-    read_noise : float
-        The read noise in electron.
-
-    sky_level : float
-        The sky that was subtracted, in adu.
+    gain, read_noise, sky_level : float
+        The gain in electron/adu, the read noise in electron, and the sky that was subtracted, in adu.
     """
 
     image: CCDData
@@ -294,25 +286,7 @@ def _positive(name, value, unit, *, zero=False):
 
 
 class _Moffat:
-    """
-    The point spread function, of unit flux.
-
-    Parameters
-    ----------
-    fwhm : float
-        The full width at half maximum in pixels.
-
-    beta : float
-        The power-law index.
-
-    Attributes
-    ----------
-    radius : float
-        Where the PSF ends, in pixels.
-
-    peak : float
-        The value at the center, per square pixel.
-    """
+    """The PSF, of unit flux; ``radius`` is where it ends, and ``peak`` the value at the center per pixel."""
 
     def __init__(self, fwhm, beta):
         if fwhm < 1:
@@ -349,8 +323,8 @@ class _Source:
     """
     A star (``radius`` 0), or a Sersic profile with or without a bulge.
 
-    ``radius`` is the semi-major half-light axis in pixels of the profile,
-    or of the disc if there is a bulge; ``theta`` is in deg.
+    ``radius`` is the semi-major half-light axis in pixels of the profile, or of the disc if there is a bulge;
+    ``theta`` is in deg.
     """
 
     kind: str
@@ -401,8 +375,8 @@ class _Source:
         """
         Return the light of two arms relative to a smooth disc.
 
-        A von Mises distribution around two logarithmic spirals; its mean
-        over every ellipse is 1, so radial profile and flux stay.
+        A von Mises distribution around two logarithmic spirals; its mean over every ellipse is 1, so radial
+        profile and flux stay.
         """
         theta = np.deg2rad(self.theta)
         major = xx * np.cos(theta) + yy * np.sin(theta)

@@ -165,11 +165,8 @@ def power_spectrum(
 
     Parameters
     ----------
-    image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
-        The image, shape (ny, nx), or the FITS file that holds it.
-
-    mask : array_like of bool, optional
-        More pixels to leave out, broadcastable to ``image``; `True` means left out.
+    image, mask : array_like or `~astropy.nddata.NDData`, array_like of bool
+        As for `image_metrics`, with the same errors.
 
     window : str or tuple, optional
         The window along each axis, as for `scipy.signal.get_window`; "boxcar" for none. Without one, edges
@@ -184,14 +181,6 @@ def power_spectrum(
         One row per bin, with the columns ``frequency``, the mean of the modes in cycles per pixel, ``power``
         in the unit of ``image`` squared, and ``n_modes``. A bin contains its upper edge; modes in the
         corners, above 0.5 cycles per pixel, are left out. NaN in bins without modes, and if no pixel is left.
-
-    Raises
-    ------
-    TypeError
-        If the image does not hold real numbers.
-
-    ValueError
-        If the image is not two-dimensional, ``mask`` does not fit, or ``n_bins`` is less than 1.
 
     Notes
     -----
@@ -247,17 +236,11 @@ def power_ratio(
         The samples of an `~astro_ddpm.EnhancedCCDData` are compared, since they show the noise of an exposure
         as the reference does; its mean, which does not, is ``image.data``.
 
-    reference : as ``image``
-        What it is compared with, shape (ny, nx). An image without unit is taken to be in its unit.
+    reference, mask : array_like or `~astropy.nddata.NDData`, array_like of bool
+        As for `image_metrics`, with the same errors.
 
-    mask : array_like of bool, optional
-        More pixels to leave out, broadcastable to ``reference``; `True` means left out.
-
-    window : str or tuple, optional
-        The window, as for `power_spectrum`.
-
-    n_bins : int, optional
-        The number of bins, as for `power_spectrum`.
+    window, n_bins : str or tuple, int
+        As for `power_spectrum`.
 
     Returns
     -------
@@ -272,17 +255,6 @@ def power_ratio(
 
         The errors are NaN for fewer than two samples. They are those of one image: the ``ratio`` of :math:`m`
         calibrated samples scatters about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
-
-    Raises
-    ------
-    TypeError
-        If an image does not hold real numbers.
-
-    ValueError
-        If shapes do not match, ``mask`` does not fit, or ``n_bins`` is less than 1.
-
-    `~astropy.units.UnitConversionError`
-        If the units do not fit.
 
     Notes
     -----

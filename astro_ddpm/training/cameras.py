@@ -294,11 +294,9 @@ class PSF:
     kind : {"gaussian", "moffat", "airy"}, optional
         The profile of the core.
 
-    beta : float, optional
-        The slope of the wings of a Moffat profile.
-
-    obstruction : float, optional
-        The central obstruction of an Airy pattern, as a share of the diameter.
+    beta, obstruction : float, optional
+        The slope of the wings of a Moffat profile, and the central obstruction of an Airy pattern, as a share
+        of the diameter.
 
     ratio, angle : float, optional
         The axis ratio, and the angle of the major axis from the x axis in radians.

@@ -183,7 +183,7 @@ def _fit_profile(steps, gammas, gamma):
 
 
 def average_snapshots(folder, width):
-    r"""
+    """
     Make the average of another width out of the snapshots of a training.
 
     The profile that is wanted is approximated by least squares as a sum of the profiles of the snapshots,
@@ -197,17 +197,12 @@ def average_snapshots(folder, width):
 
     width : float
         The width of the profile in units of the length of the training, from about half of the least to
-        twice the greatest of the snapshots'.
+        twice the greatest of the snapshots'. ValueError if the snapshots cannot make it.
 
     Returns
     -------
     weights : dict of str to Tensor
         The parameters of the trained network by name, averaged up to the last snapshot.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no snapshot, too few for a profile of such a width, or there is no such profile.
     """
     from safetensors import safe_open
 

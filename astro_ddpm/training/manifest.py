@@ -161,22 +161,9 @@ class Frame(NamedTuple):
 
 def read_manifest(path):
     """
-    Read a manifest.
+    Read a manifest, a YAML file: a list of mappings, each with the parameters of a `ManifestEntry`.
 
-    Parameters
-    ----------
-    path : str or path-like
-        A YAML file: a list of mappings, each with the parameters of a `ManifestEntry`.
-
-    Returns
-    -------
-    entries : list of `ManifestEntry`
-        The entries.
-
-    Raises
-    ------
-    ValueError
-        If the file is no list of mappings, or an entry lacks a key or has one that is unknown.
+    ValueError if it is no such list, or an entry lacks a key or has one that is unknown.
     """
     import yaml
 

@@ -168,7 +168,7 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
         correlates white noise as theirs is; all float32.
 
     size : int, optional
-        Cut the images into stamps of this width. By default they must be of one shape.
+        Cut the images into stamps of this width. By default they must be of one shape, and finite.
 
     overwrite : bool, optional
         Whether to replace an existing file.
@@ -180,11 +180,8 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
 
     Raises
     ------
-    FileExistsError
-        If ``output`` exists and is not to be overwritten.
-
-    ValueError
-        If images differ in shape, hold pixels that are not finite, or have no noise that can be measured.
+    FileExistsError, ValueError
+        If ``output`` exists and is not to be overwritten, or the images cannot be used.
     """
     check_output(output, overwrite)
     stamps = []
@@ -217,10 +214,10 @@ def _read_fits(path):
 
 def split_by_group(groups, fraction, seed=0):
     """
-    Choose images for validation so that no group is on both sides.
+    Choose images for validation, True in the result, so that no group is on both sides.
 
-    Several images of one galaxy, in several bands or epochs, show the same structure: a model that
-    trained on one of them has seen the others.
+    Several images of one galaxy, in several bands or epochs, show the same structure: a model that trained on
+    one of them has seen the others.
 
     Parameters
     ----------
@@ -228,20 +225,10 @@ def split_by_group(groups, fraction, seed=0):
         What the images belong to, for example the names of the galaxies.
 
     fraction : float
-        The share of the groups to validate with, between 0 and 1.
+        The share of the groups to validate with, between 0 and 1. None on one side raises ValueError.
 
     seed : int, optional
         Selects the groups.
-
-    Returns
-    -------
-    validation : ndarray of bool, shape (n,)
-        True for the images to validate with.
-
-    Raises
-    ------
-    ValueError
-        If ``fraction`` leaves no group on one of the sides.
     """
     names, member = np.unique(groups, return_inverse=True)
     number = round(fraction * len(names))
