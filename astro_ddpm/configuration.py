@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What a user may set once for all, in the way of `astropy.config`.
+Settings of the package, in the way of `astropy.config`.
 """
 
 from astropy.config import ConfigItem, ConfigNamespace

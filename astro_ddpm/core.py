@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The main job: a noisy image in, the deep exposure that it might have been, with errors, out.
+`enhance`, which estimates from a noisy image what a deep exposure would show, with errors.
 """
 
 import os
@@ -299,7 +299,7 @@ class _Frame:
 
 
 def _as_model(model: Any) -> "Model":
-    """Load a model unless it is one."""
+    """Return a loaded model itself, or load it by its name or path."""
     is_model = not isinstance(model, (str, os.PathLike)) and hasattr(model, "estimate")
     return model if is_model else zoo.load(model)
 

@@ -56,7 +56,7 @@ class Measure(NamedTuple):
     is_limit: bool = False
 
     def lies_outside(self, limits):
-        """Whether the property must lie outside of a range (low, high); False if it lies inside, or may."""
+        """Whether the property lies outside of a range (low, high); a limit may lie inside."""
         low, high = limits
         return self.value < low or (self.value > high and not self.is_limit)
 

@@ -53,7 +53,7 @@ def white_noise(seed, sample, shape):
 
 
 def _within_reach(valid, radius):
-    """Mark the pixels that have a measured one within a square of a radius."""
+    """Mark the pixels within a square of a radius about any valid pixel."""
     from scipy.ndimage import maximum_filter
 
     return valid if valid.all() else maximum_filter(valid, 2 * radius + 1, mode="constant")
@@ -237,7 +237,7 @@ def sample_posterior(
 
 
 def _full_precision():
-    """Keep GPUs from rounding to TF32 meanwhile: on a core of 6000 sigma that is rounder than the noise."""
+    """Keep GPUs from rounding to TF32, whose error on a core of 6000 sigma is larger than the noise."""
     cudnn = torch.backends.cudnn
     kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
     return cudnn.flags(allow_tf32=False, **kept)

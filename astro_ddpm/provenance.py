@@ -108,7 +108,7 @@ def _ascii(text):
 
 
 def _describe(background):
-    """A number or a word for the background."""
+    """Return a number or a word for the background."""
     if background is None or isinstance(background, str):
         return background or "none"
     value = getattr(background, "value", background)

@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.modeling.models import Polynomial2D
 from astropy.nddata import CCDData
 
-from .simulate import GalaxyField, _count, _positive
+from .simulate import GalaxyField, _count, _positive, detector_cards
 
 __all__ = ["Detector"]
 
@@ -103,16 +103,11 @@ class Detector:
     seed: int = 0
 
     def __post_init__(self):
-        units = {"gain": u.electron / u.adu, "saturation": u.adu}
-        units_or_zero = {
-            "read_noise": u.electron,
-            "bias_level": u.adu,
-            "bias_structure": u.adu,
-            "response_scatter": u.one,
-            "vignetting": u.one,
-        }
-        for name, unit in (units | units_or_zero).items():
-            number = _positive(name, getattr(self, name), unit, zero=name in units_or_zero)
+        positive = {"gain": u.electron / u.adu, "saturation": u.adu}
+        others = {"read_noise": u.electron, "bias_level": u.adu, "bias_structure": u.adu}
+        others |= {"response_scatter": u.one, "vignetting": u.one}
+        for name, unit in (positive | others).items():
+            number = _positive(name, getattr(self, name), unit, zero=name in others)
             object.__setattr__(self, name, number)
         if self.saturation > 65535:
             msg = f"saturation must be at most 65535 adu, got {self.saturation}"
@@ -134,13 +129,8 @@ class Detector:
         if missing:
             msg = f"header lacks {', '.join(missing)}"
             raise ValueError(msg)
-        names = {
-            "gain": "GAIN",
-            "read_noise": "RDNOISE",
-            "trim_section": "TRIMSEC",
-            "bias_section": "BIASSEC",
-            "saturation": "SATURATE",
-        }
+        names = {"gain": "GAIN", "read_noise": "RDNOISE", "saturation": "SATURATE"}
+        names |= {"trim_section": "TRIMSEC", "bias_section": "BIASSEC"}
         values = {name: header[keyword] for name, keyword in names.items() if keyword in header}
         return cls(shape=(header["NAXIS2"], header["NAXIS1"]), **values, **properties)
 
@@ -221,7 +211,7 @@ class Detector:
         return frame
 
     def _read(self, sky, kind, exposure, seed, *, cosmic_rays=0):
-        """Return the frame that a sky in adu leaves."""
+        """Expose the chip to a sky in adu and read it out."""
         from photutils.datasets import apply_poisson_noise, make_noise_image
 
         rng, rng_rays = np.random.default_rng(seed).spawn(2)
@@ -239,9 +229,7 @@ class Detector:
         header["INSTRUME"] = ("simulated CCD", "made by astro_ddpm")
         header["IMAGETYP"] = (kind, "object, flat or zero")
         header["EXPTIME"] = (exposure, "[s] exposure time")
-        header["GAIN"] = (self.gain, "[electron/adu] gain")
-        header["RDNOISE"] = (self.read_noise, "[electron] read noise")
-        header["SATURATE"] = (self.saturation, "[adu] saturation level")
+        header.update(detector_cards(self.gain, self.read_noise, self.saturation))
         if self.trim_section:
             header["TRIMSEC"] = (self.trim_section, "part that sees light")
         if self.bias_section:

@@ -5,6 +5,7 @@ A simulated CCD field of galaxies and stars whose truth is known.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass, replace
 
@@ -34,21 +35,21 @@ _LIGHT_DRAWN = 0.999
 _PSF_RADIUS = 8.0  # FWHM
 _PITCH = np.deg2rad(21.0)
 
-_DESCRIPTIONS = {
-    "id": "Source number, from 1",
-    "kind": "'two-component', 'sersic', 'companion' or 'star'",
-    "host": "id of the galaxy that a companion belongs to, else 0",
-    "x": "Column of the center; pixel centers are integers, from 0",
-    "y": "Row of the center; pixel centers are integers, from 0",
-    "sky_center": "Sky position of the center",
-    "flux": "Total flux",
-    "r_half": "Semi-major axis of the ellipse with half of the light, before the PSF; stars have 0",
-    "ellipticity": "One minus the axis ratio, before the PSF",
-    "theta": "Angle of the major axis, counterclockwise from the x axis",
-    "sersic_index": "Sersic index of the galaxy or of its disc; stars have 0",
-    "bulge_fraction": "Part of the flux in the bulge (Sersic index 2)",
-    "spiral": "Contrast of the two spiral arms, negative for the other sense; 0 is smooth",
-    "peak_snr": "Noise-free scene over noise in the pixel of the center",
+_COLUMNS = {  # of the catalog: unit, if it is a field of a source, and description
+    "id": (None, "Source number, from 1"),
+    "kind": (None, "'two-component', 'sersic', 'companion' or 'star'"),
+    "host": (None, "id of the galaxy that a companion belongs to, else 0"),
+    "x": (u.pix, "Column of the center; pixel centers are integers, from 0"),
+    "y": (u.pix, "Row of the center; pixel centers are integers, from 0"),
+    "sky_center": (None, "Sky position of the center"),
+    "flux": (u.adu, "Total flux"),
+    "r_half": (u.pix, "Semi-major axis of the ellipse with half of the light, before the PSF; stars have 0"),
+    "ellipticity": (u.one, "One minus the axis ratio, before the PSF"),
+    "theta": (u.deg, "Angle of the major axis, counterclockwise from the x axis"),
+    "sersic_index": (u.one, "Sersic index of the galaxy or of its disc; stars have 0"),
+    "bulge_fraction": (u.one, "Part of the flux in the bulge (Sersic index 2)"),
+    "spiral": (u.one, "Contrast of the two spiral arms, negative for the other sense; 0 is smooth"),
+    "peak_snr": (None, "Noise-free scene over noise in the pixel of the center"),
 }
 
 
@@ -261,16 +262,15 @@ def _check_shape(shape):
     return ny, nx
 
 
-def _count(name, value, maximum=None):
+def _count(name, value, maximum=math.inf):
     """Return ``value`` as an int from 0 to ``maximum``."""
     try:
         number = operator.index(value)
     except TypeError as error:
         msg = f"{name} must be an integer, got {value!r}"
         raise TypeError(msg) from error
-    if number < 0 or (maximum is not None and number > maximum):
-        upper = "" if maximum is None else f" and at most {maximum}"
-        msg = f"{name} must be at least 0{upper}, got {value!r}"
+    if not 0 <= number <= maximum:
+        msg = f"{name} must be at least 0{f' and at most {maximum}' * (maximum < math.inf)}, got {value!r}"
         raise ValueError(msg)
     return number
 
@@ -543,12 +543,19 @@ def _make_header(seed, gain, read_noise, sky_level, psf):
     if isinstance(seed, int | np.integer):
         header["SIMSEED"] = (int(seed), "seed of the simulation")
     header["EXPTIME"] = (_EXPTIME.value, "[s] exposure time")
-    header["GAIN"] = (gain, "[electron/adu] gain")
-    header["RDNOISE"] = (read_noise, "[electron] read noise")
-    header["SATURATE"] = (_SATURATION.value, "[adu] saturation level")
+    header.update(detector_cards(gain, read_noise, _SATURATION.value))
     header["SKYLEVEL"] = (sky_level, "[adu] sky that was subtracted")
     header["PSFFWHM"] = (psf.fwhm, "[pix] FWHM of the point spread function")
     return header
+
+
+def detector_cards(gain, read_noise, saturation):
+    """Return the cards of a header that say what a detector does, with their comments."""
+    return {
+        "GAIN": (gain, "[electron/adu] gain"),
+        "RDNOISE": (read_noise, "[electron] read noise"),
+        "SATURATE": (saturation, "[adu] saturation level"),
+    }
 
 
 def _pack(data, sigma, *, meta, wcs, psf, mask=None):
@@ -566,25 +573,20 @@ def _pack(data, sigma, *, meta, wcs, psf, mask=None):
 
 def _make_catalog(sources, snr, wcs):
     """Return the table of the sources."""
-    x, y = (np.array([getattr(source, name) for source in sources], float) for name in "xy")
-    units = {
-        "flux": u.adu,
-        "r_half": u.pix,
-        "ellipticity": u.one,
-        "theta": u.deg,
-        "sersic_index": u.one,
-        "bulge_fraction": u.one,
-        "spiral": u.one,
+    fields = {
+        name: np.array([getattr(source, name) for source in sources], float) * unit
+        for name, (unit, _) in _COLUMNS.items()
+        if unit is not None
     }
-    catalog = QTable()
-    catalog["id"] = np.arange(1, len(sources) + 1)
-    catalog["kind"] = np.array([source.kind for source in sources], "U13")
-    catalog["host"] = np.array([source.host for source in sources], int)
-    catalog["x"], catalog["y"] = x * u.pix, y * u.pix
-    catalog["sky_center"] = wcs.pixel_to_world(x, y)
-    for name, unit in units.items():
-        catalog[name] = np.array([getattr(source, name) for source in sources], float) * unit
-    catalog["peak_snr"] = snr[np.rint(y).astype(int), np.rint(x).astype(int)]
-    for name, description in _DESCRIPTIONS.items():
+    x, y = fields["x"].value, fields["y"].value
+    fields |= {
+        "id": np.arange(1, len(sources) + 1),
+        "kind": np.array([source.kind for source in sources], "U13"),
+        "host": np.array([source.host for source in sources], int),
+        "sky_center": wcs.pixel_to_world(x, y),
+        "peak_snr": snr[np.rint(y).astype(int), np.rint(x).astype(int)],
+    }
+    catalog = QTable({name: fields[name] for name in _COLUMNS})
+    for name, (_, description) in _COLUMNS.items():
         catalog[name].info.description = description
     return catalog

@@ -81,7 +81,7 @@ _DESCRIPTIONS = {
 @dataclass(frozen=True, eq=False)
 class DetectionCurve:
     """
-    What `detection_curve` finds, in four tables.
+    The four tables of `detection_curve`.
 
     Parameters
     ----------
@@ -558,7 +558,7 @@ def reliability_diagram(
 @dataclass(frozen=True)
 class _Search:
     """
-    What is sought, and how.
+    The filter of a search, and how its finds are matched with sources.
 
     ``profile`` is the image that the filter is made for, of unit sum; ``enhance`` is called as
     ``enhance(image, seed=seed)``.
@@ -688,7 +688,7 @@ class _Frame:
 
 class _Trial(NamedTuple):
     """
-    What was found of the sources that were injected into one image.
+    The statistics of the sources that were injected into one image.
 
     ``found`` has the highest statistic near each source by each method, and ``before`` the same without the
     source. At the candidates, ``draws`` has the statistic of the samples, shape ``(n, n_candidates)``, and
@@ -724,7 +724,7 @@ def _place(frames, todo, rng):
 
 
 def _find_injected(frame, scene, places, numbers, snr, rng):
-    """Add sources to a frame and seek them."""
+    """Add sources to a frame and look for them."""
     statistics, samples, meta = frame.statistics(frame.data + scene, rng)
     candidates = frame.peaks(statistics[_INPUT])
     candidates = tuple(index[frame.free[candidates]] for index in candidates)

@@ -277,7 +277,7 @@ class EnhancedCCDData(CCDData):
 
 
 def _checksum(data):
-    """Tell whether data have changed, apart from their precision."""
+    """Return a number that changes with the data, apart from their precision."""
     with np.errstate(over="ignore", invalid="ignore"):
         return crc32(np.ascontiguousarray(data, np.float32))
 
@@ -317,5 +317,5 @@ def squeeze_image(ccd):
 
 
 def _carried(ccd):
-    """What a CCDData carries besides data and uncertainty."""
+    """Return what a CCDData carries besides data and uncertainty."""
     return {name: getattr(ccd, name) for name in ("unit", "mask", "wcs", "meta", "psf", "flags")}

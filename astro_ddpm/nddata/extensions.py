@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Which extension of a FITS file is meant.
+Find the extensions of a FITS file.
 """
 
 import re

@@ -153,7 +153,7 @@ def _image_unit(header):
 
 
 def _unit_option(header):
-    """What the FITS reader of CCDData must be told of the unit of an image, if anything."""
+    """Return what the FITS reader of CCDData must be told of the unit of an image."""
     unit = _image_unit(header)
     if unit is None:
         return {"unit": u.dimensionless_unscaled}

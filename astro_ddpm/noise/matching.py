@@ -7,7 +7,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from astropy.utils.decorators import deprecated_renamed_argument
 
 from .pixels import photon_noise
 from .sky import estimate_sky_sigma
@@ -121,8 +120,7 @@ def _convolve_basis(image):
     return np.stack([oaconvolve(padded, kernel[::-1, ::-1], mode="valid") for kernel in _basis()])
 
 
-@deprecated_renamed_argument("kernel_size", None, since="0.1")
-def homogenize_psf(shallow, deep, sigma, kernel_size=None):  # noqa: ARG001
+def homogenize_psf(shallow, deep, sigma):
     r"""
     Bring the deep image of a pair to the PSF and the sky level of the shallow one.
 
@@ -146,9 +144,6 @@ def homogenize_psf(shallow, deep, sigma, kernel_size=None):  # noqa: ARG001
 
     sigma : array_like, shape (ny, nx)
         The noise (1 sigma) of ``shallow``. Pixels with infinite noise do not take part.
-
-    kernel_size : int, optional
-        Of no effect; the kernel had as many free values once.
 
     Returns
     -------

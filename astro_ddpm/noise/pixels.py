@@ -30,23 +30,18 @@ MAX_STRUCTURE = 1.3  # times the noise, in second differences
 
 def sigma_from_uncertainty(uncertainty):
     """
-    Per-pixel standard deviation from any uncertainty class that knows its own meaning.
+    Per-pixel standard deviation of a standard deviation, a variance or an inverse variance.
 
     Parameters
     ----------
     uncertainty : `~astropy.nddata.NDUncertainty`
-        A standard deviation, a variance or an inverse variance of shape (ny, nx).
+        The uncertainty, shape (ny, nx). One without a standard deviation raises TypeError.
 
     Returns
     -------
     sigma : ndarray, shape (ny, nx)
         The standard deviation, in the unit of ``uncertainty`` or its square root. Pixels of zero
         inverse variance, which are pixels without information, are infinite.
-
-    Raises
-    ------
-    TypeError
-        If ``uncertainty`` cannot be expressed as a standard deviation.
     """
     from astropy.nddata import NDUncertainty, StdDevUncertainty
 
@@ -158,7 +153,7 @@ def sigma_from_gain(data, gain, read_noise, sky_level=0.0, smoothing=1.0, mask=N
 
 
 def smooth_sigma(sigma, mask=None, smoothing=1.0):
-    r"""
+    """
     Smooth a noise that was computed from each pixel alone.
 
     The variance is smoothed by a Gaussian, as the photon noise is in `sigma_from_gain`, for the same reason.
@@ -178,11 +173,6 @@ def smooth_sigma(sigma, mask=None, smoothing=1.0):
     -------
     smooth : ndarray, shape (ny, nx)
         The smoothed noise.
-
-    Raises
-    ------
-    ValueError
-        If no pixel is valid.
 
     See Also
     --------
@@ -256,20 +246,17 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     electrons that is :math:`1 / (2 \sqrt{N})`.
 
     The slope is measured on the second differences of image and noise (`estimate_sky_sigma`) in the faint
-    half of the valid pixels, without those beyond 4 standard deviations. In crowded fields those of the
-    image exceed the noise: they show structure, which a correct noise follows too, and the result is 0. A
-    flat field whose pixels differ by several percent may hide the slope.
+    half of the valid pixels, without those beyond 4 standard deviations. In crowded fields those of the image
+    exceed the noise: they show structure, which a correct noise follows too, and the result is 0. A flat
+    field whose pixels differ by several percent may hide the slope.
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        The image.
+    data, mask : array_like, array_like of bool
+        As for `estimate_sky_sigma`. Pixels where ``sigma`` is not finite are left out too.
 
     sigma : array_like, shape (ny, nx) or float
-        Its noise (1 sigma).
-
-    mask : array_like of bool, shape (ny, nx), optional
-        True for pixels to leave out. Those where ``sigma`` is not finite are left out too.
+        The noise (1 sigma).
 
     threshold : float, optional
         The least correlation coefficient of the differences of both.
@@ -279,11 +266,6 @@ def detect_self_noise(data, sigma, mask=None, threshold=0.8):
     slope : float
         The slope :math:`\mathrm{d}\sigma / \mathrm{d}y`, without unit; 0 if the noise does not follow the
         image or the slope cannot be measured.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` is not two-dimensional, shapes differ, or no pixel is valid.
 
     See Also
     --------

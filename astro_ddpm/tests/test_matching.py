@@ -5,7 +5,6 @@ Tests for the matching module.
 
 import numpy as np
 import pytest
-from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import correlate, gaussian_filter, shift
 
@@ -138,11 +137,6 @@ class TestHomogenizePSF:
     def test_not_an_image(self, shape):
         with pytest.raises(ValueError, match="two-dimensional"):
             homogenize_psf(np.ones(shape), np.ones(shape), np.ones(shape))
-
-    def test_size_of_the_kernel_is_of_the_past(self):
-        deep = sharp_scene(np.random.default_rng(0))
-        with pytest.warns(AstropyDeprecationWarning, match="kernel_size"):
-            homogenize_psf(deep, deep, np.ones_like(deep), kernel_size=9)
 
 
 def make_pair(seed=0, peak=60.0, depth=0.2):

@@ -41,6 +41,8 @@ __all__ = [
     "split_exposure",
 ]
 
+f32 = np.float32
+
 
 def moffat_kernel(fwhm, beta=3.0):
     r"""
@@ -169,7 +171,7 @@ def add_exposure_noise(data, sigma, factor, noise):
     if factor < 1:
         msg = f"factor must be at least 1, not {factor}"
         raise ValueError(msg)
-    return data + np.float32(np.sqrt(factor**2 - 1)) * sigma * noise, np.float32(factor) * sigma
+    return data + f32(np.sqrt(factor**2 - 1)) * sigma * noise, f32(factor) * sigma
 
 
 def split_exposure(data, sigma, factor, noise):
@@ -204,7 +206,7 @@ def split_exposure(data, sigma, factor, noise):
     ValueError
         If ``factor`` is not positive.
     """
-    factor = np.float32(factor)
+    factor = f32(factor)
     if not np.all(factor > 0):
         msg = f"factor must be positive, not {factor.min()}"
         raise ValueError(msg)
@@ -267,7 +269,7 @@ def log_uniform(rng, low, high):
 
 def _annulus(u, obstruction):
     """Diffraction of an annular aperture, of unit peak (Born & Wolf, section 8.6.2)."""
-    u = np.maximum(u, np.float32(1e-3))
+    u = np.maximum(u, f32(1e-3))
     field = special.j1(u) / u
     if obstruction > 0:
         field = field - obstruction * special.j1(obstruction * u) / u
@@ -336,36 +338,36 @@ class PSF:
 
         ``y`` and ``x`` have the shapes (ny, 1) and (1, nx), the result (ny, nx), float32.
         """
-        y, x = np.float32(y), np.float32(x)
-        cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        y, x = f32(y), f32(x)
+        cos, sin = f32(np.cos(self.angle)), f32(np.sin(self.angle))
         u, v = x * cos + y * sin, y * cos - x * sin
-        stretch = np.float32(np.sqrt(self.ratio) / self.fwhm)
-        u, v = u * stretch, v * np.float32(stretch / self.ratio)
+        stretch = f32(np.sqrt(self.ratio) / self.fwhm)
+        u, v = u * stretch, v * f32(stretch / self.ratio)
         square = u**2 + v**2
         if self.coma:
             r = np.sqrt(square)
-            square = square * (1 - np.float32(self.coma) * u / (1 + r)) ** 2
+            square = square * (1 - f32(self.coma) * u / (1 + r)) ** 2
         light = self._core(square)
         spread = light.sum()
         number, share, start = self.spikes
         for angle in start + np.pi * np.arange(number) / max(number, 1):
-            cos, sin = np.float32(np.cos(angle) / self.fwhm), np.float32(np.sin(angle) / self.fwhm)
+            cos, sin = f32(np.cos(angle) / self.fwhm), f32(np.sin(angle) / self.fwhm)
             line = np.exp(-4 * (y * cos - x * sin) ** 2) / (1 + np.abs(x * cos + y * sin)) ** 2
             light = light + line * (share * spread / number / line.sum())
         radius, share = self.ring
         if share:
-            ring = np.exp(-8 * (np.sqrt(square) - np.float32(radius)) ** 2)
+            ring = np.exp(-8 * (np.sqrt(square) - f32(radius)) ** 2)
             light = light + ring * (share * spread / ring.sum())
         return light
 
     def _core(self, square):
         """Profile of unit width, of the squared radius."""
         if self.kind == "gaussian":
-            return np.exp(np.float32(-4 * np.log(2)) * square)
+            return np.exp(f32(-4 * np.log(2)) * square)
         if self.kind == "moffat":
-            return (1 + np.float32(4 * (2 ** (1 / self.beta) - 1)) * square) ** np.float32(-self.beta)
+            return (1 + f32(4 * (2 ** (1 / self.beta) - 1)) * square) ** f32(-self.beta)
         if self.kind == "airy":
-            width = np.float32(_annulus_width(self.obstruction))
+            width = f32(_annulus_width(self.obstruction))
             return _annulus(width * np.sqrt(square), self.obstruction)
         msg = f"kind must be 'gaussian', 'moffat' or 'airy', not {self.kind!r}"
         raise ValueError(msg)
@@ -387,10 +389,10 @@ class PSF:
         m = self.oversampling
         n = 64 if m == 4 else 128
         position = scipy.fft.fftfreq(m * n, 1 / n).astype(np.float32)
-        y, x = position[:, None] - np.float32(self.offset[0]), position - np.float32(self.offset[1])
+        y, x = position[:, None] - f32(self.offset[0]), position - f32(self.offset[1])
         light = self.profile(y, x) * _taper(np.hypot(y, x), n / 2 - 1)
         pixel = np.sinc(scipy.fft.fftfreq(m * n, 1 / m))
-        spectrum = scipy.fft.rfft2(light) * np.float32(pixel[:, None] * pixel[: m * n // 2 + 1])
+        spectrum = scipy.fft.rfft2(light) * f32(pixel[:, None] * pixel[: m * n // 2 + 1])
         fine = scipy.fft.irfft2(spectrum)
         source = (m * (np.arange(n)[:, None] - n // 2) - np.arange(m)) % (m * n)
         kernels = fine[source][:, :, source].transpose(1, 3, 0, 2)
@@ -399,7 +401,7 @@ class PSF:
 
 def _taper(r, end):
     """Fall smoothly from 1 to 0 between 0.7 times a radius and that radius."""
-    t = np.clip((np.float32(end) - r) / np.float32(0.3 * end), 0, 1)
+    t = np.clip((f32(end) - r) / f32(0.3 * end), 0, 1)
     return t * t * (3 - 2 * t)
 
 
@@ -471,19 +473,19 @@ def sky_error(shape, image, sigma, rng):
     kind = rng.integers(5)
     sky = np.zeros(shape, np.float32)
     if kind in (0, 1, 4):
-        sky += np.float32(rng.uniform(-2, 2) * rng.uniform())
+        sky += f32(rng.uniform(-2, 2) * rng.uniform())
     if kind in (1, 2, 4):
         y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
-        angle, bend = rng.uniform(0, 2 * np.pi), np.float32(rng.uniform(-0.5, 0.5))
-        slope = x * np.float32(np.cos(angle)) + y[:, None] * np.float32(np.sin(angle))
-        sky += np.float32(log_uniform(rng, 0.02, 1)) * (slope + bend * slope**2)
+        angle, bend = rng.uniform(0, 2 * np.pi), f32(rng.uniform(-0.5, 0.5))
+        slope = x * f32(np.cos(angle)) + y[:, None] * f32(np.sin(angle))
+        sky += f32(log_uniform(rng, 0.02, 1)) * (slope + bend * slope**2)
     if kind in (3, 4):
         width = int(log_uniform(rng, 5, max(min(shape) // 2, 6)))
         light = np.maximum(image, 0).astype(np.float32)
         for _ in range(2):
             light = ndimage.uniform_filter(light, width, mode="nearest")
-        sky -= light * np.float32(rng.uniform(0, 2) / max(light.max(), 1e-20))
-    return sky * np.float32(np.median(sigma))
+        sky -= light * f32(rng.uniform(0, 2) / max(light.max(), 1e-20))
+    return sky * f32(np.median(sigma))
 
 
 def row_offsets(shape, rng, largest=0.3):
@@ -496,7 +498,7 @@ def row_offsets(shape, rng, largest=0.3):
     offsets = rng.standard_normal(shape[vertical]) * rng.uniform(0.02, largest / 2)
     if rng.random() < 0.5:  # a few only
         offsets *= rng.random(len(offsets)) < rng.uniform(0.02, 0.3)
-    offsets = np.float32(np.clip(offsets, -largest, largest))
+    offsets = f32(np.clip(offsets, -largest, largest))
     return np.broadcast_to(offsets if vertical else offsets[:, None], shape)
 
 

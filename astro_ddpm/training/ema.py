@@ -63,7 +63,7 @@ class PowerEMA(WeightAveraging):
         super().__init__(avg_fn=average)
 
     def on_fit_end(self, trainer, pl_module):
-        """Hand over the average, also where a checkpoint was loaded that had no step left to do."""
+        """Copy the average into the network, also if a loaded checkpoint has no step left to do."""
         self.on_train_end(trainer, pl_module)
 
 

@@ -24,6 +24,7 @@ from .examples import ExampleDataset, marks
 __all__ = ["KINDS", "Scene", "SceneDataset", "draw_scene"]
 
 WIDTH = 160  # pixels, of a scene
+f32 = np.float32
 
 
 class Scene:
@@ -104,7 +105,7 @@ def _noise(rng, slope, n=WIDTH):
     y, x = scipy.fft.fftfreq(n)[:, None], scipy.fft.rfftfreq(n)
     square = (y**2 + x**2).astype(np.float32)
     square[0, 0] = 1
-    gain = square ** np.float32(-slope / 4)
+    gain = square ** f32(-slope / 4)
     gain[0, 0] = 0
     white = rng.standard_normal((2, n, n // 2 + 1), dtype=np.float32)
     plane = scipy.fft.irfft2(gain * (white[0] + 1j * white[1]), (n, n))
@@ -113,17 +114,17 @@ def _noise(rng, slope, n=WIDTH):
 
 def _frame(centre, ratio=1.0, angle=0.0, n=WIDTH):
     """Coordinates of the pixels about a centre: along the major axis, and stretched along the minor one."""
-    y = np.arange(n, dtype=np.float32)[:, None] - np.float32(centre[0])
-    x = np.arange(n, dtype=np.float32) - np.float32(centre[1])
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return x * cos + y * sin, (y * cos - x * sin) / np.float32(ratio)
+    y = np.arange(n, dtype=np.float32)[:, None] - f32(centre[0])
+    x = np.arange(n, dtype=np.float32) - f32(centre[1])
+    cos, sin = f32(np.cos(angle)), f32(np.sin(angle))
+    return x * cos + y * sin, (y * cos - x * sin) / f32(ratio)
 
 
 def _sersic(r, radius, index):
     """Sersic profile, 1 at the half-light radius (Ciotti & Bertin 1999), soft within a quarter of a pixel."""
     b = 2 * index - 1 / 3 + 0.01 / index
-    scaled = np.sqrt(r**2 + np.float32(0.06)) * np.float32(1 / radius)
-    return np.exp(np.float32(-b) * (scaled ** np.float32(1 / index) - 1))
+    scaled = np.sqrt(r**2 + f32(0.06)) * f32(1 / radius)
+    return np.exp(f32(-b) * (scaled ** f32(1 / index) - 1))
 
 
 def _centre(rng, margin=0.1):
@@ -148,55 +149,47 @@ def _structured_galaxy(rng, centre=None, scale=None):
     scale = scale or log_uniform(rng, 3, 25)
     ratio, angle = rng.uniform(0.25, 1), rng.uniform(0, np.pi)
     u, v = _frame(centre, ratio, angle)
-    r = np.hypot(u, v) + np.float32(1e-3)
+    r = np.hypot(u, v) + f32(1e-3)
     phi = np.arctan2(v, u)
     if rng.random() < 0.3:  # warp
-        phi = phi + np.float32(rng.uniform(-0.8, 0.8)) * np.minimum(r / np.float32(4 * scale), 1.5) ** 2
+        phi = phi + f32(rng.uniform(-0.8, 0.8)) * np.minimum(r / f32(4 * scale), 1.5) ** 2
         v = r * np.sin(phi)
         u = r * np.cos(phi)
-        r = np.hypot(u, v * np.float32(rng.uniform(0.8, 1.4)))
-    disc = np.exp(-r / np.float32(scale))
+        r = np.hypot(u, v * f32(rng.uniform(0.8, 1.4)))
+    disc = np.exp(-r / f32(scale))
     if rng.random() < 0.4:
         edge, soft = scale * rng.uniform(2, 4), scale * rng.uniform(0.05, 0.5)
-        disc = disc * special.expit((np.float32(edge) - r) / np.float32(soft))
+        disc = disc * special.expit((f32(edge) - r) / f32(soft))
     light = disc.astype(np.float32)
     texture = _noise(rng, rng.uniform(1.5, 3.2))
-    phase = phi - np.log(r / np.float32(scale)) / np.float32(
-        np.tan(rng.choice([-1, 1]) * rng.uniform(0.12, 0.7))
-    )
+    phase = phi - np.log(r / f32(scale)) / f32(np.tan(rng.choice([-1, 1]) * rng.uniform(0.12, 0.7)))
     arms = rng.choice([0, 1, 2, 2, 2, 3, 4, 5])
     if arms:
-        phase = phase + np.float32(rng.uniform(0, 0.5)) * texture
-        wave = np.exp(np.float32(log_uniform(rng, 0.7, 6)) * (np.cos(arms * phase) - 1))
-        inner = np.minimum(r / np.float32(scale * rng.uniform(0.3, 1)), 1)
-        light = light * (1 - np.float32(rng.uniform(0.2, 0.9)) * inner) + disc * wave * inner * np.float32(
-            rng.uniform(0.5, 3)
-        )
+        phase = phase + f32(rng.uniform(0, 0.5)) * texture
+        wave = np.exp(f32(log_uniform(rng, 0.7, 6)) * (np.cos(arms * phase) - 1))
+        inner = np.minimum(r / f32(scale * rng.uniform(0.3, 1)), 1)
+        light = light * (1 - f32(rng.uniform(0.2, 0.9)) * inner)
+        light = light + disc * wave * inner * f32(rng.uniform(0.5, 3))
     if rng.random() < 0.6:  # clumps
-        clumps = np.exp(np.float32(rng.uniform(0.3, 1.5)) * texture)
-        light = light * clumps
+        light = light * np.exp(f32(rng.uniform(0.3, 1.5)) * texture)
     if rng.random() < 0.3:
         ring, width = scale * rng.uniform(0.7, 3), scale * log_uniform(rng, 0.05, 0.4)
-        light += np.float32(log_uniform(rng, 0.05, 1)) * np.exp(
-            -0.5 * ((r - np.float32(ring)) / np.float32(width)) ** 2
-        )
+        light += f32(log_uniform(rng, 0.05, 1)) * np.exp(-0.5 * ((r - f32(ring)) / f32(width)) ** 2)
     if rng.random() < 0.4:
         turn = rng.uniform(0, np.pi)
         a, b = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
         long = scale * rng.uniform(0.4, 1.5)
-        shape = (np.abs(a) / np.float32(long)) ** 3 + (
-            np.abs(b) / np.float32(long * rng.uniform(0.15, 0.4))
-        ) ** 2
-        light += np.float32(log_uniform(rng, 0.3, 4)) * np.exp(-shape).astype(np.float32)
+        shape = (np.abs(a) / f32(long)) ** 3 + (np.abs(b) / f32(long * rng.uniform(0.15, 0.4))) ** 2
+        light += f32(log_uniform(rng, 0.3, 4)) * np.exp(-shape).astype(np.float32)
     if rng.random() < 0.5:  # dust along the inner side of the arms, or in patches
-        lanes = (
-            np.exp(3 * (np.cos(max(arms, 1) * (phase - 0.4)) - 1)) if rng.random() < 0.5 else texture > 0.7
-        )
-        light = light * np.exp(-np.float32(rng.uniform(0.2, 2)) * lanes * (r < 4 * scale))
+        lanes = texture > 0.7
+        if rng.random() < 0.5:
+            lanes = np.exp(3 * (np.cos(max(arms, 1) * (phase - 0.4)) - 1))
+        light = light * np.exp(-f32(rng.uniform(0.2, 2)) * lanes * (r < 4 * scale))
     if rng.random() < 0.8:
         bulge = scale * rng.uniform(0.08, 0.5)
         a, b = _frame(centre, rng.uniform(ratio, 1), angle)
-        light += np.float32(log_uniform(rng, 0.1, 8)) * _sersic(np.hypot(a, b), bulge, rng.uniform(0.7, 4))
+        light += f32(log_uniform(rng, 0.1, 8)) * _sersic(np.hypot(a, b), bulge, rng.uniform(0.7, 4))
     return light
 
 
@@ -206,35 +199,23 @@ def _edge_on(rng, centre=None):
     scale = log_uniform(rng, 4, 40)
     u, v = _frame(centre, 1, rng.uniform(0, np.pi))
     if rng.random() < 0.4:
-        v = v + np.float32(rng.uniform(-2, 2)) * (u / np.float32(2 * scale)) ** rng.integers(2, 4)
+        v = v + f32(rng.uniform(-2, 2)) * (u / f32(2 * scale)) ** rng.integers(2, 4)
     height = max(scale * rng.uniform(0.05, 0.25), 0.4)
-    thin = np.exp(-np.abs(u) / np.float32(scale)) / np.cosh(
-        np.clip(v / np.float32(height), -40, 40)
-    ) ** rng.integers(1, 3)
+    thin = np.exp(-np.abs(u) / f32(scale)) / np.cosh(np.clip(v / f32(height), -40, 40)) ** rng.integers(1, 3)
     light = thin.astype(np.float32)
     if rng.random() < 0.5:
         flat = rng.uniform(2, 5)
-        thick = np.exp(-np.hypot(u, v * np.float32(flat)) / np.float32(scale * rng.uniform(0.6, 1.3)))
-        light += np.float32(log_uniform(rng, 0.03, 0.5)) * thick
+        thick = np.exp(-np.hypot(u, v * f32(flat)) / f32(scale * rng.uniform(0.6, 1.3)))
+        light += f32(log_uniform(rng, 0.03, 0.5)) * thick
     if rng.random() < 0.7:
-        bulge = _sersic(
-            np.hypot(u, v / np.float32(rng.uniform(0.6, 1))),
-            scale * rng.uniform(0.05, 0.3),
-            rng.uniform(0.8, 4),
-        )
-        light += np.float32(log_uniform(rng, 0.1, 4)) * bulge
+        r = np.hypot(u, v / f32(rng.uniform(0.6, 1)))
+        bulge = _sersic(r, scale * rng.uniform(0.05, 0.3), rng.uniform(0.8, 4))
+        light += f32(log_uniform(rng, 0.1, 4)) * bulge
     if rng.random() < 0.6:
-        wiggle = np.float32(0.3 * height) * _noise(rng, 3) if rng.random() < 0.5 else 0
-        depth = np.exp(
-            -(
-                (
-                    (v + wiggle - np.float32(height * rng.uniform(-0.5, 0.5)))
-                    / np.float32(height * rng.uniform(0.2, 0.6))
-                )
-                ** 2
-            )
-        )
-        light = light * np.exp(-np.float32(rng.uniform(0.3, 3)) * depth * (np.abs(u) < 3 * scale))
+        wiggle = f32(0.3 * height) * _noise(rng, 3) if rng.random() < 0.5 else 0
+        lane, width = height * rng.uniform(-0.5, 0.5), height * rng.uniform(0.2, 0.6)
+        depth = np.exp(-(((v + wiggle - f32(lane)) / f32(width)) ** 2))
+        light = light * np.exp(-f32(rng.uniform(0.3, 3)) * depth * (np.abs(u) < 3 * scale))
     return light
 
 
@@ -242,22 +223,22 @@ def _tail(rng, centre, length):
     """A curved tail of stars that leaves a galaxy and fades."""
     angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-1.5, 1.5)
     u, v = _frame(centre, 1, angle)
-    axis = v - np.float32(bend / length) * u**2
-    width = np.float32(length * rng.uniform(0.03, 0.15)) * (1 + np.abs(u) / np.float32(length))
-    along = np.clip(u / np.float32(0.15 * length), 0, 1) * np.exp(-np.maximum(u, 0) / np.float32(length))
+    axis = v - f32(bend / length) * u**2
+    width = f32(length * rng.uniform(0.03, 0.15)) * (1 + np.abs(u) / f32(length))
+    along = np.clip(u / f32(0.15 * length), 0, 1) * np.exp(-np.maximum(u, 0) / f32(length))
     return along * np.exp(-0.5 * (axis / width) ** 2)
 
 
 def _shells(rng, centre, length):
     """Arcs with sharp outer edges on both sides of a galaxy (Malin & Carter 1983)."""
     u, v = _frame(centre, rng.uniform(0.5, 1), rng.uniform(0, np.pi))
-    r, cone = np.hypot(u, v), np.float32(rng.uniform(0.3, 1.2))
+    r, cone = np.hypot(u, v), f32(rng.uniform(0.3, 1.2))
     light = 0
     for number in range(rng.integers(2, 7)):
-        edge = np.float32(length * rng.uniform(0.5, 3))
+        edge = f32(length * rng.uniform(0.5, 3))
         inside = (r < edge) & (np.abs(v) < cone * np.abs(u)) & ((u > 0) == bool(number % 2))
-        fade = np.exp((np.minimum(r, edge) - edge) / np.float32(0.15 * edge))
-        light = light + np.float32(rng.uniform(0.3, 1)) * inside * fade
+        fade = np.exp((np.minimum(r, edge) - edge) / f32(0.15 * edge))
+        light = light + f32(rng.uniform(0.3, 1)) * inside * fade
     return light
 
 
@@ -271,11 +252,9 @@ def _merger(rng):
         part = _smooth_galaxy(rng, place, scale * rng.uniform(0.3, 1)) if part is None else part
         light = light + log_uniform(rng, 0.2, 1) * part / part.max()
         if rng.random() < 0.7:
-            light = light + np.float32(log_uniform(rng, 0.003, 0.1)) * _tail(
-                rng, place, scale * rng.uniform(1, 5)
-            )
+            light = light + f32(log_uniform(rng, 0.003, 0.1)) * _tail(rng, place, scale * rng.uniform(1, 5))
     if rng.random() < 0.4:
-        light = light + np.float32(log_uniform(rng, 0.01, 0.2)) * _shells(rng, centre, 2 * scale)
+        light = light + f32(log_uniform(rng, 0.01, 0.2)) * _shells(rng, centre, 2 * scale)
     return light
 
 
@@ -288,14 +267,13 @@ def _blobs(rng, number, sizes, slope):
         half = int(np.ceil(5 * size)) + 1
         corner = rng.integers(-half, WIDTH + half, 2)
         u, v = _frame(rng.uniform(0, 1, 2) + half, ratio, angle, 2 * half + 1)
-        square = (u * u + v * v) * np.float32(1 / size**2)
+        square = (u * u + v * v) * f32(1 / size**2)
         blob = np.exp(-0.5 * square) if rng.random() < 0.5 else np.exp(-np.sqrt(square))
         low, high = np.maximum(corner - half, 0), np.minimum(corner + half + 1, WIDTH)
         if np.all(low < high):
-            part = blob[
-                tuple(slice(a - c + half, b - c + half) for a, b, c in zip(low, high, corner, strict=True))
-            ]
-            light[low[0] : high[0], low[1] : high[1]] += np.float32(value / size**2 / ratio) * part
+            first, last = low - corner + half, high - corner + half
+            part = blob[first[0] : last[0], first[1] : last[1]]
+            light[low[0] : high[0], low[1] : high[1]] += f32(value / size**2 / ratio) * part
     return light
 
 
@@ -303,10 +281,10 @@ def _clouds(rng):
     """Log-normal clouds, filaments along the ridges of a noise, or both."""
     noise = _noise(rng, rng.uniform(1.5, 4))
     if rng.random() < 0.5:
-        return np.exp(np.float32(rng.uniform(0.4, 2)) * noise)
-    width = np.float32(log_uniform(rng, 0.02, 0.3))
+        return np.exp(f32(rng.uniform(0.4, 2)) * noise)
+    width = f32(log_uniform(rng, 0.02, 0.3))
     ridges = 1 / (1 + (noise / width) ** 2)
-    return ridges * np.exp(np.float32(rng.uniform(0.3, 1.2)) * _noise(rng, rng.uniform(2, 4)))
+    return ridges * np.exp(f32(rng.uniform(0.3, 1.2)) * _noise(rng, rng.uniform(2, 4)))
 
 
 def _leaves(rng):
@@ -317,26 +295,17 @@ def _leaves(rng):
         centre, angle, size = _centre(rng, 0), rng.uniform(0, np.pi), log_uniform(rng, 2, 60)
         half = int(np.ceil(1.2 * size)) + 1
         low, high = np.maximum(np.int64(centre) - half, 0), np.minimum(np.int64(centre) + half + 1, WIDTH)
-        y = np.arange(low[0], high[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-        x = np.arange(low[1], high[1], dtype=np.float32) - np.float32(centre[1])
-        u, v = (
-            x * np.cos(angle) + y * np.sin(angle),
-            (y * np.cos(angle) - x * np.sin(angle)) / rng.uniform(0.1, 1),
-        )
-        kind = rng.integers(3)
-        distance = (
-            np.hypot(u, v)
-            if kind == 0
-            else np.maximum(np.abs(u), np.abs(v))
-            if kind == 1
-            else np.abs(u) + np.abs(v)
-        )
+        y = np.arange(low[0], high[0], dtype=np.float32)[:, None] - f32(centre[0])
+        x = np.arange(low[1], high[1], dtype=np.float32) - f32(centre[1])
+        u = x * np.cos(angle) + y * np.sin(angle)
+        v = (y * np.cos(angle) - x * np.sin(angle)) / rng.uniform(0.1, 1)
+        distance = (np.hypot, np.maximum, np.add)[rng.integers(3)](np.abs(u), np.abs(v))
         cover = np.clip(size - distance, 0, 1)
         shade = rng.uniform(0, 1) * (1 + rng.uniform(-0.8, 0.8) * u / size)
         if texture is not None and rng.random() < 0.5:
             shade = shade * np.exp(rng.uniform(0, 0.7) * texture[low[0] : high[0], low[1] : high[1]])
         part = light[low[0] : high[0], low[1] : high[1]]
-        part += (np.float32(1) * (shade - part) * cover).astype(np.float32)
+        part += (f32(1) * (shade - part) * cover).astype(np.float32)
     return np.maximum(light - light.min() * rng.uniform(0, 1), 0)
 
 
@@ -344,8 +313,8 @@ def _cusp(rng):
     """A power-law core, with or without a core radius, as in the centres of ellipticals and clusters."""
     u, v = _frame(_centre(rng), rng.uniform(0.5, 1), rng.uniform(0, np.pi))
     core = log_uniform(rng, 0.3, 8)
-    square = 1 + (u * u + v * v) * np.float32(1 / core**2)
-    return square ** np.float32(-rng.uniform(0.4, 2))
+    square = 1 + (u * u + v * v) * f32(1 / core**2)
+    return square ** f32(-rng.uniform(0.4, 2))
 
 
 def _stars(rng, number):
@@ -394,7 +363,7 @@ def draw_scene(rng, kind=None):
     for each in kinds:
         if KINDS[each]:
             part = KINDS[each](rng)
-            light += np.float32(log_uniform(rng, 0.03, 1) / max(part.max(), 1e-20)) * part
+            light += f32(log_uniform(rng, 0.03, 1) / max(part.max(), 1e-20)) * part
     number = 0
     if "crowd" in kinds:
         number = int(log_uniform(rng, 150, 3000))
@@ -505,15 +474,15 @@ class SceneDataset(ExampleDataset):
             data, sigma = expose(truth, 1.0, read_noise, sky, rng)
         else:
             kernel = resampling_kernel(str(rng.choice(RESAMPLING)), rng)
-            sigma = np.sqrt(truth + np.float32(sky + read_noise**2))
+            sigma = np.sqrt(truth + f32(sky + read_noise**2))
             data = truth + sigma * correlated_noise(truth.shape, kernel, rng)
         depth, target = 0.0, truth
         if self.noisy_target:
             depth = log_uniform(rng, *self.depth_range)
-            target = truth + np.float32(depth) * sigma * rng.standard_normal(truth.shape, dtype=np.float32)
+            target = truth + f32(depth) * sigma * rng.standard_normal(truth.shape, dtype=np.float32)
         if rng.random() < 0.2:  # as pipelines do that have no model of the image
             light = ndimage.gaussian_filter(np.maximum(data, 0), rng.uniform(0.7, 2.5))
-            sigma = np.sqrt(light + np.float32(sky + read_noise**2))
+            sigma = np.sqrt(light + f32(sky + read_noise**2))
         if rng.random() < 0.15:
             data = data + sigma * row_offsets(truth.shape, rng)
         if rng.random() < 0.1:
@@ -527,7 +496,7 @@ class SceneDataset(ExampleDataset):
         if rng.random() < 0.3:  # a stack of many exposures
             sky *= log_uniform(rng, 1, 300)
         peak = log_uniform(rng, *self.snr_range) * np.sqrt(sky + read_noise**2)
-        return truth * np.float32(peak / max(truth.max(), 1e-20)), sky, read_noise
+        return truth * f32(peak / max(truth.max(), 1e-20)), sky, read_noise
 
 
 def random_cut(image, size, rng):
