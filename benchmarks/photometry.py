@@ -70,7 +70,7 @@ def summarize(before, after, snr, name):
         )
         rows.append(
             {
-                "S/N": f"{low:g} to {high:g}",
+                "S/N": f"{low:g}–{high:g}",
                 "number": int(use.sum()),
                 "bias": regressed if name.endswith("flux") else mean(second),
                 "pulls": second.std(ddof=1),

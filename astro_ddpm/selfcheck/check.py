@@ -355,6 +355,8 @@ def _tabulate(probes, correction, places, number, regions=False):
     names = {"region": np.arange(n_sets)} if regions else {"low": EDGES[:-1], "high": EDGES[1:]}
     used = (number > 0) & (seen > 0)
     table = QTable({name: column[used] for name, column in (names | columns).items()}, descriptions=COLUMNS)
+    for name in [*columns][1:]:
+        table[name].info.format = ".3g"
     return table, old[used], (old_err / (2 * old))[used]
 
 

@@ -24,9 +24,9 @@ python benchmarks/detection.py cases --model raunet --images 4 --injections 50 -
 # Photometry.  4 min
 python benchmarks/photometry.py --model ddpm --number 24 --table docs/tables/photometry.txt
 
-# Pictures and the numbers of the quick start.  3 min together
+# Pictures, and the numbers in quick start and photometry.  3 min together
 python docs/figures/demo.py
-python docs/figures/quickstart.py
+python docs/figures/pages.py
 python docs/figures/failures.py
 python docs/figures/method.py
 python docs/figures/stein.py
