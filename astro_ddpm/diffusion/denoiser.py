@@ -20,23 +20,10 @@ def _as_planes(values: Tensor) -> Tensor:
 
 def add_noise(x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     r"""
-    The forward process, :math:`x_\sigma = x_0 + \sigma \epsilon`.
+    Return noised images, :math:`x_\sigma = x_0 + \sigma \epsilon`: the forward process.
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channels, ny, nx)
-        The noise-free images.
-
-    sigma : Tensor, shape (batch,) or ()
-        The noise levels.
-
-    noise : Tensor, shape of ``x``
-        White noise of unit variance.
-
-    Returns
-    -------
-    noised : Tensor, shape of ``x``
-        The noised images.
+    ``x`` are the noise-free images, shape (batch, channels, ny, nx), ``sigma`` is one noise level for each,
+    or for all, and ``noise`` is white and of unit variance.
     """
     return x + _as_planes(sigma) * noise
 

@@ -274,12 +274,9 @@ def calibration_table(
 
     Parameters
     ----------
-    samples : array_like or `~astropy.units.Quantity`, shape (n_samples, ...)
-        The samples, at least two. With ``std`` they are the mean of Gaussian distributions instead, of the
-        shape of ``truth``.
-
-    truth : array_like or `~astropy.units.Quantity`, shape (...)
-        What they are compared with.
+    samples, truth, mask : array_like or `~astropy.units.Quantity`
+        As for `crps`. With ``std`` the samples are the mean of Gaussian distributions instead, of the shape
+        of ``truth``.
 
     level : array_like or `~astropy.units.Quantity`, broadcastable to ``truth``
         What the elements are binned by, such as the brightness in units of the noise. Take what is known
@@ -292,18 +289,12 @@ def calibration_table(
     std : array_like or `~astropy.units.Quantity`, shape (...), optional
         The standard deviation of the Gaussian distributions.
 
-    levels : sequence of float, optional
-        The probabilities of the intervals for `coverage`.
-
-    mask : array_like of bool, optional
-        Elements to leave out, broadcastable to ``truth``.
+    levels, seed : sequence of float, int or `~numpy.random.Generator`, optional
+        As for `coverage`.
 
     n_ranks : int, optional
         The number of equal bins of the cumulative probability that take the place of ranks if ``std`` is
         given.
-
-    seed : int or `~numpy.random.Generator`, optional
-        Selects the random numbers.
 
     Returns
     -------
@@ -322,9 +313,7 @@ def calibration_table(
     Raises
     ------
     TypeError, ValueError
-        If only one of ``samples`` and ``truth``, or of ``level`` and ``edges``, has a unit, or if shapes do
-        not match, there are fewer than two samples, ``edges`` do not rise, or a probability in ``levels`` is
-        not between 0 and 1.
+        As for `coverage`, or if only one of ``level`` and ``edges`` has a unit, or ``edges`` do not rise.
 
     Notes
     -----

@@ -203,8 +203,8 @@ def tarp(
 
     Parameters
     ----------
-    samples, truth : array_like or `~astropy.units.Quantity`
-        At least two samples, shape ``(n_samples, n, n_features)``, and what they are compared with.
+    samples, truth, mask : array_like or `~astropy.units.Quantity`
+        As for `energy_score`, of the shape ``(n_samples, n, n_features)``.
 
     levels : float or sequence of float, optional
         The fractions of the samples within the balls, between 0 and 1.
@@ -212,9 +212,6 @@ def tarp(
     references : array_like or `~astropy.units.Quantity`, shape (n, n_features), optional
         The points; their choice must not depend on the truth. By default they are drawn from a Gaussian with
         the mean and standard deviation of each feature in all samples and truths.
-
-    mask : array_like of bool, optional
-        Features to leave out, broadcastable to ``truth``; `True` means left out, with the whole vector.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -232,8 +229,7 @@ def tarp(
     Raises
     ------
     TypeError, ValueError
-        If only one of ``samples`` and ``truth``, or of ``references`` and ``truth``, has a unit, or if shapes
-        do not match, there are fewer than two samples, or a level is not between 0 and 1.
+        As for `coverage`, or if only one of ``references`` and ``truth`` has a unit.
 
     Notes
     -----

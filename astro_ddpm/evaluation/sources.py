@@ -128,10 +128,8 @@ def recovered_photometry(
         The least number of connected pixels of a source.
 
     mask : array_like of bool, optional
-        More pixels to leave out, shape ``(ny, nx)``; `True` means left out. Masked pixels of the reference
-        and of an image that was not enhanced, and pixels that are not finite, are always left out. The
-        posterior has filled the masked pixels of an enhanced image, so they count, unless it was made with
-        ``mask_treatment="propagate"``.
+        More pixels to leave out, shape ``(ny, nx)``, as for `aperture_photometry`. Masked pixels of the
+        reference are always left out.
 
     zero_point : float, optional
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
@@ -159,8 +157,8 @@ def recovered_photometry(
 
         Each quantity has companions: ``_err``, its error; ``_reference`` and ``_reference_err``, the same in
         the reference; ``_difference``, image minus reference; ``_pull``, the difference divided by its error.
-        What cannot be measured is NaN. Columns of unknown errors are missing. The metadata name the versions
-        of the software, the model and its checksum, the noise ratio, and the options.
+        What cannot be measured is NaN. Columns of unknown errors are missing. The metadata are those of
+        `aperture_photometry`.
 
     Raises
     ------
@@ -254,27 +252,12 @@ def recovered_photometry(
 
 class _Source:
     """
-    A source of the reference in a box, with the weights of its sums.
+    A source of the reference in a ``box`` of the image, with the weights of its sums.
 
-    Attributes
-    ----------
-    box : tuple of slice
-        The part of the image.
-
-    segment, valid : ndarray of bool, shape (ny, nx)
-        The valid pixels of its segment, and of the box.
-
-    sums : ndarray, shape (10, ny, nx)
-        The weights of isophotal and Kron flux, and of the mean in each annulus.
-
-    circles : ndarray, shape (30, ny, nx)
-        The weights within the ``radii`` of the curve of growth.
-
-    turnable : ndarray of bool, shape (ny, nx)
-        The pixels for the asymmetry.
-
-    center : ndarray, shape (2,)
-        The point in the box about which the reference is most symmetric.
+    ``segment`` and ``valid`` mark the valid pixels of its segment and of the box, ``turnable`` those for the
+    asymmetry about ``center``, the point about which the reference is most symmetric. ``sums``, shape
+    (10, ny, nx), are the weights of isophotal and Kron flux and of the mean in each annulus, and ``circles``
+    those within the ``radii`` of the curve of growth.
     """
 
     def __init__(self, label, inner, kron, labels, valid, reference):

@@ -129,28 +129,14 @@ class AttentionGate(nn.Module):
 
 
 class Downsample(nn.Conv2d):
-    """
-    Halve the resolution by a 2x2 convolution of stride 2.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        The number of channels before and after.
-    """
+    """Halve the resolution by a 2x2 convolution of stride 2 from ``in_channels`` to ``out_channels``."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 2, stride=2)
 
 
 class Upsample(nn.Module):
-    """
-    Double the resolution: a 1x1 convolution, then each pixel becomes 2x2 equal ones.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        The number of channels before and after.
-    """
+    """Double the resolution: a 1x1 convolution, then each pixel becomes 2x2 equal ones."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

@@ -88,7 +88,8 @@ def choose_average(model, folder, validation, widths=(0.05, 0.075, 0.1, 0.15, 0.
         What `prepare_pairs` wrote. The loss is that of training, without augmentation and dropout.
 
     widths : sequence of float, optional
-        The widths to try, for `average_snapshots`.
+        The widths to try, for `average_snapshots`. Those that cannot be made of the snapshots, as after a run
+        that was stopped early, are left out with a warning; ValueError if none can.
 
     batch_size : int, optional
         The number of images at a time.
@@ -100,16 +101,6 @@ def choose_average(model, folder, validation, widths=(0.05, 0.075, 0.1, 0.15, 0.
 
     losses : dict of float to float
         The loss of each width.
-
-    Raises
-    ------
-    ValueError
-        If no width can be made of the snapshots.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If some widths cannot be made of them, as after a run that was stopped early.
     """
     module, losses = restore_module(model).eval(), {}
     for width in widths:

@@ -147,20 +147,11 @@ class Model:
 
     def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Estimate mean and standard deviation of the whitened residual.
+        Estimate mean and standard deviation of the whitened residual, in units of the noise of the image.
 
         `~astro_ddpm.nn.RAUNet.estimate` averages two orientations of the image, or all eight if the model
-        draws samples, which takes much longer anyway.
-
-        Parameters
-        ----------
-        z, valid : Tensor, shape (batch, 1, ny, nx)
-            The whitened image and its validity.
-
-        Returns
-        -------
-        mean, std : Tensor, shape (batch, 1, ny, nx)
-            In units of the noise of the image.
+        draws samples, which takes much longer anyway. ``z`` and ``valid`` are the whitened image and its
+        validity, shape (batch, 1, ny, nx).
         """
         return self.regressor.estimate(z, valid, 8 if self.draws_samples else 2)
 

@@ -211,7 +211,7 @@ def _digest(tensors: "Mapping[str, Tensor]") -> str:
 
 def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = False) -> str:
     """
-    Save a model as a safetensors file.
+    Save a model as a safetensors file, and return the SHA-256 of its weights.
 
     Architecture, training ranges, history and the SHA-256 of the weights go into its metadata.
 
@@ -221,23 +221,10 @@ def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = Fa
         The model.
 
     path : str or path-like
-        The file, with the suffix ``.safetensors``.
+        The file, with the suffix ``.safetensors``, else ValueError.
 
     overwrite : bool, optional
-        Whether to replace an existing file.
-
-    Returns
-    -------
-    sha256 : str
-        The SHA-256 of the weights.
-
-    Raises
-    ------
-    FileExistsError
-        If ``path`` exists and is not to be overwritten.
-
-    ValueError
-        If ``path`` has another suffix.
+        Whether to replace an existing file; FileExistsError if not.
     """
     from safetensors.torch import save as to_bytes
 
