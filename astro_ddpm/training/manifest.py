@@ -384,8 +384,6 @@ def _pair_rows(entry, paths, frames, size, rng):
                 "shallow": data,
                 "sigma": sigma,
                 "target": pair.target,
-                "deep": deep[place],
-                "deep_sigma": pair.deep_sigma,
                 "valid": measured & valid[place],
                 "use": use,
             }
@@ -407,7 +405,8 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
         as ``sdss_frames.npz``. Of ``frames`` they hold ``data``, ``sigma``, ``valid`` and ``use`` of shape
         (n, size, size), ``kernel`` of shape (n, 9, 9), see `astro_ddpm.noise.noise_kernel`, and
         ``min_factor`` of shape (n,), the least factor to split by; of ``pairs`` and ``deep`` images what
-        `prepare_pairs` and `prepare_deep` write.
+        `prepare_pairs` and `prepare_deep` write, of pairs without ``deep``: the mean of few exposures is not
+        deep enough to be split. With frames and pairs go the measures that `prepare_pairs` writes.
 
     root : str or path-like, optional
         The folder that the patterns belong to; by default that of the manifest.

@@ -4,6 +4,7 @@ Lightning modules: what a training step is for each of the networks.
 """
 
 import math
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Self
 
@@ -32,6 +33,12 @@ def _load_start(name: str) -> RAUNet | GuidedUNet:
     """Return the network of a model that draws, or the RAUNet of one that does not."""
     model = _load(name)
     return model.denoiser or model.regressor
+
+
+def _eager():
+    """Return a context in which nothing is compiled, if PyTorch knows of such."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 class TrainingModule(pl.LightningModule):
@@ -80,6 +87,16 @@ class TrainingModule(pl.LightningModule):
         for child in self.children():
             if isinstance(child, (RAUNet, GuidedUNet)):
                 child.compile(dynamic=False)
+
+    def validation_step(self, batch, batch_index):
+        """Log what `validate` says, computed as it is: compiling for other images takes longer."""
+        with _eager():
+            for name, value in self.validate(batch, batch_index).items():
+                self.log(name, value, sync_dist=True)
+
+    def validate(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """Return what to log of one batch of the validation data."""
+        raise NotImplementedError
 
     def configure_optimizers(self):
         """Return optimiser and schedule for what is to be trained."""
@@ -217,13 +234,15 @@ class RAUNetModule(TrainingModule):
         self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss}, sync_dist=True)
         return mean_loss + 0.1 * width_loss
 
-    def validation_step(self, batch, batch_index):
-        """Log the error in the sky and on sources, and how well the width tells it."""
+    def validate(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """Return the error in the sky and on sources, and how well the width tells it."""
         error, variance = self._errors(batch)
         use, bright = _use(batch) > 0, batch["z"] + batch["residual"] > 1
+        values = {}
         for name, pick in (("sky", use & ~bright), ("source", use & bright)):
-            self.log(f"val_mse_{name}", error[pick].square().mean(), sync_dist=True)
-            self.log(f"val_reduced_{name}", (error.square() / variance)[pick].mean(), sync_dist=True)
+            values[f"val_mse_{name}"] = error[pick].square().mean()
+            values[f"val_reduced_{name}"] = (error.square() / variance)[pick].mean()
+        return values
 
 
 class DDPMModule(TrainingModule):
@@ -315,10 +334,10 @@ class DDPMModule(TrainingModule):
         self.log("loss", loss, sync_dist=True)
         return loss
 
-    def validation_step(self, batch, batch_index):
-        """Log the loss at noise that is the same in every epoch."""
+    def validate(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """Return the loss at noise that is the same in every epoch."""
         generator = torch.Generator(self.device).manual_seed(batch_index)
-        self.log("val_loss", self.loss(batch, generator), sync_dist=True)
+        return {"val_loss": self.loss(batch, generator)}
 
 
 class CRPSModule(DDPMModule):

@@ -19,6 +19,7 @@ from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
 from .cameras import gaussian_kernel
+from .ranges import measure_stamps
 
 __all__ = ["cut_stamps", "prepare_deep", "prepare_pairs", "split_by_group"]
 
@@ -72,7 +73,8 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
         The ``.npz`` file to write: ``shallow``, ``sigma``, ``target``, ``deep``, ``deep_sigma`` of shape
         (n, ny - 8, nx - 8), without the border that the kernel cannot reach, and ``depth`` of shape
         (n,), all float32; and as bool of the same shape ``valid``, where both were measured, and ``use``,
-        those of them that the target is good for.
+        those of them that the target is good for. Of the shallow images ``psf_fwhm``, ``psf_is_limit``,
+        ``noise_correlation`` and ``peak_snr`` of shape (n,), from which the ranges of a model follow.
 
     variance_per_flux : float, optional
         The photon noise of the shallow images: variance per unit of flux, the inverse of the gain. An
@@ -117,9 +119,13 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
 
 
 def stack_rows(rows):
-    """Arrays of a list of stamps: float32, but for the planes that are bool."""
+    """Arrays of a list of stamps, float32 but for the planes that are bool, with `measure_stamps`."""
     arrays = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return {key: a if a.dtype == bool else a.astype(np.float32) for key, a in arrays.items()}
+    arrays = {key: a if a.dtype == bool else a.astype(np.float32) for key, a in arrays.items()}
+    if "sigma" not in arrays:
+        return arrays
+    images = arrays["shallow" if "shallow" in arrays else "data"]
+    return arrays | measure_stamps(images, arrays["sigma"], arrays["valid"])
 
 
 def cut_stamps(image, size):

@@ -5,23 +5,54 @@ The ranges that training covers, for the guard of `astro_ddpm.enhance`.
 
 import numpy as np
 
-__all__ = ["measure_ranges"]
+__all__ = ["measure_ranges", "measure_stamps", "merge_ranges"]
 
 NAMES = ("psf_fwhm", "noise_correlation", "peak_snr")
 
 
+def measure_stamps(data, sigma, valid=None):
+    """
+    Measure images as `~astro_ddpm.enhance` does, for `measure_ranges`.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (n, ny, nx)
+        The images and their noise (1 sigma).
+
+    valid : ndarray of bool, shape (n, ny, nx), optional
+        Where they were measured.
+
+    Returns
+    -------
+    measures : dict of str to ndarray, shape (n,), float32
+        ``psf_fwhm`` in pixels, ``psf_is_limit``, 1 where that is an upper limit, ``noise_correlation`` and
+        ``peak_snr``; NaN where an image does not tell.
+
+    Notes
+    -----
+    This step needs SciPy and astropy, so it belongs to the preparation of the arrays, not to the fit.
+    """
+    from astro_ddpm.domain import Measure, measure_image
+
+    masks = [None] * len(data) if valid is None else ~np.asarray(valid, bool)
+    rows = [measure_image(*planes) for planes in zip(data, sigma, masks, strict=True)]
+    columns = {name: [row.get(name, Measure(np.nan)).value for row in rows] for name in NAMES}
+    columns["psf_is_limit"] = [row.get("psf_fwhm", Measure(np.nan)).is_limit for row in rows]
+    return {name: np.array(column, np.float32) for name, column in columns.items()}
+
+
 def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, split_range=(2.0, 60.0)):
     r"""
-    Measure the ranges of prepared pairs in which a model trained on them is known to work.
+    Measure the ranges of prepared pairs or frames in which a model trained on them is known to work.
 
-    The shallow images are measured by `~astro_ddpm.domain.measure_image`, as `~astro_ddpm.enhance` measures
-    an image, and each range goes from the lower to the upper percentile, with these exceptions.
+    The measures of `measure_stamps` are taken from the arrays if they hold them, and each range goes from the
+    lower to the upper percentile, with these exceptions.
 
     * A stamp of a galaxy gives an upper limit of the FWHM of its PSF. If there are stamps with enough stars
       the upper end of ``psf_fwhm`` is the percentile of those, otherwise the median of the limits: at least
       half of the stamps have a PSF that narrow.
     * Training adds noise to images, most of it white, so the lower end of ``noise_correlation`` is at most
-      what images of white noise of the same shape give. The upper end stays that of the pairs, although some
+      what images of white noise of the same shape give. The upper end stays that of the images, although some
       of the noise that is added is correlated more. The lower end of ``peak_snr`` is 0: there is sky in
       every image.
     * ``noise_ratio`` includes that of the noisier images and of split deep images; its upper end may stem
@@ -30,8 +61,8 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        What `prepare_pairs` wrote: ``shallow`` and ``sigma`` of shape (n, ny, nx) and ``depth`` of shape
-        (n,).
+        What `prepare_pairs` or `prepare_cameras` wrote: ``shallow`` or ``data``, and ``sigma``, of shape
+        (n, ny, nx), and of pairs ``depth`` of shape (n,).
 
     percentiles : tuple of float, optional
         The lower and the upper percentile.
@@ -43,50 +74,64 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     -------
     ranges : dict
         Lists [low, high] under ``psf_fwhm`` in pixels, ``noise_correlation``, ``peak_snr`` and
-        ``noise_ratio``, as far as they could be measured, and under ``default_noise_ratio`` the median noise
-        ratio: what `~astro_ddpm.zoo.Model` takes as ``ranges``.
+        ``noise_ratio``, as far as they could be measured, and of pairs under ``default_noise_ratio`` the
+        median noise ratio: what `~astro_ddpm.zoo.Model` takes as ``ranges``.
 
     Raises
     ------
     ValueError
-        If there is no pair, or ``percentiles`` do not ascend from 0 or more to 100 or less.
-
-    Notes
-    -----
-    This step needs SciPy and astropy, so it belongs to the preparation of the pairs, not to the fit.
+        If there is no image, or ``percentiles`` do not ascend from 0 or more to 100 or less.
     """
-    from astro_ddpm.domain import measure_image
-
-    shallow, sigma, depth = (np.asarray(arrays[key]) for key in ("shallow", "sigma", "depth"))
-    if not len(shallow):
+    images = arrays["shallow" if "shallow" in arrays else "data"]
+    if not len(images):
         msg = "arrays hold no pair"
         raise ValueError(msg)
     if not 0 <= percentiles[0] < percentiles[1] <= 100:
         msg = f"percentiles must ascend between 0 and 100, not {percentiles}"
         raise ValueError(msg)
-    rows = [measure_image(*planes) for planes in zip(shallow, sigma, strict=True)]
-    measures = {name: [row[name] for row in rows if name in row] for name in NAMES}
+    known = NAMES[-1] in arrays
+    measures = arrays if known else measure_stamps(images, arrays["sigma"], arrays.get("valid"))
+    found = {name: np.isfinite(measures[name]) for name in NAMES}
     ranges = {
-        name: np.percentile([measure.value for measure in found], percentiles)
-        for name, found in measures.items()
-        if found
+        name: np.percentile(measures[name][found[name]], percentiles) for name in NAMES if found[name].any()
     }
     if "psf_fwhm" in ranges:
-        ranges["psf_fwhm"][1] = _upper_psf(measures["psf_fwhm"], percentiles[1])
+        columns = (measures[name][found["psf_fwhm"]] for name in ("psf_fwhm", "psf_is_limit"))
+        ranges["psf_fwhm"][1] = _upper_psf(*columns, percentiles[1])
     if "noise_correlation" in ranges:
-        white = np.percentile(_white_correlations(shallow.shape), percentiles[0])
+        white = np.percentile(_white_correlations(images.shape), percentiles[0])
         ranges["noise_correlation"][0] = min(ranges["noise_correlation"][0], white)
     ranges["peak_snr"][0] = 0
     ranges = {name: _round_outwards(*limits) for name, limits in ranges.items()}
-    return ranges | depth_range(depth, percentiles, max_extra_noise, split_range)
-
-
-def depth_range(depth, percentiles=(0.5, 99.5), max_extra_noise=10.0, split_range=(2.0, 60.0)):
-    """Return ``noise_ratio`` and ``default_noise_ratio`` of `measure_ranges`."""
-    low, high = np.percentile(depth, percentiles)
+    if "depth" not in arrays:
+        return ranges
+    low, high = np.percentile(arrays["depth"], percentiles)
     limits = min(low / max_extra_noise, 1 / split_range[1]), max(high, 1 / split_range[0])
-    typical = round(float(np.median(depth)), 3)
-    return {"noise_ratio": _round_outwards(*limits), "default_noise_ratio": typical}
+    typical = round(float(np.median(arrays["depth"])), 3)
+    return ranges | {"noise_ratio": _round_outwards(*limits), "default_noise_ratio": typical}
+
+
+def merge_ranges(several):
+    """
+    Merge the ranges of several sources of examples.
+
+    Parameters
+    ----------
+    several : iterable of dict
+        Ranges as `measure_ranges` returns them.
+
+    Returns
+    -------
+    ranges : dict
+        The ranges that hold those of all; the default noise ratio is the first.
+    """
+    ranges = {}
+    for each in several:
+        for name, new in each.items():
+            old = ranges.setdefault(name, new)
+            if name != "default_noise_ratio":
+                ranges[name] = [min(old[0], new[0]), max(old[1], new[1])]
+    return ranges
 
 
 def _round_outwards(low, high, scale=1e4):
@@ -102,8 +147,8 @@ def _white_correlations(shape):
     return [neighbour_correlation(rng.standard_normal(shape[1:])) for _ in range(shape[0])]
 
 
-def _upper_psf(measures, percentile):
+def _upper_psf(values, is_limit, percentile):
     """Upper end of the FWHM: of stars, or half of the upper limits from galaxies."""
-    stars = [measure.value for measure in measures if not measure.is_limit]
-    median = float(np.median([measure.value for measure in measures]))
-    return max(median, float(np.percentile(stars, percentile))) if stars else median
+    stars = values[is_limit == 0]
+    median = float(np.median(values))
+    return max(median, float(np.percentile(stars, percentile))) if len(stars) else median

@@ -20,7 +20,8 @@ from astro_ddpm import __version__, zoo
 from .data import PairDataModule
 from .ema import PowerEMA
 from .modules import TrainingModule
-from .ranges import depth_range
+from .ranges import measure_ranges, merge_ranges
+from .scenes import SceneDataset
 
 __all__ = ["train"]
 
@@ -242,15 +243,16 @@ def pack(module, data, trainer):
     """Return the model that was trained, with the ranges of the data and the settings other than files."""
     files = ("train", "validation", "deep", "deep_share", "folder", "workers", "start", "teacher")
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
-    depths = np.concatenate([[], *(arrays["depth"] for arrays in data.arrays if "depth" in arrays)])
+    ranges = [measure_ranges(arrays) for arrays in data.arrays if "sigma" in arrays]
+    ranges += [SceneDataset.ranges] if settings["scene_share"] else []
     return zoo.Model(
         **module.parts(),
-        ranges=depth_range(depths) if len(depths) else {},
+        ranges=merge_ranges(ranges),
         training={
             "version": __version__,
             "steps": trainer.global_step,
             "train": {Path(name).name: share for name, share in data.shares.items()},
-            "pairs": len(depths),
+            "pairs": sum(len(arrays["depth"]) for arrays in data.arrays if "depth" in arrays),
             "precision": trainer.precision,
             **{k: v for k, v in settings.items() if not k.startswith("_")},
         },

@@ -4,6 +4,7 @@ Scenes whose truth is exact: light and stars without a PSF, and examples of what
 """
 
 import functools
+from typing import ClassVar
 
 import numpy as np
 import scipy.fft
@@ -433,6 +434,12 @@ class SceneDataset(ExampleDataset):
         If ``size`` is not between 8 and 96.
     """
 
+    ranges: ClassVar[dict] = {  # of what is drawn, as `measure_ranges` gives those of prepared arrays
+        "psf_fwhm": [1.0, 10.0],
+        "noise_correlation": [-0.1, 0.7],
+        "peak_snr": [0.0, 5000.0],
+        "noise_ratio": [0.02, 0.5],
+    }
     _pool = 24  # scenes in a block
 
     def __init__(

@@ -172,6 +172,10 @@ class TestPrepareCameras:
             "use": "b",
             "kernel": "f",
             "min_factor": "f",
+            "psf_fwhm": "f",
+            "psf_is_limit": "f",
+            "noise_correlation": "f",
+            "peak_snr": "f",
         }
         deep = open_arrays(tmp_path / "two_deep.npz")
         assert sorted(deep) == ["deep", "noise_width", "sky_sigma"]
@@ -212,6 +216,7 @@ class TestPrepareCameras:
         assert_allclose(np.mean(residual**2 / (1 + depth**2)), 1, atol=0.1)
         assert np.median(arrays["depth"]) < 0.7
         assert used.mean() > 0.9
+        assert "deep" not in arrays  # three exposures are not to be split
 
     def test_nothing_found(self, tmp_path):
         manifest = write_manifest(tmp_path, "- {camera: one, use: frames, files: ['f?.fits']}\n")

@@ -7,12 +7,13 @@ import json
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
-from astro_ddpm.domain import Measure, compare, measure_image
+from astro_ddpm import domain
+from astro_ddpm.domain import compare, measure_image
 from astro_ddpm.training import measure_ranges
-from astro_ddpm.training.ranges import _upper_psf
+from astro_ddpm.training.ranges import _upper_psf, measure_stamps, merge_ranges
 
 N = 40
 
@@ -89,6 +90,36 @@ class TestMeasureRanges:
 
 
 def test_stars_settle_the_upper_end():
-    galaxies = [Measure(value, is_limit=True) for value in (4, 6, 9, 12)]
-    assert _upper_psf(galaxies, 100) == 7.5
-    assert _upper_psf([*galaxies, Measure(8.0), Measure(8.5)], 100) == 8.5
+    values, is_limit = np.array([4.0, 6, 9, 12, 8, 8.5]), np.array([1, 1, 1, 1, 0, 0])
+    assert _upper_psf(values[:4], is_limit[:4], 100) == 7.5
+    assert _upper_psf(values, is_limit, 100) == 8.5
+
+
+def test_measures_that_are_known_are_not_made_again(monkeypatch):
+    arrays = make_arrays()
+    ranges = measure_ranges(arrays)
+    measures = measure_stamps(arrays["shallow"], arrays["sigma"])
+    monkeypatch.setattr(domain, "measure_image", None)
+    assert measure_ranges(arrays | measures) == ranges
+    frames = {"data": arrays["shallow"]} | measures
+    expected = {name: ranges[name] for name in ("psf_fwhm", "noise_correlation", "peak_snr")}
+    assert measure_ranges(frames) == expected
+
+
+def test_holes_are_not_measured():
+    arrays = make_arrays()
+    hole = np.ones(arrays["shallow"].shape, bool)
+    hole[:, 2:6, 2:6] = False
+    broken = np.where(hole, arrays["shallow"], 1e5)
+    one = measure_stamps(arrays["shallow"], arrays["sigma"], hole)
+    two = measure_stamps(broken, arrays["sigma"], hole)
+    for name, column in one.items():
+        assert_array_equal(column, two[name])
+
+
+def test_merged():
+    one = {"peak_snr": [0, 100], "noise_ratio": [0.1, 0.3], "default_noise_ratio": 0.2}
+    two = {"peak_snr": [0, 50], "psf_fwhm": [2, 3], "noise_ratio": [0.05, 0.2], "default_noise_ratio": 0.1}
+    expected = {"peak_snr": [0, 100], "psf_fwhm": [2, 3], "noise_ratio": [0.05, 0.3]}
+    assert merge_ranges([one, two]) == expected | {"default_noise_ratio": 0.2}
+    assert merge_ranges([]) == {}

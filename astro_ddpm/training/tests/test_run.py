@@ -140,6 +140,7 @@ class TestFit:
             low, high = model.ranges["noise_ratio"]
             assert low < depth.min() < depth.max() < high
             assert abs(model.ranges["default_noise_ratio"] - np.median(depth)) < 1e-3
+            assert model.ranges["peak_snr"][1] < 50
 
     def test_logs(self, folder, raunet, ddpm):
         for runs, name in (("runs", "val_mse_sky"), ("runs_ddpm", "val_loss")):
@@ -372,6 +373,7 @@ class TestMixture:
         assert model.training["train"] == shares
         assert model.training["pairs"] == 11
         assert model.training["scene_share"] == 0.3
+        assert model.ranges["peak_snr"] == [0, 5000]  # of the scenes
         assert str(folder) not in str(model.training)
 
 
