@@ -51,7 +51,9 @@ class TestPreparePairs:
         folder, pairs, counts, arrays = prepared
         assert counts == (4, 0)
         names = ["deep", "deep_sigma", "depth", "shallow", "sigma", "target", "use", "valid"]
-        assert sorted(arrays) == names
+        measures = ["psf_fwhm", "psf_is_limit", "noise_correlation", "peak_snr"]
+        assert sorted(arrays) == sorted(names + measures)
+        assert all(arrays[name].shape == (4,) for name in measures)
         side = 64 - 8  # without the border that the derivatives cannot reach
         for name in names:
             assert arrays[name].dtype == (bool if name in ("use", "valid") else np.float32)
