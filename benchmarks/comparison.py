@@ -107,14 +107,15 @@ def coverage(calibration, level):
     return QTable(rows)
 
 
-def to_rst(table):
-    """A table in reStructuredText, with three digits."""
+def to_rst(table, digits=3):
+    """A table in reStructuredText."""
     table = table.copy()
     for name in table.colnames:
         values = table[name]
         if values.dtype.kind == "f":
             table[name] = [
-                "" if not np.isfinite(v) else f"{v:#.3g}".rstrip(".") for v in np.asarray(values, float)
+                "" if not np.isfinite(v) else f"{v:#.{digits}g}".rstrip(".")
+                for v in np.asarray(values, float)
             ]
         elif name in ("method", "model"):
             table[name] = [NAMES.get(str(value), str(value)) for value in values]
@@ -124,7 +125,7 @@ def to_rst(table):
     return text.getvalue()
 
 
-def write_rst(path, table, models, number=""):
+def write_rst(path, table, models, number="", digits=3):
     """
     Write a table, and below it when, with which weights and on how many images it was measured.
 
@@ -132,7 +133,7 @@ def write_rst(path, table, models, number=""):
     """
     weights = ", ".join(f"{name} {sha[:8]}" for name, sha in models.items())
     said = f"{number}, {datetime.now(UTC):%d %B %Y}".removeprefix(", ")
-    Path(path).write_text(f"{to_rst(table)}\n*{said}, weights {weights}.*\n")
+    Path(path).write_text(f"{to_rst(table, digits)}\n*{said}, weights {weights}.*\n")
 
 
 def main():
@@ -162,7 +163,8 @@ def main():
     folder = args.docs / "tables"
     folder.mkdir(exist_ok=True)
     for name, table in tables.items():
-        write_rst(folder / f"{name}.txt", table, pixels.meta["models"], number)
+        digits = 2 if name in ("shapes", "fluxes") else 3
+        write_rst(folder / f"{name}.txt", table, pixels.meta["models"], number, digits)
     for name in PICTURES:
         if (args.report / f"{name}.png").exists():
             shutil.copyfile(args.report / f"{name}.png", args.docs / "figures" / f"comparison_{name}.png")

@@ -43,7 +43,7 @@ def measure_field(seed, model, args):
 
 def mean(values):
     """Return a mean and its error as text."""
-    return f"{values.mean():+.2f}±{values.std(ddof=1) / np.sqrt(values.size):.2f}"
+    return f"{values.mean():+.2f} ± {values.std(ddof=1) / np.sqrt(values.size):.2f}"
 
 
 def summarize(before, after, snr, name):

@@ -268,24 +268,22 @@ panels["uncertainty"] = deep.uncertainty.array[stamp]
 if truth is not None:
     panels["truth"] = truth[part][stamp] * gain.value
 
-figure, axes = plt.subplots(2, 4, figsize=(12, 6.6), layout="constrained")
 limits = np.percentile(panels["enhanced"], [1, 99.5])
-for axis, (name, values) in zip(axes.flat, panels.items(), strict=False):
-    if name in ("sky subtracted", "enhanced", "truth"):
-        norm = simple_norm(
-            values,
-            "asinh",
-            vmin=limits[0] - np.ptp(limits) / 10,
-            vmax=limits[1],
-        )
-    else:
+names = list(panels)
+for half in (names[:4], names[4:]):
+    figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.2), layout="constrained")
+    for axis in axes.flat[len(half) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, half, strict=False):
+        values = panels[name]
         norm = simple_norm(values, "asinh", min_percent=1, max_percent=99.5)
-    unit = "adu" if name in ("raw", "bias subtracted") else "electron"
-    picture = axis.imshow(values, norm=norm, origin="lower", cmap="gray")
-    figure.colorbar(picture, ax=axis, shrink=0.8, label=unit)
-    axis.set(title=name.capitalize(), xticks=[], yticks=[])
-for axis in axes.flat[len(panels) :]:
-    axis.remove()
+        if name in ("sky subtracted", "enhanced", "truth"):
+            low = limits[0] - np.ptp(limits) / 10
+            norm = simple_norm(values, "asinh", vmin=low, vmax=limits[1])
+        unit = "adu" if name in ("raw", "bias subtracted") else "electron"
+        picture = axis.imshow(values, norm=norm, origin="lower", cmap="gray")
+        figure.colorbar(picture, ax=axis, shrink=0.8, label=unit)
+        axis.set(title=name.capitalize(), xticks=[], yticks=[])
 plt.show()
 
 # %%
