@@ -40,17 +40,7 @@ class OutOfDomainWarning(AstropyUserWarning):
 
 
 class Measure(NamedTuple):
-    """
-    A measured property of an image.
-
-    Attributes
-    ----------
-    value : float
-        The value.
-
-    is_limit : bool
-        Whether the true value may be lower.
-    """
+    """A measured property of an image: its value, and whether the true value may be lower."""
 
     value: float
     is_limit: bool = False

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import astropy.units as u
 import numpy as np
-from astropy.convolution import Gaussian2DKernel
+from astropy.convolution import Gaussian2DKernel, discretize_model
 from astropy.modeling.models import Sersic2D
-from astropy.nddata import CCDData, NDData, StdDevUncertainty, block_reduce
+from astropy.nddata import CCDData, NDData, StdDevUncertainty
 from astropy.stats import binom_conf_interval, gaussian_fwhm_to_sigma
 from astropy.table import QTable
 from photutils.datasets import make_model_image
@@ -902,10 +902,8 @@ def _profile(name, psf, half_light_radius):
     if radius == 0:
         return psf
     half = int(np.ceil(_RADIUS * radius))
-    center = (2 * half + 1) * _OVERSAMPLE // 2
-    y, x = (np.indices(((2 * half + 1) * _OVERSAMPLE,) * 2) - center) / _OVERSAMPLE
-    galaxy = block_reduce(Sersic2D(r_eff=radius, n=1)(x, y), _OVERSAMPLE)
-    profile = fftconvolve(galaxy, psf)
+    sides, options = 2 * [(-half, half + 1)], {"mode": "oversample", "factor": _OVERSAMPLE}
+    profile = fftconvolve(discretize_model(Sersic2D(r_eff=radius, n=1), *sides, **options), psf)
     return profile / profile.sum()
 
 

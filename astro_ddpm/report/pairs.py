@@ -33,6 +33,8 @@ class Pair:
     """
     An image and what a deeper exposure of the same scene shows.
 
+    Pixels that are not finite join the masks; the images themselves are left as they are.
+
     Parameters
     ----------
     name : str
@@ -57,10 +59,6 @@ class Pair:
     ------
     ValueError
         If an image has no uncertainty, or the shapes or units do not fit.
-
-    Notes
-    -----
-    Pixels that are not finite join the masks; the images themselves are left as they are.
     """
 
     name: str

@@ -70,15 +70,10 @@ def have_samples(images):
 
 class Pixels:
     """
-    The usable pixels of pairs, at most 20 000 of each, in units of the noise of the image.
+    The usable pixels of pairs, at most 20 000 of each, in units of the noise of the image, shape (n,).
 
-    Attributes
-    ----------
-    truth, floor : ndarray, shape (n,)
-        The reference and its noise.
-
-    to_sky : ndarray, shape (n,)
-        The noise of the image in units of the noise of the sky.
+    ``truth`` and ``floor`` are the reference and its noise, and ``to_sky`` is the noise of the image in units
+    of the noise of the sky.
     """
 
     def __init__(self, pairs, seed=0):
@@ -123,15 +118,12 @@ def _choose(pair, seed):
 
 def pixel_rows(pairs, results):
     r"""
-    Tabulate the error of the images in bins of the brightness of the reference.
+    Tabulate the error of the images, one row per method and bin of the brightness of the reference.
 
-    There is one row per method and bin: ``n`` pixels, ``rmse`` and ``bias`` in units of the noise of the
-    image, ``excess``, the error :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}` without the noise of
-    the reference, and ``std_over_rmse``, the stated error over the actual one.
-
-    All methods share the pixels of a bin. Pixels that are chosen by the truth are a biased sample of a
-    posterior: in a bin of bright pixels even the best estimate is too faint on average, and ``std_over_rmse``
-    of a calibrated posterior is not exactly 1. `calibration_rows` has bins of the estimate.
+    ``excess`` is :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}`. All methods share the pixels of a
+    bin. Pixels that are chosen by the truth are a biased sample of a posterior: in a bin of bright pixels
+    even the best estimate is too faint on average, and ``std_over_rmse`` of a calibrated posterior is not
+    exactly 1. `calibration_rows` has bins of the estimate.
     """
     pixels, rows = Pixels(pairs), []
     level = pixels.truth * pixels.to_sky
@@ -160,11 +152,10 @@ def _error_scores(error, floor, std):
 
 def calibration_rows(pairs, results):
     """
-    Tabulate the calibration of the errors of pixels in bins of the **estimated** brightness.
+    Tabulate the calibration of pixels, one row per method and bin of the **estimated** brightness.
 
-    There is one row per method and bin, with the columns of `calibration_table`; methods without uncertainty
-    and samples are left out. Samples are compared with the reference as they are. The noise of the reference
-    is added to a standard deviation.
+    Methods without uncertainty and samples are left out. Samples are compared with the reference as they are.
+    The noise of the reference is added to a standard deviation.
     """
     pixels, tables = Pixels(pairs), []
     n_ranks = max((len(i[0].samples) + 1 for i in results.values() if have_samples(i)), default=17)
@@ -182,12 +173,7 @@ def calibration_rows(pairs, results):
 
 
 def coverage_rows(pairs, results, levels=LEVELS):
-    """
-    Tabulate the fraction of reference pixels within central intervals, at many levels.
-
-    There is one row per method and level: ``level`` and ``covered``. Methods without uncertainty and samples
-    are left out.
-    """
+    """Tabulate the fraction of reference pixels within central intervals, one row per method and level."""
     pixels, rows = Pixels(pairs), []
     for method, images in results.items():
         prediction = pixels.predict(images)
@@ -202,14 +188,12 @@ def coverage_rows(pairs, results, levels=LEVELS):
 
 
 def flux_rows(pairs, results, positions, *, radii=(5.0, 10.0), zero_point=0.0):
-    r"""
-    Tabulate fluxes of sources in circular apertures, beside those of the references.
+    """
+    Tabulate fluxes in circular apertures, one row per method, source and radius.
 
-    ``positions`` holds columns and rows of the sources of each pair, shape ``(n_sources, 2)``. There is one
-    row per method, source and radius: ``pair``, ``x``, ``y``, ``radius``, the ``magnitude`` and ``snr`` (over
-    the noise of the image) of the reference, ``flux``, ``flux_err``, ``reference``, ``noise``, the error of
-    the flux in the image, and ``pull``, the flux minus the reference over the error of the difference (NaN
-    without one). The error of samples contains the noise of the reference; to others it is added.
+    ``positions`` holds columns and rows of the sources of each pair, shape ``(n_sources, 2)``. ``pull`` is
+    the flux minus the reference over the error of the difference (NaN without one). The error of samples
+    contains the noise of the reference; to others it is added.
     """
     tables = []
     for number, pair in enumerate(pairs):
@@ -255,11 +239,10 @@ def _undisturbed(pair, positions, radius):
 
 def flux_features(pairs, images, fluxes):
     """
-    Gather the fluxes of samples and references for `calibration_tests`.
+    Return the fluxes of samples and references for `calibration_tests`, as dicts with a name for each radius.
 
-    ``images`` are those of one method, with samples, and ``fluxes`` is from `flux_rows`. Returns dicts of
-    arrays of the shapes ``(n_samples, n)`` and ``(n,)``, under the name of each radius, in units of the noise
-    of the flux in the input.
+    ``images`` are those of one method, with samples, and ``fluxes`` is from `flux_rows`. The arrays have the
+    shapes ``(n_samples, n)`` and ``(n,)`` and are in units of the noise of the flux in the input.
     """
     samples, truth = {}, {}
     before = fluxes[fluxes["method"] == "input"]
@@ -278,13 +261,7 @@ def flux_features(pairs, images, fluxes):
 
 
 def flux_summary(fluxes):
-    """
-    Summarize bias, scatter and pulls of fluxes from `flux_rows`.
-
-    There is one row per method and radius: the number of sources ``n``, and in units of the noise of the flux
-    in the image ``bias`` (the median of flux minus reference), its error ``bias_err`` and ``scatter``;
-    ``scatter_ratio`` to that of the input; the robust width ``pull`` of the pulls and its error ``pull_err``.
-    """
+    """Summarize bias, scatter and pulls of fluxes from `flux_rows`, one row per method and radius."""
     rows = []
     for method in dict.fromkeys(fluxes["method"]):
         for radius in dict.fromkeys(fluxes["radius"]):
@@ -312,16 +289,13 @@ def _summarize_fluxes(fluxes):
 
 
 def invented_rows(pairs, results, *, threshold=5.0, n_pixels=5):
-    r"""
-    Count sources that the reference does not show, and sources of the reference that are missed.
+    """
+    Count sources that the reference does not show, and sources of the reference that are missed, by method.
 
     A source is a region of at least ``n_pixels`` pixels above ``threshold`` times the noise of the reference.
     A source of an image is *invented* if the flux of the reference in the region is less than 2 of its
     standard deviations, or less than a fifth of the flux in the image. A source of the reference is *missed*
     if the image has less than half of its flux there and no pixel above the threshold.
-
-    There is one row per method: ``sources`` in its images, how many of them are ``invented``, ``references``,
-    the sources in the references, and how many of them are ``missed``.
     """
     rows, names = [], ("sources", "invented", "references", "missed")
     for method, images in results.items():
@@ -355,12 +329,10 @@ def _regions(data, threshold, n_pixels):
 
 def noise_rows(images, noises, area):
     """
-    Count the sources in enhanced images of pure noise, one of every method.
+    Count the sources, regions above 5 sigma, in enhanced images of pure noise, one of every method.
 
     ``noises`` maps the method to the noise of the exposure that was asked for, in the unit of the images, and
-    ``area`` is that of an image in pixels. There is one row per method: ``sources``, the regions above 5
-    times that noise, and their ``rate`` per million pixels with the limits of its 95 % interval (Gehrels
-    1986), ``rate_low`` and ``rate_high``.
+    ``area`` is that of an image in pixels. The interval of the rate is that of Gehrels (1986).
     """
     rows = []
     for method, image in images.items():
@@ -374,11 +346,10 @@ def noise_rows(images, noises, area):
 
 def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
     """
-    Measure the sources of each reference by `recovered_photometry`.
+    Measure the sources of each reference by `recovered_photometry`, one row per method and source.
 
     Images with samples are compared as one exposure with another, since Gini, M20 and asymmetry depend on
-    noise. There is one row per method and source: ``method``, ``pair``, and the columns of
-    `recovered_photometry` without the profiles. The table is empty if no reference shows a source.
+    noise. The table is empty if no reference shows a source.
     """
     tables = []
     for method, images in results.items():
@@ -398,11 +369,9 @@ def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
 
 def structure_summary(sources, quantities=STRUCTURE):
     """
-    Summarize the differences in size and shape from the references, from `source_rows`.
+    Summarize the differences in size and shape from the references, from `source_rows`, one row per method.
 
-    There is one row per method: ``n`` sources, and for each quantity the median of image minus reference,
-    ``_bias``, and the robust scatter of the difference, ``_scatter``, over the sources for which all methods
-    have it.
+    Median and robust scatter are over the sources for which all methods have the quantity.
     """
     methods = list(dict.fromkeys(sources["method"]))
     rows = [{"method": method, "n": int(np.sum(sources["method"] == method))} for method in methods]
@@ -423,11 +392,10 @@ def numbers(column):
 
 def image_rows(pairs, results):
     r"""
-    Compute the metrics of image restoration for every image.
+    Compute the metrics of image restoration, one row per method and pair.
 
     They are computed on :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`, which gives faint structure
-    weight. There is one row per method and pair: ``rmse``, the error over all pixels in units of the noise of
-    the image, and the metrics of `image_metrics`.
+    weight.
     """
     rows = []
     for number, pair in enumerate(pairs):
@@ -443,12 +411,10 @@ def image_rows(pairs, results):
 
 def spectrum_rows(pairs, results, n_bins=14):
     r"""
-    Compute power spectra beside those of the references.
+    Compute power spectra beside those of the references, one row per method and bin: medians over the pairs.
 
     Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`.
-    Samples, where there are any, appear as a method of their own. There is one row per method and bin:
-    ``frequency``, and the medians over the pairs of the ``ratio`` of powers and of the ``correlation`` with
-    the reference.
+    Samples, where there are any, appear as a method of their own.
     """
     tables, skies = [], [sky_noise(pair) for pair in pairs]
     for method, images in results.items():
