@@ -267,22 +267,9 @@ def _bad_pixels(plane, header, ignore_bits):
 
 def make_record(path, *, ext=None, ignore_bits=None, **options):
     """
-    Tell in FITS keywords what a result is made from.
+    Return the FITS keywords that tell what a result of `enhance_file` is made from.
 
-    Parameters
-    ----------
-    path, ext, ignore_bits, **options
-        As for `~astro_ddpm.pipeline.enhance_file`.
-
-    Returns
-    -------
-    record : dict
-        SHA-256 of the contents of all files, and of the options.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
+    These are the SHA-256 of the contents of all files, and of the options.
     """
     path, ext = _split(path, ext)
     files = {"image": path} | {name: options[name] for name in PLANES if options.get(name) is not None}
@@ -327,21 +314,10 @@ def _describe(value):
 
 def find_difference(path, wanted):
     """
-    Tell why a file is not the result that is wanted.
+    Tell why a file is not the result that is wanted; return an empty text if it is.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    wanted : dict
-        Keywords and the values that its header must have, such as those of `make_record`. A file without the
-        first of them was made by something else.
-
-    Returns
-    -------
-    reason : str
-        What is wrong with the file; empty if it is complete and has these values.
+    ``wanted`` holds keywords and the values that its header must have, such as those of `make_record`. A file
+    without the first of them was made by something else.
     """
     try:
         if not is_complete(path):
