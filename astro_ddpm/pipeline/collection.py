@@ -98,7 +98,7 @@ class Manifest:
             self._write()
 
     def pool_checks(self, location):
-        """Pool the checks of the images of each camera (``INSTRUME``) in the metadata; the outputs are in a folder."""
+        """Pool the checks of the images of each camera (``INSTRUME``), whose outputs are in a folder."""
         cameras = {}
         for row in self._rows:
             if row["status"] in ("done", "skipped"):
