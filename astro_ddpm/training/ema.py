@@ -58,9 +58,9 @@ class PowerEMA(WeightAveraging):
 
     def __init__(self, gamma: float = 6.94):
         def average(averaged, current, n_averaged):
-            return averaged + (1 - power_decay(n_averaged + 1, gamma)) * (current - averaged)
+            torch._foreach_lerp_(averaged, current, float(1 - power_decay(n_averaged + 1, gamma)))
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     def on_fit_end(self, trainer, pl_module):
         """Copy the average into the network, also if a loaded checkpoint has no step left to do."""

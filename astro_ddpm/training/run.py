@@ -235,7 +235,8 @@ def check_precision(precision, device):
         able = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type != "cpu" or any(able.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
     if not native:
-        msg = f"trainer.precision {precision} needs hardware with bfloat16, which this {device.type} lacks"
+        lack = f"which this {device.type} lacks; use 32-true"
+        msg = f"trainer.precision {precision} needs hardware with bfloat16, {lack}"
         raise ValueError(msg)
 
 
