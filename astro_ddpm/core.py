@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["enhance"]
 
-DEFAULT_STEPS = 10
 MIN_CHECKED = 2500  # valid pixels, without which nothing can be estimated from the image itself
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
@@ -76,7 +75,8 @@ def enhance(
         The number of samples to draw; a model that draws none ignores it.
 
     steps : int, optional
-        Evaluations of the denoiser per sample, 10 by default. Less than 6 narrows the posterior.
+        Evaluations of the denoiser per sample. By default the few for which the model has a solver (4, released
+        ``"ddpm"``), otherwise 10. Other numbers below 6 narrow the posterior.
 
     seed : int, optional
         Same seed, same result. If None, one is drawn and recorded.
@@ -195,7 +195,7 @@ def enhance(
     model, device = _as_model(model), choose_device(device)
     noise_ratio = _choose_noise_ratio(noise_ratio, model)
     seed = secrets.randbits(31) if seed is None else int(seed)
-    steps = 1 if model.one_step else steps or DEFAULT_STEPS
+    steps = 1 if model.one_step else steps or model.default_steps
     memory = _choose_memory(memory_limit, device)
 
     background = plain_values(background)

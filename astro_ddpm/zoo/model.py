@@ -15,11 +15,20 @@ import torch.nn.functional as F
 from astropy.utils.exceptions import AstropyDeprecationWarning
 from torch import Tensor
 
-from astro_ddpm.diffusion import Denoiser, OneStepGenerator, log_uniform_levels, sample_dpmpp_2m
+from astro_ddpm.diffusion import (
+    Denoiser,
+    FittedSolver,
+    OneStepGenerator,
+    log_uniform_levels,
+    sample_dpmpp_2m,
+    sample_fitted,
+)
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.utils import renamed_argument, warn_user
 
 __all__ = ["Model"]
+
+DEFAULT_STEPS = 10  # without a solver
 
 
 def _is_finite(value: Any) -> bool:
@@ -76,6 +85,9 @@ class Model:
         Whether ``denoiser`` draws in one evaluation (`~astro_ddpm.diffusion.OneStepGenerator`) rather than
         denoises step by step.
 
+    solver : `~astro_ddpm.diffusion.FittedSolver`, optional
+        Draws in few evaluations, of which it is fitted to the denoiser for a certain number.
+
     Raises
     ------
     ValueError
@@ -94,6 +106,7 @@ class Model:
     training: dict = field(default_factory=dict)
     temperature: float = 1.0
     one_step: bool = False
+    solver: FittedSolver | None = None
 
     def __post_init__(self) -> None:
         ranges = {name.replace("depth", "noise_ratio"): limits for name, limits in self.ranges.items()}
@@ -122,6 +135,13 @@ class Model:
     def draws_samples(self) -> bool:
         """Whether the model draws samples, beside giving mean and standard deviation."""
         return self.denoiser is not None
+
+    @property
+    def default_steps(self) -> int:
+        """How many evaluations of the denoiser a draw takes if no number is asked for."""
+        if self.one_step:
+            return 1
+        return DEFAULT_STEPS if self.solver is None else self.solver.steps
 
     @property
     def networks(self) -> tuple:
@@ -169,9 +189,9 @@ class Model:
         r"""
         Draw whitened residuals of exposures with a given noise.
 
-        The start of the sampler is the estimated mean plus white noise of the highest level, times the
-        temperature; it is denoised by `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels. A model
-        of one step makes its draws from white noise, times the temperature, at once.
+        Where the model has a solver for this number of steps, `~astro_ddpm.diffusion.sample_fitted` draws with
+        it, otherwise `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels, from the estimated mean
+        plus white noise. A model of one step makes its draws at once. The temperature multiplies the noise.
 
         Parameters
         ----------
@@ -243,13 +263,15 @@ class Model:
                 callback(0, draws)
             return draws
         denoiser = Denoiser(network)
-        levels = log_uniform_levels(steps, dtype=noise.dtype).to(noise.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return denoiser(x, sigma, mean, std, ratios)
 
-        start = mean + self.temperature * levels[0] * noise
-        return sample_dpmpp_2m(denoise, start, levels, callback=callback)
+        noise = self.temperature * noise
+        if self.solver is not None and steps == self.solver.steps:
+            return sample_fitted(denoise, noise, mean, std, self.solver, callback=callback)
+        levels = log_uniform_levels(steps, dtype=noise.dtype).to(noise.device)
+        return sample_dpmpp_2m(denoise, mean + levels[0] * noise, levels, callback=callback)
 
     @renamed_argument("depth", "noise_ratio")
     def scene_std(

@@ -179,6 +179,8 @@ def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, s
     """Make the networks and give them their weights."""
     import torch
 
+    from astro_ddpm.diffusion import FittedSolver
+
     from .model import Model
 
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
@@ -196,6 +198,7 @@ def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, s
         training=json.loads(metadata["training"]),
         temperature=float(metadata.get("temperature", 1)),
         one_step=metadata.get("one_step") == "True",
+        solver=FittedSolver.from_dict(json.loads(metadata["solver"])) if "solver" in metadata else None,
     )
 
 
@@ -244,6 +247,8 @@ def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = Fa
         "one_step": str(model.one_step),
         "sha256": sha256,
     }
+    if model.solver is not None:
+        metadata["solver"] = json.dumps(model.solver.to_dict())
     with atomic_path(path, overwrite=overwrite) as partial:
         partial.write_bytes(to_bytes(tensors, metadata))
     return sha256

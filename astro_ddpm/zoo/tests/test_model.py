@@ -12,6 +12,7 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import uniform_filter
 
+from astro_ddpm.diffusion import FittedSolver
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.tests.helpers import toy_model
 from astro_ddpm.zoo import Model
@@ -174,6 +175,24 @@ class TestDraw:
         draws = model.draw(*image, (mean, std), noise_ratio, noise, steps)
         # the map from noise to draw is linear, and its slope is the width, to the error of the sampler
         assert_allclose((draws - mean) / noise, total.expand_as(draws), rtol=error)
+
+    @pytest.mark.parametrize("noise_ratio", [0.05, 0.3, 1.5])
+    def test_untrained_draws_with_a_solver_are_exactly_the_estimate(self, model, image, noise_ratio):
+        solver = FittedSolver((2.0, 0.4), (((1.0, 2.0, 3.0),), ((4.0, 5.0, 6.0),) * 2), (0.1, 1.0))
+        few = dataclasses.replace(model, solver=solver, temperature=0.9)
+        mean, std = model.estimate(*image)
+        noise = white(5)
+        draws = few.draw(*image, (mean, std), noise_ratio, noise, few.default_steps)
+        expected = mean + 0.9 * (std**2 + noise_ratio**2).sqrt() * noise
+        assert_allclose(draws, expected, rtol=1e-4, atol=1e-4)
+
+    def test_solver_is_for_its_steps(self, model, trained, image):
+        solver = FittedSolver((2.0, 0.4), (((1.0, 2.0, 3.0),), ((4.0, 5.0, 6.0),) * 2), (0.1, 1.0))
+        few = dataclasses.replace(trained, solver=solver)
+        assert (trained.default_steps, few.default_steps) == (10, 2)
+        arguments = *image, trained.estimate(*image), 0.2, white(2)
+        assert_array_equal(few.draw(*arguments, 3), trained.draw(*arguments, 3))
+        assert abs(few.draw(*arguments, 2) - trained.draw(*arguments, 2)).max() > 0.01
 
     def test_mean_and_scatter_of_many_draws(self, model, image):
         mean, std = model.estimate(*image)

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from astro_ddpm import zoo
+from astro_ddpm.diffusion import FittedSolver
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.zoo import registry
 
@@ -102,6 +103,15 @@ class TestRoundTrip:
         new = replace(old, ranges=old.ranges | ranges)
         assert zoo.save(new, tmp_path / "new.safetensors") == old.sha256
         assert zoo.load(tmp_path / "new.safetensors").ranges == old.ranges | ranges
+
+    def test_solver(self, saved, tmp_path):
+        parts = {"levels": [2.0, 0.4], "weights": [[[1, 2, 3]], [[4, 5, 6], [7, 8, 9]]], "widths": [0.1, 1]}
+        solver = FittedSolver.from_dict(parts)
+        assert zoo.load(saved).solver is None
+        path = tmp_path / "solver.safetensors"
+        zoo.save(replace(zoo.load(saved), solver=solver), path)
+        assert zoo.load(path).solver == solver
+        assert zoo.load(path).default_steps == 2
 
     def test_old_names(self, tmp_path):
         old = {"depth": [0.02, 0.5], "default_depth": 0.3}
@@ -369,6 +379,9 @@ class TestDamage:
             {"ranges": '{"default_noise_ratio": -1}'},
             {"ranges": "[1, 2]"},
             {"training": '"words"'},
+            {"solver": "[]"},
+            {"solver": '{"levels": [1], "weights": [[[0, 0, NaN]]], "widths": [0.1, 1]}'},
+            {"solver": '{"levels": [1], "weights": [[[0, 0]]], "widths": [0.1, 1]}'},
         ],
     )
     def test_impossible_metadata(self, saved, tmp_path, change):
