@@ -167,7 +167,10 @@ def _add_enhance(commands):
         metavar="RATIO",
         help="noise of the samples / noise of the image",
     )
-    enhance.add_argument("--steps", type=_whole(1), help="evaluations of the denoiser per sample (10)")
+    enhance.add_argument("--steps", type=_whole(1), help="evaluations of the denoiser per sample (4)")
+    enhance.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="of the numbers of samples"
+    )
     enhance.add_argument("--seed", type=_whole(0), help="same seed, same samples (drawn and recorded)")
     enhance.add_argument("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
     enhance.add_argument(

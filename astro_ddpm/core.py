@@ -53,6 +53,7 @@ def enhance(
     add_keyword: bool = True,
     again: bool = False,
     verify: bool = True,
+    precision: Literal["float32", "bfloat16"] = "float32",
 ) -> "EnhancedCCDData":
     r"""
     Turn a noisy image into what a much deeper exposure would have shown, with errors.
@@ -75,8 +76,8 @@ def enhance(
         The number of samples to draw; a model that draws none ignores it.
 
     steps : int, optional
-        Evaluations of the denoiser per sample. By default the few for which the model has a solver (4, released
-        ``"ddpm"``), otherwise 10. Other numbers below 6 narrow the posterior.
+        Evaluations of the denoiser per sample. By default the few for which the model has a solver (4, the
+        released ``"ddpm"``), otherwise 10. Other numbers below 6 narrow the posterior.
 
     seed : int, optional
         Same seed, same result. If None, one is drawn and recorded.
@@ -136,6 +137,11 @@ def enhance(
         what the networks do wrong on it (see :doc:`/selfcheck`). This takes as long as another call of
         ``"raunet"``, less for frames of more than a million pixels.
 
+    precision : {"float32", "bfloat16"}, optional
+        The numbers with which samples are drawn. ``"bfloat16"`` is about twice as fast where there is a GPU
+        or a processor with AMX, and refused elsewhere, for it would be slower. Samples change by about a
+        hundredth of their spread. Mean and standard deviation of the first network always come in float32.
+
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
@@ -193,6 +199,7 @@ def enhance(
         msg = "image has been enhanced already (DDPMVERS in its header); set again=True to do it once more"
         raise ValueError(msg)
     model, device = _as_model(model), choose_device(device)
+    _check_precision(precision, device)
     noise_ratio = _choose_noise_ratio(noise_ratio, model)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.one_step else steps or model.default_steps
@@ -220,6 +227,7 @@ def enhance(
             tile_size=tile_size,
             batch_size=batch_size,
             device=device,
+            precision=precision,
             progress_bar=progress_bar,
         )
 
@@ -238,6 +246,8 @@ def enhance(
             "background": background,
             "mask_treatment": mask_treatment,
         }
+        if precision != "float32":
+            record["precision"] = precision
         provenance.write(meta, record | measures | verdict)
     enhanced = exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
     enhanced.check = verifier and verifier.table
@@ -320,6 +330,24 @@ def _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_siz
         raise ValueError(msg)
     if mask_treatment not in ("fill", "propagate"):
         msg = f"mask_treatment must be 'fill' or 'propagate', not {mask_treatment!r}"
+        raise ValueError(msg)
+
+
+def knows_bfloat16(device):
+    """Whether a device computes faster in bfloat16."""
+    import torch
+
+    amx = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+    return bool(device.type != "cpu" or amx)
+
+
+def _check_precision(precision, device):
+    """Refuse a precision that is unknown, or that the device computes more slowly than the default."""
+    if precision not in ("float32", "bfloat16"):
+        msg = f"precision must be 'float32' or 'bfloat16', not {precision!r}"
+        raise ValueError(msg)
+    if precision == "bfloat16" and not knows_bfloat16(device):
+        msg = "precision must be 'float32' on this processor, which has no AMX and is slower in 'bfloat16'"
         raise ValueError(msg)
 
 

@@ -7,19 +7,25 @@ are kept whole, and every evaluation of a network is done tile by tile. It retur
 the whole frame.
 """
 
+import logging
 import os
+import sys
 from copy import copy
 from functools import lru_cache
 from itertools import islice
 from math import ceil, isqrt, prod
+from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .noise import remaining_sky
 from .tiling import make_tiles, tile_around
 from .utils import progress, warn_user
+
+log = logging.getLogger(__name__)
 
 __all__ = ["TiledModel", "sample_posterior", "white_noise"]
 
@@ -27,6 +33,8 @@ NOISE_BLOCK = 128
 FEATURE_PLANES = 7  # that a network holds at its widest, in units of its channels at the finest resolution
 DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in progress
 MIN_TILE = 32
+MANY_TILES = 9  # a frame whose time is told, which takes two evaluations of one of them
+WORTH_TELLING = 60.0  # seconds
 CACHED_PIXELS = 2**18  # larger batches are not faster
 
 
@@ -69,10 +77,12 @@ class TiledModel:
 
     ``z`` is the whitened image, shape (ny, nx), ``valid`` is False for pixels that were not measured, and
     ``tile_size`` is the largest width of the part of a tile that is used, None for the frame in one piece.
+    ``precision`` is that of the network that draws.
     """
 
-    def __init__(self, model, z, valid, tile_size=None, device="cpu"):
+    def __init__(self, model, z, valid, tile_size=None, device="cpu", precision="float32"):
         self.model = model.to(device)
+        self.precision = getattr(torch, precision)
         radius = model.receptive_radius
         self.tiles = make_tiles(z.shape, tile_size, radius, model.stride)
         self.z = _as_seen(z).to(device)
@@ -112,6 +122,17 @@ class TiledModel:
             other.tiles = [tile_around(part, shape, halo, stride)]
         return tuple(plane[0, 0][part].cpu().numpy() for plane in other.estimate())
 
+    def pace(self):
+        """Return the seconds that the estimate of all tiles takes, and one evaluation for one draw."""
+        z, valid = self._measured(self.tiles[len(self.tiles) // 2].outer)
+        estimate = _fastest(lambda: self.model.regressor(z, valid)) * self.model.orientations
+        draw = 0.0
+        if self.model.draws_samples:
+            guide, one = self.model.denoiser.encode(z, valid, z, valid + 1), z.new_ones(1)
+            with torch.autocast(z.device.type, self.precision, enabled=self.precision != z.dtype):
+                draw = _fastest(lambda: self.model.denoiser(z, one, guide, one))
+        return estimate * len(self.tiles), draw * len(self.tiles)
+
     def guided_network(self, estimate, advance=lambda: None):
         """Return the network that draws, for `~astro_ddpm.zoo.Model.sample`, guided by an `estimate`."""
 
@@ -124,11 +145,44 @@ class TiledModel:
         def network(x: Tensor, noise_level: Tensor, noise_ratio: Tensor) -> Tensor:
             output = torch.zeros_like(x)
             for number, tile in self._visible_tiles(advance):
-                part = self.model.denoiser(x[..., *tile.outer], noise_level, guide(number), noise_ratio)
+                with torch.autocast(x.device.type, self.precision, enabled=self.precision != x.dtype):
+                    part = self.model.denoiser(x[..., *tile.outer], noise_level, guide(number), noise_ratio)
                 output[..., *tile.core] = part[..., *tile.inner]
             return output.mul_(self.seen)
 
         return network
+
+
+def _fastest(function):
+    """Return the seconds that a function takes the second time, for the first prepares what stays."""
+    function()
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def _announce(tiled, n_samples, steps, checked, progress_bar):
+    """Say how long a frame of many tiles will take, if more than a minute, and what would be faster."""
+    if len(tiled.tiles) < MANY_TILES:
+        return
+    estimate, draw = tiled.pace()
+    first, sample = estimate * (2 if checked else 1), draw * steps
+    seconds = first + (n_samples + 2) * sample
+    if seconds < WORTH_TELLING:
+        return
+    shape = " x ".join(map(str, tiled.z.shape[:1:-1]))
+    message = f"{shape} pixels take about {_duration(seconds)}"
+    if tiled.model.draws_samples:
+        message += f"; n_samples=4 would take {_duration(first + 6 * sample)}, model='raunet' still less"
+    elif checked:
+        message += f"; verify=False would take {_duration(first / 2)}"
+    log.info(message)
+    if progress_bar:
+        tqdm.write(message, file=sys.stderr)
+
+
+def _duration(seconds):
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _as_seen(z):
@@ -180,6 +234,7 @@ def sample_posterior(
     tile_size=None,
     batch_size=None,
     device="cpu",
+    precision="float32",
     progress_bar=False,
 ):
     r"""
@@ -197,7 +252,7 @@ def sample_posterior(
     z, valid : ndarray, shape (ny, nx)
         The whitened image, and False for pixels that were not measured.
 
-    n_samples, steps, seed, noise_ratio, tile_size, batch_size, device, progress_bar
+    n_samples, steps, seed, noise_ratio, tile_size, batch_size, device, precision, progress_bar
         As for `~astro_ddpm.enhance`, but none of the first four may be None.
 
     memory : float
@@ -215,7 +270,8 @@ def sample_posterior(
     while True:
         try:
             with torch.inference_mode(), _full_precision():
-                tiled = TiledModel(model, z, valid, tile_size, device)
+                tiled = TiledModel(model, z, valid, tile_size, device, precision)
+                _announce(tiled, n_samples, steps, check is not None, progress_bar)
                 estimate = _estimate(tiled, progress_bar and not model.draws_samples)
                 if check is not None:
                     estimate = check(z, *estimate, tiled.estimate_again)

@@ -24,6 +24,7 @@ KEYWORDS = {
     "DDPMSAT": ("saturation", "level from which on pixels were masked"),
     "DDPMBKG": ("background", "the sky that was subtracted and added back"),
     "DDPMMASK": ("mask_treatment", "what was done to masked pixels"),
+    "DDPMPREC": ("precision", "numbers with which samples were drawn, if not float32"),
     "DDPMPSF": ("psf_fwhm", "[pix] FWHM of the PSF of the input"),
     "DDPMCORR": ("noise_correlation", "noise correlation of neighbouring pixels"),
     "DDPMPEAK": ("peak_snr", "S/N that 0.1 % of the pixels exceed"),

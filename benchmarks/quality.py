@@ -111,7 +111,7 @@ def shared_noise(args):
 
 
 def solver(args):
-    """Fit the weights with which samples take few evaluations to prepared pairs, and write the model with them."""
+    """Fit weights with which samples take few evaluations to prepared pairs, and write the model."""
     model, arrays = replace(zoo.load(args.model), solver=None), open_arrays(args.arrays)
     rows = np.linspace(0, len(arrays["shallow"]) - 1, min(args.number, len(arrays["shallow"]))).astype(int)
     with torch.inference_mode():
@@ -122,7 +122,7 @@ def solver(args):
 
 
 def solver_case(model, arrays, row, factor):
-    """Return a denoiser of one prepared pair, mean and standard deviation, and noise, as `fit_solver` wants them."""
+    """Return denoiser, mean, standard deviation and noise of one prepared pair, for `fit_solver`."""
     data, sigma, valid = (arrays[key][row].astype("f4") for key in ("shallow", "sigma", "valid"))
     noise_ratio = factor * float(arrays["depth"][row])
     data, sigma = fill_holes(data, sigma, valid > 0)
@@ -365,8 +365,9 @@ def main():
         if measure is cameras:
             command.add_argument("--only", nargs="+", help="names of the arrays; all by default")
             command.add_argument("--widths", type=float, nargs="+", default=[1.5, 2, 3, 4, 6, 9], help="FWHM")
-            command.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="noise levels of solver")
-        command.add_argument("--output", help="file for the model with a solver")
+        if measure is solver:
+            command.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="noise levels")
+            command.add_argument("--output", required=True, help="file for the model with its solver")
         command.add_argument("--cache", help="folder for the results of BM3D")
         command.set_defaults(measure=measure)
     args = parser.parse_args()

@@ -10,13 +10,13 @@ With mean :math:`\mu` and width :math:`s` of every pixel known, let
 where F is what `Denoiser` has from its network. In :math:`\theta = \arctan(\sigma / s)` the flow that turns
 noise into data is :math:`du / d\theta = -F` (Karras et al. 2022, equation 1, in these variables; Lu & Song
 2024, *Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models*, section 4.1, for a constant
-width). Pixels that are Gaussian and independent do not move at all, and the others little. So each state is the
-noise plus a weighted sum of the few F before it,
+width). Pixels that are Gaussian and independent do not move at all, and the others little. So each state is
+the noise plus a weighted sum of the few F before it,
 
 .. math:: u_k = u_0 + \sum_{j < k} C_{kj}(s) \, F_j, \qquad C_{kj}(s) = \sum_{p = 0}^2 c_{kjp} \ln^p s ,
 
-with weights by least squares from draws that took many evaluations (the non-stationary solvers of Shaul et al.
-2024, *Bespoke Non-Stationary Solvers for Fast Sampling of Diffusion and Flow Models*, with a width).
+with weights by least squares from draws that took many evaluations (the non-stationary solvers of Shaul et
+al. 2024, *Bespoke Non-Stationary Solvers for Fast Sampling of Diffusion and Flow Models*, with a width).
 """
 
 import math
@@ -214,15 +214,15 @@ def fit_solver(
         The solver.
     """
     cases = list(problems)
-    edges = torch.stack([torch.quantile(std.flatten(), std.new_tensor([0.001, 0.999])) for *_, std, _ in cases])
-    widths = float(edges[:, 0].min()), float(edges[:, 1].max())
+    widths = min(float(std.min()) for *_, std, _ in cases), max(float(std.max()) for *_, std, _ in cases)
     targets = [_reference(d, noise, mean, std, levels, n_reference) for d, mean, std, noise in cases]
     states, outputs = [noise for *_, noise in cases], [[] for _ in cases]  # type: ignore[var-annotated]
     weights: list[tuple[tuple[float, ...], ...]] = []
     for k, level in enumerate(levels):
         normal, moment = 0.0, 0.0
         planes = []
-        for (denoiser, mean, std, noise), u, past, target in zip(cases, states, outputs, targets, strict=True):
+        for case, u, past, target in zip(cases, states, outputs, targets, strict=True):
+            denoiser, mean, std, noise = case
             denoised = denoiser(_noised(u, level, mean, std), noise.new_tensor(level))
             past.append(_output(denoised, u, level, mean, std))
             log_width = _log_width(std, widths)

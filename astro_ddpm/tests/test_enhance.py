@@ -18,7 +18,7 @@ from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, 
 from astropy.utils.exceptions import AstropyDeprecationWarning, AstropyUserWarning
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, enhance, zoo
+from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, __version__, core, enhance, zoo
 from astro_ddpm.noise import fill_holes, frame, smooth_sigma
 
 from .helpers import SIGMA, make_image, toy_model
@@ -583,6 +583,7 @@ class TestOptions:
             ({"n_samples": 0}, "n_samples must be"),
             ({"n_samples": 2.5}, "n_samples must be"),
             ({"n_samples": None}, "n_samples must be"),
+            ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16'"),
             ({"steps": 0}, "steps must be"),
             ({"batch_size": -1}, "batch_size must be"),
             ({"tile_size": 0}, "tile_size must be"),
@@ -712,3 +713,9 @@ class TestImports:
     def test_training_is_light_until_used(self):
         loaded = self.modules("from astro_ddpm.training import homogenize_psf")
         assert not {"torch", "lightning", "pytorch_lightning"} & {*loaded}
+
+
+def test_precision_of_a_slow_processor(monkeypatch):
+    monkeypatch.setattr(core, "knows_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="precision must be 'float32' on this processor"):
+        enhance(make_image(), **OPTIONS, precision="bfloat16")

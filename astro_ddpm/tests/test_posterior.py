@@ -3,6 +3,7 @@
 Tests of the posterior of a frame: its noise, its parts, and how large they are.
 """
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astro_ddpm import zoo
+from astro_ddpm import posterior, zoo
+from astro_ddpm.core import knows_bfloat16
 from astro_ddpm.noise import remaining_sky
 from astro_ddpm.posterior import TiledModel, choose_sizes, sample_posterior, white_noise
 
@@ -164,3 +166,49 @@ class TestChooseSizes:
         assert choose_sizes(model, (500, 500), 1e6 * least)[0] >= 32
         with pytest.raises(ValueError, match="at least"):
             choose_sizes(model, (500, 500), 1e6 * (least - 1))
+
+
+class TestExpectedTime:
+    """What a user is told of a large frame before it starts."""
+
+    def sample(self, model, caplog, tile_size=16, **options):
+        z = np.random.default_rng(0).standard_normal((48, 64)).astype("f4")
+        with caplog.at_level(logging.INFO, "astro_ddpm.posterior"):
+            options = OPTIONS | {"keep": lambda *_: None, "tile_size": tile_size} | options
+            sample_posterior(model, z, np.ones(z.shape, bool), **options)
+        return caplog.text
+
+    @pytest.fixture
+    def slow(self, monkeypatch):
+        monkeypatch.setattr(posterior, "_fastest", lambda function: 10.0)
+
+    @pytest.mark.usefixtures("slow")
+    def test_is_told(self, caplog, capsys):
+        # 12 tiles in 8 orientations, and 5 draws (2 of them controls) of 3 evaluations, 10 seconds each
+        text = self.sample(toy_model(), caplog, progress_bar=True)
+        assert "64 x 48 pixels take about 46 minutes; n_samples=4 would take 52 minutes" in text
+        assert "64 x 48 pixels take about" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("slow")
+    def test_check_takes_as_long_as_the_estimate(self, caplog, capsys):
+        text = self.sample(toy_model(samples=False), caplog, check=lambda z, mean, std, _: (mean, std))
+        assert "take about 8 minutes; verify=False would take 4 minutes" in text
+        assert capsys.readouterr().err == ""
+
+    def test_quick_frames_are_not_worth_a_word(self, caplog):
+        assert self.sample(toy_model(), caplog) == ""
+
+    @pytest.mark.usefixtures("slow")
+    def test_few_tiles_are_not_measured(self, caplog):
+        assert self.sample(toy_model(), caplog, tile_size=48) == ""
+
+
+@pytest.mark.skipif(not knows_bfloat16(torch.device("cpu")), reason="bfloat16 needs a processor with AMX")
+def test_precision():
+    z = 3 * np.random.default_rng(0).standard_normal((40, 40)).astype("f4")
+    draws = {}
+    for precision in ("float32", "bfloat16"):
+        options = OPTIONS | {"keep": lambda i, x, p=precision: draws.setdefault(p, []).append(x)}
+        sample_posterior(toy_model(), z, np.ones(z.shape, bool), **options, precision=precision)
+    one, other = (np.array(draws[precision]) for precision in ("float32", "bfloat16"))
+    assert 0 < (one - other).std() < 0.02 * one.std()

@@ -137,6 +137,11 @@ class Model:
         return self.denoiser is not None
 
     @property
+    def orientations(self) -> int:
+        """In how many orientations of the image the regressor is averaged."""
+        return 8 if self.draws_samples else 2
+
+    @property
     def default_steps(self) -> int:
         """How many evaluations of the denoiser a draw takes if no number is asked for."""
         if self.one_step:
@@ -173,7 +178,7 @@ class Model:
         draws samples, which takes much longer anyway. ``z`` and ``valid`` are the whitened image and its
         validity, shape (batch, 1, ny, nx).
         """
-        return self.regressor.estimate(z, valid, 8 if self.draws_samples else 2)
+        return self.regressor.estimate(z, valid, self.orientations)
 
     @renamed_argument("depth", "noise_ratio")
     def draw(
@@ -189,9 +194,10 @@ class Model:
         r"""
         Draw whitened residuals of exposures with a given noise.
 
-        Where the model has a solver for this number of steps, `~astro_ddpm.diffusion.sample_fitted` draws with
-        it, otherwise `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels, from the estimated mean
-        plus white noise. A model of one step makes its draws at once. The temperature multiplies the noise.
+        Where the model has a solver for this number of steps, `~astro_ddpm.diffusion.sample_fitted` draws
+        with it, otherwise `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels, from the estimated
+        mean plus white noise. A model of one step makes its draws at once. The temperature multiplies the
+        noise.
 
         Parameters
         ----------

@@ -52,7 +52,9 @@ class TestGaussian:
         def denoise(x, sigma):
             return mean + std**2 / (std**2 + sigma**2) * (x - mean)
 
-        assert_allclose(sample_fitted(denoise, noise, mean, std, some_solver()), mean + std * noise, rtol=1e-9)
+        assert_allclose(
+            sample_fitted(denoise, noise, mean, std, some_solver()), mean + std * noise, rtol=1e-9
+        )
 
     @pytest.mark.parametrize("offset", [0.0, 0.1])
     def test_correlated_pixels_within_two_percent(self, offset):
