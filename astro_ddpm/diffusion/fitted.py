@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -214,26 +215,28 @@ def fit_solver(
         The solver.
     """
     cases = list(problems)
-    widths = min(float(std.min()) for *_, std, _ in cases), max(float(std.max()) for *_, std, _ in cases)
+    low, high = np.quantile(np.concatenate([std.flatten() for *_, std, _ in cases]), [0.001, 0.999])
     targets = [_reference(d, noise, mean, std, levels, n_reference) for d, mean, std, noise in cases]
-    states, outputs = [noise for *_, noise in cases], [[] for _ in cases]  # type: ignore[var-annotated]
+    states = [noise for *_, noise in cases]
+    outputs: list[list[Tensor]] = [[] for _ in cases]
     weights: list[tuple[tuple[float, ...], ...]] = []
     for k, level in enumerate(levels):
-        normal, moment = 0.0, 0.0
+        size = POWERS * (k + 1)
+        normal, moment = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         planes = []
         for case, u, past, target in zip(cases, states, outputs, targets, strict=True):
             denoiser, mean, std, noise = case
             denoised = denoiser(_noised(u, level, mean, std), noise.new_tensor(level))
             past.append(_output(denoised, u, level, mean, std))
-            log_width = _log_width(std, widths)
+            log_width = _log_width(std, (low, high))
             planes.append([output * log_width**p for output in past for p in range(POWERS)])
             a, b = torch.stack([_rows(plane) for plane in planes[-1]]), _rows(target[k] - noise)
             normal, moment = normal + a @ a.T, moment + a @ b
-        damped = normal + ridge * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)  # type: ignore[attr-defined,arg-type]
-        found = torch.linalg.solve(damped, moment).tolist()  # type: ignore[arg-type]
+        normal.diagonal().add_(ridge * normal.diagonal().mean())
+        found = torch.linalg.solve(normal, moment).tolist()
         weights.append(tuple(tuple(found[i : i + POWERS]) for i in range(0, len(found), POWERS)))
         states = [
             noise + sum(c * plane for c, plane in zip(found, terms, strict=True))
             for (*_, noise), terms in zip(cases, planes, strict=True)
         ]
-    return FittedSolver(tuple(map(float, levels)), tuple(weights), widths)
+    return FittedSolver(tuple(map(float, levels)), tuple(weights), (float(low), float(high)))
