@@ -86,9 +86,11 @@ def _sky(text):
     if text == "photutils":
         return text
     try:
+        if text.startswith("photutils:"):
+            return {"box_size": _whole(1)(text.removeprefix("photutils:"))}
         return float(text)
     except ValueError:
-        msg = f"must be 'photutils' or a number, not {text!r}"
+        msg = f"must be 'photutils', 'photutils:PIXELS' or a number, not {text!r}"
         raise argparse.ArgumentTypeError(msg) from None
 
 
@@ -108,7 +110,10 @@ COMMON = {
         "metavar": "LIST.csv",
         "help": "pairs of a shallow and a deep image: paths relative to the list",
     },
-    "--quiet": {"action": "store_true", "help": "no progress bar and no summary"},
+    "--quiet": {
+        "action": "store_true",
+        "help": "no progress bar, which long work shows in a terminal, and no summary",
+    },
     "--samples": {
         "dest": "n_samples",
         "type": _whole(1),
@@ -220,7 +225,8 @@ def _add_planes(parser):
     parser.add_argument(
         "--background",
         type=_sky,
-        help="sky to subtract before and to add back after: 'photutils' or a number (none)",
+        help="sky to subtract before and to add back after: 'photutils', 'photutils:256' for boxes of 256 "
+        "pixels, or a number (none)",
     )
 
 
@@ -344,7 +350,7 @@ def enhance_command(args):
     """Run ``astro-ddpm enhance``."""
     taken = {"command", "debug", "run", "input", "output", "quiet"}
     options = {name: value for name, value in vars(args).items() if name not in taken}
-    options["progress_bar"] = not args.quiet
+    options["progress_bar"] = False if args.quiet else None
     if len(args.input) > 1 or Path(args.output).is_dir() or args.output.endswith(("/", os.sep)):
         return _enhance_several(args, options)
     return _enhance_one(args, options)
@@ -439,7 +445,7 @@ def demo_command(args):
         model=args.model,
         n_samples=args.n_samples,
         seed=args.seed,
-        progress_bar=not args.quiet,
+        progress_bar=False if args.quiet else None,
     )
     table = compare_fluxes(field, enhanced)
     folder.mkdir(parents=True, exist_ok=True)
@@ -538,7 +544,7 @@ def evaluate_command(args):
         pairs,
         args.output,
         rejected=rejected,
-        progress_bar=not args.quiet,
+        progress_bar=False if args.quiet else None,
         **{name: getattr(args, name) for name in names},
     )
     if not args.quiet:

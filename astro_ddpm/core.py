@@ -49,7 +49,7 @@ def enhance(
     keep_samples: bool = True,
     samples_file: "str | os.PathLike[str] | None" = None,
     device: "str | torch.device | None" = None,
-    progress_bar: bool = False,
+    progress_bar: bool | None = None,
     add_keyword: bool = True,
     again: bool = False,
     verify: bool = True,
@@ -91,9 +91,10 @@ def enhance(
         The noise of an image that does not carry it: arrays, shape (ny, nx), and numbers are standard
         deviations. If there is none at all, the noise of the sky is measured, with a warning.
 
-    background : None, "photutils", float, Quantity, array_like or NDData, optional
+    background : None, "photutils", dict, float, Quantity, array_like or NDData, optional
         The sky to subtract before, and to add again after: None if it has been subtracted (warns if it
-        has not), ``"photutils"`` for `photutils.background.Background2D`, or its value or image.
+        has not), ``"photutils"`` to measure it between the sources (`~astro_ddpm.noise.measure_sky`), with
+        boxes that follow the largest of them or such as ``{"box_size": 256}``, or its value or image.
 
     mask_treatment : {"fill", "propagate"}, optional
         Whether masked and non-finite pixels receive the posterior (and stay masked), or are returned as
@@ -124,7 +125,8 @@ def enhance(
         Where to compute; a CUDA device if there is one, otherwise the CPU.
 
     progress_bar : bool, optional
-        Whether to show a progress bar.
+        Whether to show a progress bar; by default in terminals and notebooks, if it takes more than three
+        seconds.
 
     add_keyword : bool, optional
         Whether to record in the header what was done.
@@ -146,8 +148,9 @@ def enhance(
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
         The posterior mean as ``data``, its standard deviation (of the noise-free scene) as
-        ``uncertainty``, the draws as ``samples`` and the estimated errors as ``check`` (or None); unit, WCS,
-        mask, flags, PSF and header of the input.
+        ``uncertainty``, the draws as ``samples``, the estimated errors as ``check`` (or None), the sky that
+        was used as ``background``, and the input as ``observed``; unit, WCS, mask, flags, PSF and header
+        of the input.
 
     Raises
     ------
@@ -177,8 +180,8 @@ def enhance(
     `~astropy.utils.exceptions.AstropyUserWarning`
         If the noise has to be measured, differs from that of the sky of the image, or was computed from each
         pixel alone, pixels hold no information or lie in areas of one value, the sky does not seem to be
-        subtracted, rows or columns differ, values come in steps, or the memory of a GPU is exhausted, so that
-        less is tried at once.
+        subtracted, a sky that was measured is too high somewhere, rows or columns differ, values come in
+        steps, or the memory of a GPU is exhausted, so that less is tried at once.
 
     Examples
     --------
@@ -251,6 +254,8 @@ def enhance(
         provenance.write(meta, record | measures | verdict)
     enhanced = exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
     enhanced.check = verifier and verifier.table
+    enhanced.background = None if background is None else frame.sky
+    enhanced.observed = exposure.data
     return enhanced
 
 

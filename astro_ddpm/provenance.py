@@ -109,8 +109,10 @@ def _ascii(text):
 
 
 def _describe(background):
-    """Return a number or a word for the background."""
+    """Return a number or words for the background."""
     if background is None or isinstance(background, str):
         return background or "none"
+    if isinstance(background, dict):
+        return " ".join(["photutils", *(f"{name}={value}" for name, value in background.items())])
     value = getattr(background, "value", background)
     return float(value) if np.ndim(value) == 0 else "image"

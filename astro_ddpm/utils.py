@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAX_NAME = 255  # bytes in the name of a file
+PATIENCE = 3.0  # seconds
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -179,8 +180,19 @@ def atomic_path(path, *, overwrite=False):
 
 @contextmanager
 def progress(total, *, show):
-    """Show a progress bar of ``total`` steps, or not, and give a function that moves it by one."""
+    """
+    Show a progress bar of ``total`` steps, or not, and give a function that moves it by one.
+
+    None for ``show`` means after three seconds, in a terminal or a notebook.
+    """
     from tqdm import tqdm
 
-    with tqdm(total=total, disable=not show, unit="step") as bar:
+    show, delay = (_is_watched(), PATIENCE) if show is None else (show, 0)
+    with tqdm(total=total, disable=not show, unit="step", delay=delay) as bar:
         yield lambda *_: bar.update()
+
+
+def _is_watched():
+    """Tell whether what is written to the standard error appears in a terminal or a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or hasattr(shell, "kernel")

@@ -5,7 +5,7 @@ Pictures of enhanced images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,8 +127,8 @@ def plot_comparison(
     Show an enhanced image beside its input, samples and a reference.
 
     The panels are the input, the posterior mean, the reference, the residual, samples and the uncertainty, as
-    far as they are given. All images share one arcsinh stretch. The ticks of the color bars are in units of
-    the noise.
+    far as they are given, without the sky that was subtracted. All images share one arcsinh stretch. The
+    ticks of the color bars are in units of the noise.
 
     Parameters
     ----------
@@ -187,9 +187,10 @@ def plot_comparison(
     if n_samples < 0:
         msg = f"n_samples must not be negative, got {n_samples!r}"
         raise ValueError(msg)
-    result = Exposure.parse(enhanced, name="enhanced")
+    result = _without_sky(Exposure.parse(enhanced, name="enhanced"), enhanced)
     given = {"image": image, "reference": reference}
     shown = {name: _parse(name, value, result) for name, value in given.items() if value is not None}
+    shown = {name: _without_sky(value, enhanced) for name, value in shown.items()}
     noise, level = _noise(shown.get("image"), result)
     planes = {name: np.ma.array(each.data.astype(float), mask=each.mask) for name, each in shown.items()}
     mean = result.data.astype(float)
@@ -197,6 +198,38 @@ def plot_comparison(
     panels = _panels(planes.get("image"), mean, planes.get("reference"), result.sigma, draws, noise)
     n_columns = len(panels) if len(panels) <= 5 else -(-len(panels) // 2)
     return draw_panels(panels, _scales(panels, level, result.unit, cmap), n_columns, panel_size)
+
+
+def thumbnail(enhanced: CCDData, width: int = 240) -> bytes:
+    """Return an image as a PNG file, at most ``width`` pixels wide, in the colors of `plot_comparison`."""
+    from io import BytesIO
+
+    from matplotlib.image import imsave
+
+    exposure = _without_sky(Exposure.parse(enhanced, name="enhanced"), enhanced)
+    step = -(-max(exposure.shape) // width)
+    plane = exposure.data[::step, ::step].astype(float)
+    _, level = _noise(None, exposure)
+    scale, file = flux_scale(level, np.nanpercentile(plane, 99.8)), BytesIO()
+    imsave(
+        file,
+        np.ma.filled(scale.norm(plane), 0),
+        cmap=scale.cmap,
+        vmin=0,
+        vmax=1,
+        origin="lower",
+        format="png",
+    )
+    return file.getvalue()
+
+
+def _without_sky(exposure, enhanced):
+    """Subtract the sky that an enhanced image says is in it."""
+    sky = getattr(enhanced, "background", None)
+    if sky is None:
+        return exposure
+    samples = None if exposure.samples is None else exposure.samples - sky
+    return replace(exposure, data=exposure.data - sky, samples=samples)
 
 
 def _parse(name, value, result):

@@ -3,7 +3,10 @@
 The result of an enhancement, as astropy knows images.
 """
 
+from base64 import b64encode
 from copy import deepcopy
+from html import escape
+from importlib import import_module
 from zlib import crc32
 
 import numpy as np
@@ -37,6 +40,12 @@ class EnhancedCCDData(CCDData):
     samples : array_like, shape (n, ny, nx), optional
         Draws of deep exposures, in the unit of ``data``.
 
+    background : float or ndarray, shape (ny, nx), optional
+        The sky that is in ``data``.
+
+    observed : ndarray, shape (ny, nx), optional
+        The image before the enhancement.
+
     Raises
     ------
     ValueError
@@ -53,9 +62,22 @@ class EnhancedCCDData(CCDData):
     (mean change). None if there was no check, and for parts of an image and results of arithmetic.
     """
 
-    def __init__(self, *args, samples=None, **kwargs):
+    background = None
+    """
+    The sky that was subtracted before and added again after: a number, an image (ny, nx) or None.
+
+    In the unit of the data, as ``observed``. Results of arithmetic have neither.
+    """
+
+    observed = None
+    """The image before the enhancement, shape (ny, nx), or None; it is not written to files."""
+
+    def __init__(self, *args, samples=None, background=None, observed=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.check = getattr(args[0], "check", None) if args else None
+        source = args[0] if args else None
+        self.check = getattr(source, "check", None)
+        self.background = getattr(source, "background", None) if background is None else background
+        self.observed = getattr(source, "observed", None) if observed is None else observed
         if samples is None and args and isinstance(args[0], EnhancedCCDData):
             kept = args[0]._samples, args[0]._samples_belong_to
             self._samples, self._samples_belong_to = deepcopy(kept) if kwargs.get("copy") else kept
@@ -128,6 +150,9 @@ class EnhancedCCDData(CCDData):
         if isinstance(self.flags, np.ndarray):
             kwargs["flags"] = self.flags[item]
         kwargs["psf"] = self.psf
+        for name in ("background", "observed"):
+            plane = getattr(self, name)
+            kwargs[name] = plane[item] if np.ndim(plane) == 2 else plane
         return kwargs
 
     def _arithmetic(self, operation, operand, *args, **kwargs):
@@ -176,11 +201,88 @@ class EnhancedCCDData(CCDData):
         """
         result, samples = super().convert_unit_to(unit, equivalencies), self.samples
         result.check = self.check
+        for name in ("background", "observed"):
+            plane = getattr(self, name)
+            setattr(result, name, None if plane is None else self.unit.to(unit, plane, equivalencies))
         if samples is not None:
             result.samples = self.unit.to(unit, samples, equivalencies=equivalencies)
         return result
 
-    def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", **kwargs):
+    def cutout(self, position, size):
+        """
+        Cut out the surroundings of a position, with all planes and samples.
+
+        `~astropy.nddata.Cutout2D` of an enhanced image has its data alone.
+
+        Parameters
+        ----------
+        position : tuple of float or `~astropy.coordinates.SkyCoord`
+            The position (x, y) in pixels, or on the sky.
+
+        size : int, `~astropy.units.Quantity` or tuple of them
+            The size (ny, nx) in pixels or as an angle, as for `~astropy.nddata.Cutout2D`.
+
+        Returns
+        -------
+        part : `EnhancedCCDData`
+            What of it lies in the image; planes may share memory.
+
+        Raises
+        ------
+        `~astropy.nddata.NoOverlapError`
+            If nothing does.
+        """
+        from astropy.nddata import Cutout2D
+
+        return self[Cutout2D(self.data, position, size, wcs=image_wcs(self.wcs)).slices_original]
+
+    def plot(self, **options):
+        """
+        Show input, result, uncertainty and a sample with one arcsinh stretch.
+
+        Parameters
+        ----------
+        **options
+            Passed to `~astro_ddpm.evaluation.plot_comparison`, such as ``reference`` or ``n_samples``, and
+            ``image`` for a result that was read from a file, which does not hold its input.
+
+        Returns
+        -------
+        figure : `~matplotlib.figure.Figure`
+            The figure.
+        """
+        image = self.observed
+        if image is not None and self.mask is not None:
+            image = np.ma.array(image, mask=self.mask)
+        plots = import_module("astro_ddpm.evaluation.plots")  # in a room above, as pandas finds its plots
+        return plots.plot_comparison(self, **{"image": image, "n_samples": 1} | options)
+
+    def _repr_html_(self):
+        """Return what a notebook shows: a picture and a table of what is known."""
+        plots = import_module("astro_ddpm.evaluation.plots")
+        ny, nx = self.shape
+        record = provenance.read(self.meta)
+        samples = self.samples
+        rows = {
+            "image": f"{nx} x {ny} pixels, {self.unit}",
+            "model": record.get("model"),
+            "seed": record.get("seed"),
+            "samples": 0 if samples is None else len(samples),
+            "sky": record.get("background"),
+            "check": None if self.check is None else self.check.meta.get("sentence"),
+        }
+        cells = "".join(
+            f"<tr><th>{name}</th><td style='text-align:left'>{escape(str(value))}</td></tr>"
+            for name, value in rows.items()
+            if value is not None
+        )
+        picture = b64encode(plots.thumbnail(self)).decode()
+        return (
+            f"<div><b>{type(self).__name__}</b><br><img alt='enhanced image' style='float:left;margin-right:"
+            f"1em' src='data:image/png;base64,{picture}'><table>{cells}</table></div>"
+        )
+
+    def to_hdu(self, *args, hdu_samples="SAMPLES", hdu_flags="FLAGS", hdu_background="BACKGROUND", **kwargs):
         """
         Make an HDU list of the image and all its planes.
 
@@ -189,15 +291,16 @@ class EnhancedCCDData(CCDData):
         *args, **kwargs
             As for `astropy.nddata.CCDData.to_hdu`.
 
-        hdu_samples, hdu_flags : str or None, optional
-            The names of the extensions that hold samples and flags (an array); None to leave them out.
+        hdu_samples, hdu_flags, hdu_background : str or None, optional
+            The names of the extensions that hold samples, flags and sky (if they are arrays); None to leave
+            them out.
 
         Returns
         -------
         hdus : `~astropy.io.fits.HDUList`
-            Primary image, then mask, uncertainty, PSF, flags, the table ``CHECK`` and samples as far as there
-            are any, with the WCS of the image and, where they have one, its unit; and lookup tables of the
-            WCS.
+            Primary image, then mask, uncertainty, PSF, flags, sky, the table ``CHECK`` and samples as far as
+            there are any, with the WCS of the image and, where they have one, its unit; and lookup tables of
+            the WCS.
         """
         hdus = super().to_hdu(*args, **kwargs)
         mend_cards(hdus[0].header)
@@ -205,6 +308,8 @@ class EnhancedCCDData(CCDData):
         if hdu_flags and isinstance(self.flags, np.ndarray):
             flags = self.flags.astype(np.uint8) if self.flags.dtype == bool else self.flags
             hdus.append(fits.ImageHDU(flags, name=hdu_flags))
+        if hdu_background and np.ndim(self.background) == 2:
+            hdus.append(fits.ImageHDU(self.background, name=hdu_background))
         if self.check is not None:
             hdus.append(fits.BinTableHDU(self.check.as_array(), name="CHECK"))
             hdus[-1].header["SENTENCE"] = self.check.meta.get("sentence", "")
@@ -212,7 +317,7 @@ class EnhancedCCDData(CCDData):
         if samples is not None:
             hdus.append(fits.ImageHDU(samples, name=hdu_samples))
         unit = {} if self.unit == u.dimensionless_unscaled else {"BUNIT": self.unit.to_string()}
-        with_unit = (hdu_samples, kwargs.get("hdu_uncertainty", "UNCERT"))
+        with_unit = (hdu_samples, hdu_background, kwargs.get("hdu_uncertainty", "UNCERT"))
         wcs = wcs_cards(hdus[0].header)
         for hdu in hdus[1:]:
             if hdu.is_image and hdu.shape[-2:] == self.shape:

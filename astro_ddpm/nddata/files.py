@@ -60,9 +60,18 @@ def _read_enhanced(filename, **kwargs):
         if "FLAGS" in hdus:
             image.flags = _native(hdus["FLAGS"].data)
         image.check = _check_table(hdus)
+        image.background = _background(hdus, image)
         if "SAMPLES" in hdus:
             image.samples = _native(hdus["SAMPLES"].data)
     return image
+
+
+def _background(hdus, image):
+    """Return the sky that was used: an image or a number; None if there was none."""
+    if "BACKGROUND" in hdus and hdus["BACKGROUND"].shape == image.shape:
+        return _native(hdus["BACKGROUND"].data)
+    value = image.meta.get("DDPMBKG")
+    return None if isinstance(value, str) else value
 
 
 def _check_table(hdus):

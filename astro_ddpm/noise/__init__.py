@@ -7,6 +7,7 @@ Everything in this package happens in units of the noise. For an image :math:`y`
 whitened distance to the deep image :math:`x`.
 """
 
+from .background import find_sources, measure_sky
 from .correlation import (
     convolve_periodic,
     correlated_noise,
@@ -50,6 +51,7 @@ __all__ = [
     "fill_frame",
     "fill_holes",
     "find_self_noise",
+    "find_sources",
     "frame_sigma",
     "frame_sky",
     "gaussian_kernel",
@@ -58,6 +60,7 @@ __all__ = [
     "largest_value",
     "match_pair",
     "measure_banding",
+    "measure_sky",
     "neighbour_correlation",
     "noise_kernel",
     "photon_noise",

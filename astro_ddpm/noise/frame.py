@@ -10,6 +10,7 @@ import numpy as np
 from astro_ddpm.tiling import make_tiles
 from astro_ddpm.utils import warn_user
 
+from .background import measure_sky, warn_of_bowls
 from .holes import fill_holes
 from .pixels import detect_self_noise
 from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, measure_banding
@@ -38,9 +39,9 @@ def frame_sky(background, data, valid, unit):
 
     Parameters
     ----------
-    background : None, "photutils", float, `~astropy.units.Quantity` or array_like
-        None for no sky, ``"photutils"`` to measure it by `photutils.background.Background2D`, or its value or
-        image. ValueError if it is no such thing, not finite, or cannot be measured.
+    background : None, "photutils", dict, float, `~astropy.units.Quantity` or array_like
+        None for no sky, ``"photutils"`` or the options of `~astro_ddpm.noise.measure_sky` to measure it, or
+        its value or image. ValueError if it is no such thing, not finite, or cannot be measured.
 
     data, valid : ndarray, shape (ny, nx)
         The frame, and True for pixels to measure.
@@ -50,8 +51,8 @@ def frame_sky(background, data, valid, unit):
     """
     if background is None:
         return 0.0
-    if isinstance(background, str):
-        return _photutils_background(background, data, valid)
+    if isinstance(background, (str, dict)):
+        return _measured_sky(background, data, valid)
     values = background if getattr(background, "unit", None) is None else background.to_value(unit)
     values = np.asarray(values, float)
     if values.shape not in ((), data.shape):
@@ -63,19 +64,18 @@ def frame_sky(background, data, valid, unit):
     return values.astype(data.dtype)
 
 
-def _photutils_background(background, data, valid):
-    from photutils.background import Background2D
-
-    if background != "photutils":
-        msg = f"background must be None, 'photutils', a number or an image, not {background!r}"
+def _measured_sky(background, data, valid):
+    """Measure the sky, and warn where it is too high."""
+    options = {} if background == "photutils" else background
+    if isinstance(options, str) or not options.keys() <= {"box_size", "filter_size"}:
+        msg = (
+            "background must be None, 'photutils', a number, an image, or a dict of box_size and "
+            f"filter_size, not {background!r}"
+        )
         raise ValueError(msg)
-    box = tuple(min(64, n) for n in data.shape)
-    try:
-        sky = Background2D(np.where(valid, data, 0), box, mask=~valid, exclude_percentile=50).background
-    except ValueError as error:
-        msg = f"background='photutils' finds too few valid pixels to measure the sky: {error}"
-        raise ValueError(msg) from None
-    return sky.astype(data.dtype)
+    sky, sources = measure_sky(data, valid, **options)
+    warn_of_bowls(data - sky, valid & ~sources, _measure_sigma(data, ~valid))
+    return sky
 
 
 def frame_sigma(data, sigma, valid, unit):

@@ -146,7 +146,7 @@ def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, mo
         planes = data, np.full(data.shape, np.nan)
     else:
         with process_alone():
-            enhanced = enhance(block, model=model, verify=False, **options)
+            enhanced = enhance(block, model=model, verify=False, progress_bar=False, **options)
         planes = enhanced.data, enhanced.uncertainty.array
     dtype = np.promote_types(data.dtype.newbyteorder("="), np.float32)
     return np.stack([plane[inner] for plane in planes]).astype(dtype, copy=False)

@@ -120,7 +120,7 @@ class Manifest:
 
 
 def enhance_collection(
-    collection, location, *, client=None, overwrite=False, seed=None, progress_bar=False, **options
+    collection, location, *, client=None, overwrite=False, seed=None, progress_bar=None, **options
 ):
     """
     Enhance many FITS images, on a Dask cluster if there is one.
@@ -156,7 +156,8 @@ def enhance_collection(
         of frames. If None, one is drawn and recorded.
 
     progress_bar : bool, optional
-        Whether to show a progress bar.
+        Whether to show a progress bar; by default in terminals and notebooks, if it takes more than three
+        seconds.
 
     **options
         Passed to `enhance_file` and `astro_ddpm.enhance`. The planes ``stddev``, ``variance``, ``weight``
@@ -339,9 +340,8 @@ def _enhance_or_skip(frame, options, overwrite, sha256):
         if not overwrite:
             msg = f"output {frame.output} exists and {difference}; set overwrite to replace it"
             raise FileExistsError(msg)
-    enhanced = enhance_file(
-        frame.input, frame.output, **frame.planes, overwrite=overwrite, seed=frame.seed, **options
-    )
+    own = {"overwrite": overwrite, "seed": frame.seed, "progress_bar": False}
+    enhanced = enhance_file(frame.input, frame.output, **frame.planes, **options | own)
     return "done", enhanced.meta
 
 

@@ -304,6 +304,8 @@ def _describe(value):
         return repr(str(value))
     if isinstance(value, Number):
         return repr(float(value))
+    if isinstance(value, dict):
+        return repr(sorted(value.items()))
     if hasattr(value, "value_from"):  # a keyword of ccdproc
         return f"keyword {value.name} {value.unit}"
     value, kind = plain_values(value), getattr(value, "uncertainty_type", "")

@@ -53,7 +53,7 @@ def evaluate(
     zero_point: float = 0.0,
     rejected: tuple[str, ...] = (),
     device: str | None = None,
-    progress_bar: bool = False,
+    progress_bar: bool | None = None,
 ) -> Path:
     """
     Test models on pairs and write tables, figures and a page.
@@ -95,7 +95,8 @@ def evaluate(
         Where to compute.
 
     progress_bar : bool, optional
-        Whether to show a progress bar.
+        Whether to show a progress bar; by default in terminals and notebooks, if it takes more than three
+        seconds.
 
     Returns
     -------
@@ -207,7 +208,7 @@ def _enhance(image, path, options):
     if kept is not None:
         return kept
     start = time.perf_counter()
-    enhanced = enhance(image, **options)
+    enhanced = enhance(image, progress_bar=False, **options)
     enhanced.meta["EVALTIME"] = (time.perf_counter() - start, "[s] time it took")
     enhanced.meta["EVALCRC"] = (_checksum(image), "CRC-32 of the input")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +327,8 @@ def _find_sources(
     noise = noise_image(NOISE_SHAPE, sky * pairs[0].image.unit, seed=seed)
 
     def run(image, seed):
-        return enhance(image, model=model, n_samples=8, seed=seed, noise_ratio=noise_ratio, device=device)
+        options = {"noise_ratio": noise_ratio, "device": device, "progress_bar": False}
+        return enhance(image, model=model, n_samples=8, seed=seed, **options)
 
     found = detection_curve(
         noise,

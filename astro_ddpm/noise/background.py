@@ -1,0 +1,224 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The sky of a frame, measured where there are no sources.
+"""
+
+import numpy as np
+
+from astro_ddpm.utils import warn_user
+
+from .sky import estimate_sky_level, estimate_sky_sigma
+
+__all__ = ["find_sources", "measure_sky", "warn_of_bowls"]
+
+BOX = 64  # pixels, of a frame without large sources
+MAX_PASSES = 6
+MAX_BOWL = 0.1  # of the noise
+MIN_SIDE = 6  # blocks, in which the noise of blocks can be measured
+SCALES = (1, 4, 16)  # pixels on a side of the blocks in which sources are looked for
+THRESHOLD = 3.0  # of the noise of the blocks
+
+
+def measure_sky(data, valid, box_size=None, filter_size=None):
+    """
+    Measure the sky between the sources.
+
+    The sky is a plane and what `photutils.background.Background2D` finds above it in the frame without its
+    sources (`find_sources`), which are looked for at least twice. The boxes are 64 pixels wide. Where that
+    is less than the diameter of the largest source (of a circle of its area) they grow, and the sources are
+    looked for again: the sky must not follow a galaxy. Where less than two boxes fit in, the plane remains.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The frame.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels to measure.
+
+    box_size : int or tuple of int, optional
+        The size (ny, nx) of the boxes, whatever sources there are.
+
+    filter_size : int or tuple of int, optional
+        The size of the median filter, in boxes, odd; 3 if there are four boxes or more on a side, or else 1.
+
+    Returns
+    -------
+    sky : ndarray, shape (ny, nx)
+        The sky, in the dtype of the frame.
+
+    sources : ndarray of bool, shape (ny, nx)
+        True where a source was found.
+
+    Raises
+    ------
+    ValueError
+        If too few pixels are valid.
+    """
+    box, sources = box_size or BOX, np.zeros(data.shape, bool)
+    for number in range(MAX_PASSES):
+        sky = _background(data, valid & ~sources, box, filter_size)
+        sources = find_sources(data - sky, valid)
+        wanted = box if box_size else max(_largest(sources), box)
+        if number and wanted <= box:
+            break
+        box = wanted
+    return _background(data, valid & ~sources, box, filter_size), sources
+
+
+def _background(data, valid, box, filter_size):
+    """Return a plane and what photutils finds above it."""
+    from photutils.background import Background2D
+
+    plane = _plane(data, valid)
+    rest = np.where(valid, data - plane, 0)
+    counts = [max(n // min(b, n), 1) for n, b in zip(data.shape, np.broadcast_to(box, 2), strict=True)]
+    size = tuple(-(-n // count) for n, count in zip(data.shape, counts, strict=True))
+    filter_size = filter_size or (3 if min(counts) > 3 else 1)
+    try:
+        sky = Background2D(rest, size, mask=~valid, exclude_percentile=80, filter_size=filter_size).background
+    except ValueError:  # sources leave no box
+        sky = estimate_sky_level(rest, ~valid)
+    return (plane + sky).astype(data.dtype)
+
+
+def _plane(data, valid):
+    """Return the plane that fits the blocks without sources."""
+    from astropy.stats import sigma_clip
+
+    block = SCALES[-1]
+    means, enough = _block_means(data, valid, block)
+    plane = np.zeros(data.shape)
+    if enough.sum() < MIN_SIDE**2:
+        return plane
+    y, x = (np.arange(n) - (n - 1) / 2 for n in data.shape)
+    rows, columns = (
+        np.arange(n) * block + (block - 1) / 2 + part[0] for n, part in zip(means.shape, (y, x), strict=True)
+    )
+    grid = np.stack(
+        [plane.ravel() for plane in (*np.meshgrid(rows, columns, indexing="ij"), np.ones(means.shape))]
+    )
+    use = enough.ravel()
+    for _ in range(5):
+        slopes = np.linalg.lstsq(grid[:, use].T, means.ravel()[use])[0]
+        rest = np.ma.array(means.ravel() - slopes @ grid, mask=~enough.ravel())
+        use = ~np.ma.getmaskarray(sigma_clip(rest, sigma=2.5, maxiters=5, stdfunc="mad_std"))
+    return slopes[0] * y[:, None] + slopes[1] * x + slopes[2]
+
+
+def find_sources(residual, valid):
+    """
+    Find everything that is brighter than the sky, and its surroundings.
+
+    That is where the image smoothed by a Gaussian of 1.5 pixels, or the mean of 4x4 or 16x16 pixels without
+    the sources found before, is 3 times its noise, and 2 pixels or a block around.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (ny, nx)
+        The sky-subtracted frame.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels that were measured.
+
+    Returns
+    -------
+    sources : ndarray of bool, shape (ny, nx)
+        True on sources.
+    """
+    from scipy.ndimage import binary_dilation
+
+    sources = np.zeros(residual.shape, bool)
+    for scale in SCALES:
+        means, enough = _block_means(residual, valid & ~sources, scale)
+        if min(means.shape) < MIN_SIDE:
+            break
+        try:
+            noise = estimate_sky_sigma(means, ~enough, lag=1 if scale > 1 else 5)
+        except ValueError:
+            continue
+        found = enough & (means > THRESHOLD * noise)
+        found = binary_dilation(found, np.ones((3, 3)), iterations=2 if scale == 1 else 1)
+        sources |= _enlarged(found, scale, residual.shape)
+    return sources
+
+
+def _block_means(data, valid, size):
+    """Return the means of the valid pixels of blocks, and which of them have enough."""
+    from scipy.ndimage import gaussian_filter
+
+    if size == 1:
+        weight = gaussian_filter(valid.astype(np.float32), 1.5)
+        means = gaussian_filter(np.where(valid, data, 0), 1.5) / np.maximum(weight, 1e-6)
+        return means, valid & (weight > 0.5)
+    ny, nx = (n // size for n in data.shape)
+
+    def add(plane):
+        blocks = plane[: ny * size, : nx * size].reshape(ny, size, nx, size)
+        return blocks.sum(axis=(1, 3), dtype=float)
+
+    counts = add(valid)
+    return add(np.where(valid, data, 0)) / np.maximum(counts, 1), counts > size**2 / 2
+
+
+def _enlarged(blocks, size, shape):
+    """Return a plane of blocks as one of pixels."""
+    rows, columns = (
+        np.minimum(np.arange(n) // size, k - 1) for n, k in zip(shape, blocks.shape, strict=True)
+    )
+    return blocks[np.ix_(rows, columns)]
+
+
+def _largest(sources):
+    """Return the diameter of the circle that has the area of the largest source, in whole blocks."""
+    from scipy.ndimage import label
+
+    block = SCALES[-1]
+    share, _ = _block_means(sources, np.ones_like(sources), block)
+    labels, number = label(share > 0.5)
+    return int(2 * block * np.sqrt(np.bincount(labels.ravel())[1:].max() / np.pi)) if number else 0
+
+
+def warn_of_bowls(residual, valid, sigma, block=32):
+    """
+    Warn where a sky that was subtracted is too high.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (ny, nx)
+        The sky-subtracted frame.
+
+    valid : ndarray of bool, shape (ny, nx)
+        True for pixels that were measured and have no source.
+
+    sigma : ndarray, shape (ny, nx), or float
+        The noise (1 sigma).
+
+    block : int, optional
+        The mean of 3x3 blocks of so many pixels on a side is compared with zero.
+
+    Warns
+    -----
+    `~astropy.utils.exceptions.AstropyUserWarning`
+        If it is below zero by more than 0.1 of the noise, and five times its error.
+    """
+    from scipy.ndimage import uniform_filter
+
+    means, enough = _block_means(residual / sigma, valid, block)
+    if min(means.shape) < MIN_SIDE:
+        return
+    try:
+        error = estimate_sky_sigma(means, ~enough, lag=1) / 3
+    except ValueError:
+        return
+    weight = uniform_filter(enough.astype(float), 3)
+    levels = np.where(
+        weight > 0.5, uniform_filter(np.where(enough, means, 0), 3) / np.maximum(weight, 0.1), 0
+    )
+    y, x = np.unravel_index(np.argmin(levels), levels.shape)
+    if levels[y, x] < -max(MAX_BOWL, 5 * error):
+        warn_user(
+            f"the sky that is subtracted is too high by up to {-levels[y, x]:.2f} of the noise, most around "
+            f"x = {x * block + block // 2}, y = {y * block + block // 2}: give larger or smaller boxes, "
+            'background={"box_size": ...}, or an image of the sky'
+        )
