@@ -90,7 +90,7 @@ def _sky(text):
             return {"box_size": _whole(1)(text.removeprefix("photutils:"))}
         return float(text)
     except ValueError:
-        msg = f"must be 'photutils', 'photutils:PIXELS' or a number, not {text!r}"
+        msg = f"must be 'photutils' or a number, not {text!r}"
         raise argparse.ArgumentTypeError(msg) from None
 
 

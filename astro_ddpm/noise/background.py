@@ -26,7 +26,8 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
     The sky is a plane and what `photutils.background.Background2D` finds above it in the frame without its
     sources (`find_sources`), which are looked for at least twice. The boxes are 64 pixels wide. Where that
     is less than the diameter of the largest source (of a circle of its area) they grow, and the sources are
-    looked for again: the sky must not follow a galaxy. Where less than two boxes fit in, the plane remains.
+    looked for again: the sky must not follow a galaxy. Where less than two boxes fit in, the plane remains,
+    and goes down until no place is below it: light is not negative.
 
     Parameters
     ----------
@@ -63,7 +64,11 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
         if number and wanted <= box:
             break
         box = wanted
-    return _background(data, valid & ~sources, box, filter_size), sources
+    sky = _background(data, valid & ~sources, box, filter_size)
+    if not box_size and 2 * box > max(data.shape):  # a plane, which halos of galaxies pull up
+        depth, error, _ = _deepest(data - sky, valid & ~sources)
+        sky -= max(depth - 2 * error, 0)
+    return sky, sources
 
 
 def _background(data, valid, box, filter_size):
@@ -179,9 +184,12 @@ def _largest(sources):
     return int(2 * block * np.sqrt(np.bincount(labels.ravel())[1:].max() / np.pi)) if number else 0
 
 
-def warn_of_bowls(residual, valid, sigma, block=32):
+def warn_of_bowls(residual, valid, sigma):
     """
     Warn where a sky that was subtracted is too high.
+
+    That is where the mean of 5x5 blocks of 16 pixels is below zero by more than 0.1 of the noise, and five
+    times its error.
 
     Parameters
     ----------
@@ -191,34 +199,30 @@ def warn_of_bowls(residual, valid, sigma, block=32):
     valid : ndarray of bool, shape (ny, nx)
         True for pixels that were measured and have no source.
 
-    sigma : ndarray, shape (ny, nx), or float
+    sigma : float
         The noise (1 sigma).
-
-    block : int, optional
-        The mean of 3x3 blocks of so many pixels on a side is compared with zero.
-
-    Warns
-    -----
-    `~astropy.utils.exceptions.AstropyUserWarning`
-        If it is below zero by more than 0.1 of the noise, and five times its error.
     """
-    from scipy.ndimage import uniform_filter
-
-    means, enough = _block_means(residual / sigma, valid, block)
-    if min(means.shape) < MIN_SIDE:
-        return
-    try:
-        error = estimate_sky_sigma(means, ~enough, lag=1) / 3
-    except ValueError:
-        return
-    weight = uniform_filter(enough.astype(float), 3)
-    levels = np.where(
-        weight > 0.5, uniform_filter(np.where(enough, means, 0), 3) / np.maximum(weight, 0.1), 0
-    )
-    y, x = np.unravel_index(np.argmin(levels), levels.shape)
-    if levels[y, x] < -max(MAX_BOWL, 5 * error):
+    depth, error, (y, x) = _deepest(residual, valid)
+    if depth > max(MAX_BOWL * sigma, 5 * error):
         warn_user(
-            f"the sky that is subtracted is too high by up to {-levels[y, x]:.2f} of the noise, most around "
-            f"x = {x * block + block // 2}, y = {y * block + block // 2}: give larger or smaller boxes, "
+            f"the sky that is subtracted is too high by up to {depth / sigma:.2f} of the noise, most around "
+            f"x = {x}, y = {y}: give larger or smaller boxes, "
             'background={"box_size": ...}, or an image of the sky'
         )
+
+
+def _deepest(residual, valid):
+    """Return how far the mean of 5x5 blocks is below zero at most, its error, and where that is."""
+    from scipy.ndimage import uniform_filter
+
+    block = SCALES[-1]
+    means, enough = _block_means(residual, valid, block)
+    try:
+        error = estimate_sky_sigma(means, ~enough, lag=1) / 5
+    except ValueError:  # too few blocks
+        return 0.0, np.inf, (0, 0)
+    weight = uniform_filter(enough.astype(float), 5)
+    levels = uniform_filter(np.where(enough, means, 0), 5) / np.maximum(weight, 0.1)
+    levels[weight < 0.5] = 0
+    place = np.unravel_index(np.argmin(levels), levels.shape)
+    return -levels[place], error, tuple(int(n) * block + block // 2 for n in place)

@@ -252,6 +252,11 @@ def _bad_pixels(plane, header, ignore_bits):
     """Turn a data quality plane, whose header may name its bits, into a mask."""
     if ignore_bits is None:
         return plane != 0
+    empty = np.zeros(plane.shape, bool)
+    if plane.dtype.kind == "f":  # astropy reads integers with a BLANK as these
+        empty = np.isnan(plane)
+        whole = np.where(empty, 0, plane)
+        plane = whole.astype(np.int64) if np.array_equal(whole, np.rint(whole)) else plane
     if plane.dtype.kind not in "iu":
         msg = f"ignore_bits needs a mask of integers, not of {plane.dtype}"
         raise ValueError(msg)
@@ -259,7 +264,7 @@ def _bad_pixels(plane, header, ignore_bits):
     bits = {key[3:]: 1 << header[key] for key in header if re.fullmatch("M[PB]_.+", key)}
     names = extend_bit_flag_map("names", **bits) if bits else None
     try:
-        return bitfield_to_boolean_mask(plane, ignore_flags=ignore_bits, flag_name_map=names)
+        return empty | bitfield_to_boolean_mask(plane, ignore_flags=ignore_bits, flag_name_map=names)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         msg = f"ignore_bits {ignore_bits!r} cannot be used: {error}"
         raise ValueError(msg) from None

@@ -73,14 +73,27 @@ class TestEnhance:
         assert main(["enhance", image, "-o", str(out), *options]) == 0
         captured = capsys.readouterr()
         assert "36 x 40 pixels, model toy, 2 samples, seed 5" in captured.out
-        assert "3/3" in captured.err
+        assert captured.err == ""  # no terminal
         expected = enhance(make_image(), model=model, n_samples=2, steps=3, seed=5)
         assert_allclose(EnhancedCCDData.read(out).samples, expected.samples, rtol=1e-6, atol=1e-5)
 
-    def test_quiet(self, quiet, capsys):
+    def test_quiet(self, quiet, capsys, monkeypatch):
+        monkeypatch.setattr("astro_ddpm.utils.PATIENCE", 0)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         assert main(quiet) == 0
         captured = capsys.readouterr()
         assert (captured.out, captured.err) == ("", "")
+        assert main([arg for arg in quiet if arg != "--quiet"] + ["--overwrite"]) == 0
+        assert "step/s" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("text", "sky"), [("photutils", "photutils"), ("photutils:128", {"box_size": 128}), ("-2.5", -2.5)]
+    )
+    def test_sky(self, image, model, tmp_path, text, sky):
+        args = ["enhance", image, "-o", str(tmp_path / "o.fits"), "--model", model, "--samples", "1"]
+        assert main([*args, f"--background={text}", "--seed", "1", "--quiet"]) == 0
+        expected = enhance(make_image(), model=model, n_samples=1, seed=1, background=sky)
+        assert_allclose(EnhancedCCDData.read(tmp_path / "o.fits").data, expected.data, rtol=1e-6, atol=1e-5)
 
     def test_warns_once_outside_of_the_domain(self, tmp_path, image, model, capsys):
         options = ["--model", model, "--samples", "1", "--depth", "0.01", "--quiet"]

@@ -243,6 +243,13 @@ def test_record_of_a_background():
     assert one == same != other
 
 
+def test_options_of_the_sky_are_compared():
+    one, same, other = (
+        make_record(__file__, background={"box_size": size})["DDPMOPTS"] for size in (64, 64, 128)
+    )
+    assert one == same != other
+
+
 class TestBits:
     @pytest.mark.parametrize(
         ("ignore_bits", "bad"),
@@ -265,6 +272,16 @@ class TestBits:
         mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=ignore_bits).mask
         assert_array_equal(np.flatnonzero(mask.any(axis=0)), bad)
         assert_array_equal(mask.any(axis=0), mask.all(axis=0))
+
+    def test_integers_that_are_read_as_floats(self, folder, quality):
+        plane = fits.ImageHDU(quality)
+        plane.header["BLANK"] = -1
+        plane.data[:, 20] = -1
+        plane.writeto(folder / "dq.fits")
+        with fits.open(folder / "dq.fits") as hdus:
+            assert hdus[1].data.dtype.kind == "f"
+        mask = run(folder, stddev="[ERR]", mask=folder / "dq.fits", ignore_bits=[1, 64]).mask
+        assert_array_equal(np.flatnonzero(mask.any(axis=0)), [7, 20])
 
     def test_command_line(self, folder):
         zoo.save(MODEL, folder / "toy.safetensors")
