@@ -19,15 +19,17 @@ RUNS = {
     "collection": ["--workers 1 --frames 2 --size 32 --repeats 1"],
     "comparison": ["report docs"],
     "detection": [
-        f"{image} --model raunet --size 128 --images 2 --injections 10" for image in ("noise", "field")
+        f"{image} --model raunet --size 128 --images 2 --injections 10 --table table.txt"
+        for image in ("noise", "cases")
     ],
     "memory": ["--model raunet --sizes 64 --threads 1"],
-    "photometry": ["--model raunet --number 1"],
+    "photometry": ["--model raunet --number 1 --table table.txt"],
     "quality": [
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("added-noise", "shared-noise")),
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("temperature", "posterior", "flux-pulls")),
-        *(f"{name} --number 2 --samples 2" for name in ("pure-noise", "scene-pulls", "self-noise")),
-        *(["cameras . --number 1"] if find_spec("bm3d") else []),
+        *(f"{name} --number 2 --samples 2" for name in ("pure-noise", "self-noise")),
+        "scene-pulls --number 2 --samples 2 --table table.txt",
+        *(["cameras . --number 1 --widths 2 --table table.txt"] if find_spec("bm3d") else []),
     ],
     "selfcheck": ["fields --number 1 --size 64", "alarms --number 1", "cost --size 64"],
     "runtimes": ["--size 32 --repeats 1"],
