@@ -65,7 +65,10 @@ numpydoc_validation_exclude = set(pyproject["tool"]["numpydoc_validation"]["excl
 # the Docs is sure to have; elsewhere they stay plain text, and the build does not depend on it.
 nitpicky = True
 others = "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy|torch"
-nitpick_ignore = [("py:class", "astro_ddpm.training.examples.ExampleDataset")]  # a base that nobody calls
+nitpick_ignore = [  # bases that nobody calls
+    ("py:class", "astro_ddpm.training.examples.ExampleDataset"),
+    ("py:class", "astro_ddpm.nn.raunet.PatchNetwork"),
+]
 nitpick_ignore_regex = [("py:.*", rf"({others})(\..*)?|None|True|False")]
 intersphinx_mapping = (
     {

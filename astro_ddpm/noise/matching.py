@@ -147,7 +147,7 @@ def homogenize_psf(shallow, deep, sigma):
 
     Returns
     -------
-    match : `PSFMatch`
+    match : `~astro_ddpm.noise.PSFMatch`
         The homogenised deep image, the kernel, the offset, the noise gain and the share of the noise.
 
     Raises

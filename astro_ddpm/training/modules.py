@@ -57,7 +57,7 @@ class TrainingModule(pl.LightningModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        `~astro_ddpm.training.muon.Muon`.
+        ``astro_ddpm.training.muon.Muon``.
     """
 
     network: torch.nn.Module
@@ -89,7 +89,7 @@ class TrainingModule(pl.LightningModule):
                 child.compile(dynamic=False)
 
     def validation_step(self, batch, batch_index):
-        """Log what `validate` says, computed as it is: compiling for other images takes longer."""
+        """Log what ``validate`` says, computed as it is: compiling for other images takes longer."""
         with _eager():
             for name, value in self.validate(batch, batch_index).items():
                 self.log(name, value, sync_dist=True)
@@ -167,7 +167,7 @@ class RAUNetModule(TrainingModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        `~astro_ddpm.training.muon.Muon`.
+        ``astro_ddpm.training.muon.Muon``.
 
     Raises
     ------
@@ -281,7 +281,7 @@ class DDPMModule(TrainingModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        `~astro_ddpm.training.muon.Muon`.
+        ``astro_ddpm.training.muon.Muon``.
     """
 
     network: GuidedUNet
@@ -374,7 +374,7 @@ class CRPSModule(DDPMModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        `~astro_ddpm.training.muon.Muon`.
+        ``astro_ddpm.training.muon.Muon``.
     """
 
     def parts(self) -> dict:

@@ -119,7 +119,7 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
 
 
 def stack_rows(rows):
-    """Arrays of a list of stamps, float32 but for the planes that are bool, with `measure_stamps`."""
+    """Arrays of a list of stamps, float32 but for the planes that are bool, with ``measure_stamps``."""
     arrays = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     arrays = {key: a if a.dtype == bool else a.astype(np.float32) for key, a in arrays.items()}
     if "sigma" not in arrays:
