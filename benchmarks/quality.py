@@ -43,6 +43,13 @@ from astro_ddpm.training.arrays import open_arrays
 
 LEVELS = (6.0, 1.7, 0.7, 0.25)  # of the solver, the best of a dozen tried
 INNER = (slice(8, -8), slice(8, -8))
+CAMERAS = {
+    "apogee_pairs": "ESO 85-38",
+    "kepler_deep": "Kepler",
+    "kpno09_frames": "KPNO 0.9 m",
+    "m13_frames": "M13",
+    "vista_h_pairs": "VISTA H",
+}
 
 
 def run(data, sigma, args, model, seed, depth):
@@ -313,7 +320,7 @@ def cameras(args):
     cases |= {f"simulated, FWHM {width:g}": simulated_stamps(width, args.number) for width in args.widths}
     table = []
     for name, stamps in cases.items():
-        rows, cells = [], {"camera": name.replace("_", " ")}
+        rows, cells = [], {"camera": CAMERAS.get(name, name)}
         for seed, (data, sigma, truth, own, use) in enumerate(stamps):
             result = run(data, sigma, args, model, seed, None)
             sky = np.median(sigma)
@@ -338,7 +345,7 @@ def cameras(args):
             covered = np.mean(np.abs(ours[pick]) < width[pick])
             line += f" | {error:.3f} {before:.2f} {error / other:.2f} {ours[pick].mean():+.3f}"
             line += f" {covered:.2f} {pick.sum():7d}"
-            cells[word] = f"{error / before:.2f}, {error / other:.2f}"
+            cells[word] = f"{error / before:.2f},\u00a0{error / other:.2f}"
         table.append(cells)
         print(line, flush=True)
     if args.table:

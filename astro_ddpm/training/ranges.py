@@ -45,7 +45,7 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
     r"""
     Measure the ranges of prepared pairs or frames in which a model trained on them is known to work.
 
-    The measures of ``measure_stamps`` are taken from the arrays if they hold them, and each range goes from the
+    Measures (``measure_stamps``) are taken from the arrays if they hold them, and each range goes from the
     lower to the upper percentile, with these exceptions.
 
     * A stamp of a galaxy gives an upper limit of the FWHM of its PSF. If there are stamps with enough stars
