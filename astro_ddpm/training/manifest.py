@@ -4,6 +4,7 @@ Frames of many cameras, described by a manifest, as arrays ready for training.
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -443,8 +444,10 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in {f"{entry.camera}_{entry.use}" for entry in entries}:
         check_output(Path(folder) / f"{name}.npz", overwrite)
-    for number, entry in enumerate(entries):
-        rng = np.random.default_rng([seed, number])
+    turns = Counter()
+    for entry in entries:
+        rng = np.random.default_rng([seed, turns[entry.camera]])  # whatever other cameras there are
+        turns[entry.camera] += 1
         paths = [path for pattern in entry.files for path in sorted(root.glob(pattern))]
         if not paths:
             msg = f"files {entry.files} of camera {entry.camera} fit no file in {root}"

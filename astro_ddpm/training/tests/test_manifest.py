@@ -177,13 +177,14 @@ class TestPrepareCameras:
             "noise_correlation": "f",
             "peak_snr": "f",
         }
-        deep = open_arrays(tmp_path / "two_deep.npz")
+        deep = {name: np.array(column) for name, column in open_arrays(tmp_path / "two_deep.npz").items()}
         assert sorted(deep) == ["deep", "noise_width", "sky_sigma"]
         with pytest.raises(FileExistsError, match="set overwrite"):
             prepare_cameras(manifest, tmp_path, size=48, cameras=["two"])
         assert prepare_cameras(manifest, tmp_path, size=48, cameras=["two"], overwrite=True) == {
             "two_deep": 5
         }
+        assert_array_equal(open_arrays(tmp_path / "two_deep.npz")["deep"], deep["deep"])
 
     @pytest.mark.parametrize("align", ["pixels", "wcs"])
     def test_pairs(self, tmp_path, align):
