@@ -10,12 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import chain, repeat
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from astro_ddpm import enhance, zoo
@@ -378,10 +380,13 @@ class TestMixture:
 
 
 class TestMaximumTime:
-    def test_run_that_ran_out_of_time_is_continued(self, folder):
+    def test_run_that_ran_out_of_time_is_continued(self, folder, monkeypatch):
         whole = fit(folder, "raunet", "long", runs="long", steps=12)
-        extra = ("--trainer.max_time", "00:00:00:00", "--overwrite", "true")
-        part = fit(folder, "raunet", "timed", runs="timed", steps=12, extra=extra)
+        extra = ("--trainer.max_time", "00:01:00:00", "--overwrite", "true")
+        clock = chain([0.0], repeat(7200.0))  # at the start and later
+        with monkeypatch.context() as patch:
+            patch.setattr(Timer, "time_elapsed", lambda *_: next(clock))
+            part = fit(folder, "raunet", "timed", runs="timed", steps=12, extra=extra)
         assert part.training["steps"] == 4  # an epoch
         rest = fit(folder, "raunet", "timed", runs="timed", steps=12, extra=extra[2:])
         assert rest.training["steps"] == 12
