@@ -13,7 +13,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
-from astro_ddpm.noise import constant_areas, lacks_information, largest_value
+from astro_ddpm.noise import constant_areas, lacks_information, largest_value, match_pair
 from astro_ddpm.utils import warn_user
 
 from .enhanced import EnhancedCCDData, _carried, image_wcs, squeeze_image
@@ -235,6 +235,11 @@ class Exposure:
             "they were masked"
         )
         return self.leave_out(areas)
+
+    def match(self, deep, **options):
+        """Bring a deeper exposure to the PSF of this one by `~astro_ddpm.noise.match_pair`."""
+        known = {"sigma": self.sigma, "deep_sigma": deep.sigma, "valid": self.valid, "deep_valid": deep.valid}
+        return match_pair(self.data, deep.data, **known, **options)
 
     def pack(self, data, sigma, samples, meta):
         """

@@ -17,7 +17,7 @@ from astropy.utils.decorators import deprecated
 
 from astro_ddpm.listing import read_listing
 from astro_ddpm.nddata import Exposure, read_image
-from astro_ddpm.noise import estimate_sky_sigma, match_pair
+from astro_ddpm.noise import estimate_sky_sigma
 from astro_ddpm.utils import renamed_argument
 
 if TYPE_CHECKING:
@@ -208,15 +208,7 @@ def _degrade(name, deep, factor, rng):
 def _match(name, shallow, deep, gain):
     """Return a pair at one PSF, or None if its exposures differ by more than noise."""
     image, reference = (Exposure.parse(each).check() for each in (shallow, deep))
-    pair = match_pair(
-        image.data,
-        reference.data,
-        sigma=image.sigma,
-        deep_sigma=reference.sigma,
-        valid=image.valid,
-        deep_valid=reference.valid,
-        variance_per_flux=1 / gain if gain else 0.0,
-    )
+    pair = image.match(reference, variance_per_flux=1 / gain if gain else 0.0)
     return pair and Pair(
         name,
         _with_noise(shallow, image.data, pair.sigma, ~image.valid),

@@ -8,13 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from astro_ddpm.noise import (
-    BORDER,
-    constant_areas,
-    estimate_sky_sigma,
-    match_pair,
-    neighbour_correlation,
-)
+from astro_ddpm.noise import BORDER, constant_areas, estimate_sky_sigma, neighbour_correlation
 from astro_ddpm.utils import check_output
 
 from .arrays import write_arrays
@@ -31,15 +25,7 @@ def _prepare_pair(paths, variance_per_flux):
     from astro_ddpm.nddata import Exposure, read_image
 
     shallow, deep = (Exposure.parse(read_image(path)).check() for path in paths)
-    pair = match_pair(
-        shallow.data,
-        deep.data,
-        sigma=shallow.sigma,
-        deep_sigma=deep.sigma,
-        valid=shallow.valid,
-        deep_valid=deep.valid,
-        variance_per_flux=variance_per_flux,
-    )
+    pair = shallow.match(deep, variance_per_flux=variance_per_flux)
     if pair is None:
         return None
     planes = {
