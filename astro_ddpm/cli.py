@@ -42,6 +42,7 @@ def _parser():
     _add_demo(commands)
     _add_enhance(commands)
     _add_check(commands)
+    _add_adapt(commands)
     _add_evaluate(commands)
     _add_prepare(commands)
     _add_train(commands)
@@ -201,6 +202,38 @@ def _add_check(commands):
     _add_planes(check)
     _add_common(check, "--device", "--model", "--seed")
     check.set_defaults(run=check_command, model="raunet")
+
+
+def _add_adapt(commands):
+    adapt = commands.add_parser(
+        "adapt",
+        help="fit a model to a camera from its noisy frames alone",
+        description="Fit a model to a camera from noisy frames alone, without any deep image. The model is "
+        "written only if it is better on blocks of the frames that were held out; otherwise the exit code is "
+        "1. In the paths of noise and masks {folder}, {stem} and {path} stand for those of each frame.",
+    )
+    adapt.add_argument("input", nargs="+", metavar="IN.fits", help="sky-subtracted frames of one camera")
+    adapt.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the .safetensors file to write; with --groupby a folder",
+    )
+    adapt.add_argument(
+        "--groupby",
+        nargs="+",
+        metavar="KEYWORD",
+        help="keywords of the headers that tell cameras apart, such as INSTRUME FILTER: a model for each",
+    )
+    adapt.add_argument("--minutes", type=_real(positive=True), default=10.0, help="time (%(default)s)")
+    adapt.add_argument("--steps", type=_whole(1), default=400, help="steps at most (%(default)s)")
+    adapt.add_argument(
+        "--picture", action="store_true", help="draw errors and a part of a frame into a .png file beside it"
+    )
+    _add_planes(adapt)
+    _add_common(adapt, "--seed", "--device", "--model", "--overwrite", "--quiet")
+    adapt.set_defaults(run=adapt_command)
 
 
 def _add_planes(parser):
@@ -393,6 +426,44 @@ def check_command(args):
         table[name].info.format = ".3f"
     _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
     _say_check(table)
+
+
+def adapt_command(args):
+    """Run ``astro-ddpm adapt``."""
+    from .pipeline.collection import plane_path
+    from .pipeline.files import PLANES, read_ccd
+    from .pipeline.reduction import prepare_ccd
+    from .training import adapt, adapt_cameras
+    from .utils import atomic_path
+
+    frames = []
+    for path in args.input:
+        planes = {name: getattr(args, name) for name in PLANES if getattr(args, name) is not None}
+        planes = {name: plane_path(plane, Path(path)) for name, plane in planes.items()}
+        ccd = read_ccd(path, ext=args.ext, ignore_bits=args.ignore_bits, **planes)
+        options = {name: getattr(args, name) for name in ("gain", "read_noise", "saturation", "background")}
+        frames.append(prepare_ccd(ccd, **options)[0])
+    names = ("model", "background", "minutes", "steps", "seed", "device", "overwrite")
+    options = {name: getattr(args, name) for name in names} | {"progress_bar": not args.quiet}
+    options["names"] = args.input
+    folder = Path(args.output) if args.groupby else Path()
+    if args.groupby:
+        found = adapt_cameras(frames, location=args.output, groupby=args.groupby, **options)
+    else:
+        found = {args.output: adapt(frames, output=args.output, **options)}
+    for name, adaptation in found.items():
+        if adaptation.table is not None and not args.quiet:
+            for column in adaptation.table.colnames[3:]:
+                adaptation.table[column].info.format = ".4f"
+            _say("\n".join(adaptation.table.pformat(max_lines=-1, max_width=-1)))
+        if args.picture and adaptation.table is not None:
+            with atomic_path(folder / Path(name).with_suffix(".png"), overwrite=args.overwrite) as partial:
+                adaptation.plot().savefig(partial, dpi=120)
+        if adaptation.accepted:
+            _say(f"{name}: {adaptation.reason}")
+        else:
+            sys.stderr.write(f"astro-ddpm: {name} was not written: {adaptation.reason}\n")
+    return int(not all(adaptation.accepted for adaptation in found.values()))
 
 
 def _enhance_several(args, options):

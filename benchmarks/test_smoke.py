@@ -16,6 +16,11 @@ from astro_ddpm.training.tests.helpers import simulated_arrays
 
 HOME = Path(__file__).parent
 RUNS = {
+    "adapt": [
+        "home arrays.npz --number 2 --steps 1",
+        "refusals --steps 1 --size 128",
+        "cost --steps 1 --size 128",
+    ],
     "collection": ["--workers 1 --frames 2 --size 32 --repeats 1"],
     "comparison": ["report docs"],
     "detection": [

@@ -3,7 +3,8 @@
 Training: pairs at one PSF, degradations, data and Lightning modules.
 
 Two steps stand apart. Preparing pairs reads FITS files and needs astropy; fitting needs NumPy, PyTorch
-and Lightning only, and imports them when it is first asked for.
+and Lightning only, and imports them when it is first asked for. To adapt a model to a camera needs no
+Lightning.
 """
 
 from astro_ddpm.utils import lazy_getattr, names_of
@@ -12,6 +13,7 @@ _HOME = names_of(
     {
         "astro_ddpm.listing": "read_listing",
         "astro_ddpm.noise": "PSFMatch homogenize_psf",
+        ".adaptation": "Adaptation adapt adapt_cameras",
         ".arrays": "open_arrays",
         ".callbacks": "EnsembleValidation",
         ".cameras": "PSF add_exposure_noise block_sum broaden_psf correlated_noise dihedral expose "
