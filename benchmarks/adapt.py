@@ -8,8 +8,8 @@ What an adaptation to a camera changes: errors against deep images or split fram
     python benchmarks/adapt.py cost --size 2048
 
 INSTRUMENTS is the folder that the manifest of cameras belongs to. A camera with several exposures of one
-field is adapted on the first of them, and judged on the mean of the others at its PSF. Of other cameras a frame
-is split: the noisier half is the frame, the other one the truth. The noise of the truth is taken out in
+field is adapted on the first of them, and judged on the mean of the others at its PSF. Of other cameras a
+frame is split: the noisier half is the frame, the other one the truth. The noise of the truth is taken out in
 quadrature.
 """
 

@@ -43,6 +43,7 @@ EVERY = 25  # steps between two looks at the blocks that choose
 PATIENCE = 4  # looks without gain
 MIN_PIXELS = 16_000  # valid ones of all frames
 MAX_REACH = 0.15  # the largest correlation of noise three pixels away
+MAX_CORRELATION = 0.85  # of neighbours
 TRAINING_TIME = 0.75  # of all
 SURE = 2.0  # standard errors
 FEW_PIXELS = 20  # of a level of brightness, not worth a crop
@@ -362,17 +363,15 @@ class _Frame(NoisyFrame):
         """Say why nothing can be learned from the frame; empty if it can."""
         if min(self.z.shape) < SIZE:
             return f"{self.name} is smaller than {SIZE} pixels"
-        if self.noise_fault:
-            return f"{self.name}: {self.noise_fault}"
+        neighbours = self.measures.get("noise_correlation")
+        reach = 0.0
         if self.correlation is not None:
             edge = self.correlation.copy()
             edge[1:-1, 1:-1] = 0
-            if np.abs(edge).max() > MAX_REACH:
-                return (
-                    f"{self.name}: the noise is correlated by {np.abs(edge).max():.2f} three pixels away, "
-                    "too far to draw noise like it"
-                )
-        return ""
+            reach = np.abs(edge).max()
+        if reach > MAX_REACH or (neighbours and neighbours.value > MAX_CORRELATION):
+            return f"{self.name}: the noise is correlated over more than three pixels, too far to be drawn"
+        return f"{self.name}: {self.noise_fault}" if self.noise_fault else ""
 
 
 def _read(image, uncertainty, background, name):

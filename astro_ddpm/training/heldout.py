@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astro_ddpm.noise import correlated_noise, negative_sky
+from astro_ddpm.noise import correlated_noise, remaining_sky
 from astro_ddpm.selfcheck import Answer, Probe, colour, noise_autocorrelation, power_spectrum, random_signs
 from astro_ddpm.selfcheck.check import EDGES
 from astro_ddpm.selfcheck.stein import STEP
@@ -155,7 +155,7 @@ class Part:
         """
         import torch
 
-        planes = np.stack([z - negative_sky(z), self.valid]).astype(np.float32)
+        planes = np.stack([z - remaining_sky(z), self.valid]).astype(np.float32)
         planes = torch.from_numpy(planes)[:, None, None].to(self.device)
         with torch.inference_mode():
             answer = regressor.estimate(*planes, orientations)

@@ -11,6 +11,7 @@ from astro_ddpm.diffusion import multiscale_square
 __all__ = ["WIDTH_SHARE", "regression_losses"]
 
 WIDTH_SHARE = 0.1  # of the loss of the width in the whole
+LIMIT = 20.0  # of an error in units of its width, for what an example may add to the loss of the mean
 
 
 def regression_losses(
@@ -54,4 +55,4 @@ def regression_losses(
     use = torch.ones_like(error) if use is None else use
     weight = variance.detach().pow(-weighting / 2) * use / use.mean().sqrt()
     width_loss = use * (variance.log() + error.detach().square() / variance)
-    return multiscale_square(weight * error, scales), width_loss.mean() / use.mean()
+    return multiscale_square(weight * error, scales, LIMIT), width_loss.mean() / use.mean()

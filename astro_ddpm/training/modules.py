@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from astro_ddpm import zoo
-from astro_ddpm.diffusion import Denoiser, OneStepGenerator, multiscale_square, stratified_levels
+from astro_ddpm.diffusion import Denoiser, OneStepGenerator, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
 
+from .losses import WIDTH_SHARE, regression_losses
 from .muon import Muon, split_parameters
 
 __all__ = ["CRPSModule", "DDPMModule", "RAUNetModule", "TrainingModule"]
-
-LIMIT = 20.0  # of an error in units of its width, for what an example may add to the loss of the mean
 
 
 def _load(name: str) -> zoo.Model:
@@ -214,25 +213,24 @@ class RAUNetModule(TrainingModule):
         """Return the losses of mean and width."""
         error, variance = self._errors(batch)
         use = _use(batch)
-        weight = variance.detach().pow(-self.weighting / 2) * use / use.mean().sqrt()
-        mean_loss = multiscale_square(weight * error, limit=LIMIT)
+        mean_loss, width_loss = regression_losses(error, variance, use, self.weighting)
         if self.teacher is not None:
             taught = self.teacher(batch["z"], batch["valid"])[0]  # compiles as it is where gradients may flow
             share = 1 - self.global_step / self.trainer.estimated_stepping_batches
-            taught = weight * (error + taught - batch["residual"])
-            mean_loss = mean_loss + share * multiscale_square(taught, limit=LIMIT)
-        return mean_loss, (use * (variance.log() + error.detach().square() / variance)).mean() / use.mean()
+            error = error + taught - batch["residual"]
+            mean_loss = mean_loss + share * regression_losses(error, variance, use, self.weighting)[0]
+        return mean_loss, width_loss
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of one batch; nothing is drawn."""
         mean_loss, width_loss = self._losses(batch)
-        return mean_loss + 0.1 * width_loss
+        return mean_loss + WIDTH_SHARE * width_loss
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
         mean_loss, width_loss = self._losses(batch)
         self.log_dict({"mean_loss": mean_loss, "width_loss": width_loss}, sync_dist=True)
-        return mean_loss + 0.1 * width_loss
+        return mean_loss + WIDTH_SHARE * width_loss
 
     def validate(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
         """Return the error in the sky and on sources, and how well the width tells it."""
