@@ -24,8 +24,9 @@ _HOME = names_of(
         ".ema": "EMASnapshots PowerEMA average_snapshots",
         ".manifest": "ManifestEntry prepare_cameras read_manifest",
         ".modules": "CRPSModule DDPMModule RAUNetModule TrainingModule",
+        ".muon": "Muon",
         ".pairs": "cut_stamps prepare_deep prepare_pairs split_by_group",
-        ".ranges": "measure_ranges",
+        ".ranges": "measure_ranges measure_stamps",
         ".run": "train",
         ".scenes": "Scene SceneDataset draw_scene",
     }

@@ -422,6 +422,9 @@ class PairDataModule(pl.LightningDataModule):
         """Open the arrays."""
         options = self.hparams
         self.shares = _all_files(options)
+        if not self.shares:
+            msg = "train must name at least one file"
+            raise ValueError(msg)
         self.arrays = [self._open("train", name) for name in self.shares]
         self.validation = self._open("validation", options.validation)
         width = min(map(_width, self.arrays))

@@ -56,7 +56,7 @@ class TrainingModule(pl.LightningModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        ``astro_ddpm.training.muon.Muon``.
+        `Muon`.
     """
 
     network: torch.nn.Module
@@ -166,7 +166,7 @@ class RAUNetModule(TrainingModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        ``astro_ddpm.training.muon.Muon``.
+        `Muon`.
 
     Raises
     ------
@@ -279,7 +279,7 @@ class DDPMModule(TrainingModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        ``astro_ddpm.training.muon.Muon``.
+        `Muon`.
     """
 
     network: GuidedUNet
@@ -372,7 +372,7 @@ class CRPSModule(DDPMModule):
 
     muon_rate : float, optional
         The largest learning rate of the convolutions, if they shall be trained by
-        ``astro_ddpm.training.muon.Muon``.
+        `Muon`.
     """
 
     def parts(self) -> dict:

@@ -392,6 +392,7 @@ class TestMixOfSources:
         ("options", "message"),
         [
             ({"scene_share": 1.0}, "scene_share must be at least 0 and less than 1, not 1.0"),
+            ({"train": {}}, "train must name at least one file"),
             ({"size": {32: 0.0}}, "the share in size of 32 must be positive, not 0.0"),
             ({"train": {"pairs.npz": -1}}, r"the share in train of pairs\.npz must be positive, not -1"),
             ({"size": 65}, "size 65 exceeds images of 64 pixels"),

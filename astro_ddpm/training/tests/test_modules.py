@@ -430,3 +430,21 @@ class TestCRPSModule:
         draws = loaded.draw(*planes, (mean, std), 0.3, noise, 10)
         # an untrained network adds nothing to the noise
         assert_allclose(draws, mean + torch.sqrt(std**2 + 0.09) * noise, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="PyTorch compiles in validation, too")
+def test_validation_is_not_compiled(monkeypatch):
+    module, compiled = RAUNetModule(CHANNELS), []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    module.network.compile(backend=backend)
+    logs = record_logs(module, monkeypatch)
+    module.validation_step(make_batch(), 0)
+    assert len(logs) == 4
+    assert not compiled
+    module.loss(make_batch())
+    assert compiled
+    torch.compiler.reset()
