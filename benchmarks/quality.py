@@ -222,7 +222,7 @@ def scene_pulls(args):
         pulls.append(((result.data - field.truth) / result.uncertainty.array)[use])
         levels.append((result.data / np.median(field.image.uncertainty.array))[use])
     pulls, levels = np.concatenate(pulls), np.concatenate(levels)
-    table = QTable({"": ["rms of error / uncertainty", "share within one", "share within two"]})
+    table = QTable({"\\": ["rms of error / uncertainty", "share within one", "share within two"]})
     for name, (low, high) in BINS.items():
         inside = pulls[(levels >= low) & (levels < high)]
         shares = [np.mean(np.abs(inside) < width) for width in (1, 2)]
