@@ -3,7 +3,7 @@
 The check without truth: Stein's estimate of the error of a result, and what follows from it.
 """
 
-from .calibrate import Answer, Correction, Probe, fit_correction
+from .calibrate import Answer, Correction, Probe, fit_correction, local_mean
 from .check import Check, Verifier, check_answer, choose_parts, pool_tables, sentence
 from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
 from .stein import Moments, colour, divergence, measure_noise_power, power_spectrum, random_signs
@@ -22,6 +22,7 @@ __all__ = [
     "divergence",
     "fit_correction",
     "judge_noise",
+    "local_mean",
     "measure_noise_power",
     "noise_autocorrelation",
     "pool_tables",

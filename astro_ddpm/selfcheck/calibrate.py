@@ -13,11 +13,12 @@ import numpy as np
 
 from .stein import Moments, divergence, measure_noise_power
 
-__all__ = ["REACH", "Answer", "Correction", "Probe", "fit_correction", "positive_part"]
+__all__ = ["REACH", "Answer", "Correction", "Probe", "fit_correction", "local_mean", "positive_part"]
 
 NODES = np.array([0.5, 2.0, 5.0, 12.0, 30.0, 80.0, 250.0, 800.0])  # brightness in units of the noise
 POSITIONS = np.arcsinh(NODES)
 N_SETS = 2 * len(NODES)
+PHOTONS = np.tile(np.minimum(NODES / 5, 1), 2)  # how much the noise is no longer that of the sky
 SHARPNESS = 0.08, 0.2  # from where on a place begins to be sharp, and is
 SHARP_BRIGHTNESS = 5.0, 10.0  # of the noise: in fainter places it makes the scene look sharp
 WINDOW = 1.5  # pixels, the standard deviation of the Gaussian over which a place is judged
@@ -36,8 +37,23 @@ SKY = -5.0, -2.0  # minus the brightness where the bias of the sky begins to be 
 SKY_BOX = 32  # pixels
 
 
-def _smooth(plane, valid):
-    """Local mean of the valid pixels under a Gaussian."""
+def local_mean(plane, valid):
+    """
+    Local mean of the valid pixels under a Gaussian of 1.5 pixels.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (ny, nx)
+        The pixels.
+
+    valid : ndarray of bool, shape (ny, nx)
+        False for pixels that do not count.
+
+    Returns
+    -------
+    mean : ndarray, shape (ny, nx)
+        The mean round each pixel.
+    """
     from scipy.ndimage import gaussian_filter
 
     if valid.all():
@@ -141,12 +157,12 @@ class Answer:
     @cached_property
     def local(self):
         """The brightness of the place: a pixel alone would be sorted by its noise."""
-        return _smooth(self.scene, self.valid)
+        return local_mean(self.scene, self.valid)
 
     @cached_property
     def power(self):
         """Local mean of the squared residual."""
-        return _smooth(np.square(self.mean), self.valid)
+        return local_mean(np.square(self.mean), self.valid)
 
     @cached_property
     def variance(self):
@@ -163,7 +179,7 @@ class Answer:
     @cached_property
     def _sharp(self):
         contrast = np.abs(self.scene - self.local) / (np.abs(self.local) + 3)
-        return _ramp(_smooth(contrast, self.valid), SHARPNESS) * _ramp(self.local, SHARP_BRIGHTNESS)
+        return _ramp(local_mean(contrast, self.valid), SHARPNESS) * _ramp(self.local, SHARP_BRIGHTNESS)
 
     def between(self, values):
         """
@@ -270,7 +286,7 @@ class Correction:
         variance = np.minimum(answer.variance * answer.between(self.width), 1)
         gain, typical = answer.between(self.gain), answer.between(self.power)
         own = 2 / self.n_pixels * np.square(gain * np.maximum(answer.power, typical))
-        return gain * (answer.power + _smooth(variance, answer.valid) - 1), own
+        return gain * (answer.power + local_mean(variance, answer.valid) - 1), own
 
     def apply(self, answer):
         r"""
@@ -423,11 +439,11 @@ def fit_correction(probes, correlation=None):
 
 
 def _noise_doubt(probes):
-    """Relative error of the power of the noise, which is known where the image shows it."""
+    """Relative error of the power of the noise, which is known in the sky and where the image shows it."""
     parts = [
         Moments.collect(*probe.answer.shares, (~probe.known, *3 * [probe.known]), N_SETS) for probe in probes
     ]
-    return NOISE_ERROR + NOISE_DOUBT * _sum(parts).means()[0]
+    return NOISE_ERROR + NOISE_DOUBT * PHOTONS * _sum(parts).means()[0]
 
 
 def _sure_excess(moments, doubt):

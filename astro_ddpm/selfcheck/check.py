@@ -8,7 +8,7 @@ from math import isfinite, prod
 
 import numpy as np
 
-from .calibrate import NODES, REACH, Answer, Correction, Probe, fit_correction, positive_part
+from .calibrate import NODES, REACH, Answer, Correction, Probe, fit_correction, local_mean, positive_part
 from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
 from .stein import STEP, Moments, colour, random_signs
 
@@ -25,7 +25,7 @@ STATED_ERROR = 0.3  # of the calibrated variance, relative, where Stein's estima
 LEFT_ALONE = 0.4  # factors of the residual below which pixels are left nearly as they were
 REDUCED = 0.9
 COLUMNS = {
-    "low": "lower edge of the bin: brightness of the result in units of the noise",
+    "low": "lower edge of the bin: brightness of the result over a Gaussian of 1.5 pixels, over the noise",
     "high": "upper edge of the bin",
     "n_pixels": "pixels of the image in the bin",
     "rms_input": "error of the input in units of its noise",
@@ -45,7 +45,7 @@ class Check:
     Attributes
     ----------
     table : `~astropy.table.QTable`
-        A row for each bin of the brightness of the result.
+        A row for each bin of the brightness of the result, averaged over a Gaussian of 1.5 pixels.
 
     regions : `~astropy.table.QTable` or None
         The same for the regions of a map.
@@ -244,8 +244,8 @@ def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, part
         probes.append(Probe(here, moved, signs[part], STEP, correlation))
     correction = fit_correction(probes, correlation)
     new_mean, new_std = _apply(correction, answer)
-    number = _count(z + new_mean, valid)
-    places = [(np.digitize(p.answer.z + p.corrected(correction)[0], EDGES) - 1) for p in probes]
+    number = np.bincount(_bins(z + new_mean, valid)[valid], minlength=len(EDGES) - 1)
+    places = [_bins(p.answer.z + p.corrected(correction)[0], p.answer.valid) for p in probes]
     table, before, before_err = _tabulate(probes, correction, places, number)
     if regions is not None:
         places = [np.maximum(regions[part], 0) for part in parts]
@@ -315,8 +315,9 @@ def _apply(correction, answer, size=1024):
     return mean, std
 
 
-def _count(scene, valid):
-    return np.bincount(np.digitize(scene[valid], EDGES) - 1, minlength=len(EDGES) - 1)
+def _bins(scene, valid):
+    """Bin of each pixel, by the brightness round it: by its own, noise would choose the bin."""
+    return np.digitize(local_mean(scene, valid), EDGES) - 1
 
 
 def _tabulate(probes, correction, places, number, regions=False):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from astro_ddpm.noise import measure_banding
+from astro_ddpm.noise.sky import MIN_BANDING
+
 from .stein import power_spectrum
 
 __all__ = ["NoiseJudgement", "judge_noise", "noise_autocorrelation"]
@@ -25,8 +28,6 @@ MANY_PIXELS = 1000
 FEW_RATIO, MANY_RATIO = 1.5, 1.2
 CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
 MAX_WIDTH = 2048  # of the central part that is measured
-MIN_LINE = 64  # pixels of the sky in a row that is compared with others
-MAX_BANDING = 0.3  # of the noise
 MAX_STEP = 0.7  # of the noise
 CAUSES = (
     "the weight is an exposure time; a variance was read as sigma; GAIN is a setting of the camera, not "
@@ -87,7 +88,7 @@ class NoiseJudgement:
         Parameters
         ----------
         stated : bool, optional
-            False if the noise was measured in the same image.
+            False if the noise was measured in the same image: what is wrong with it and banding are known.
 
         Returns
         -------
@@ -102,7 +103,7 @@ class NoiseJudgement:
                 f"(1 stated, {1 / self.ratio:.2g} measured). Usual causes: {CAUSES}"
             )
         for name, value in (("rows", self.rows), ("columns", self.columns)):
-            if value > MAX_BANDING:
+            if stated and value > MIN_BANDING:
                 texts.append(
                     f"the level of {name} differs by {value:.2g} of the noise (banding), which the networks "
                     "may take for structure; subtract it"
@@ -142,9 +143,8 @@ def judge_noise(z, valid, data=None, sigma=None):
     measured, number, full = _measured_noise(z, faint)
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
     correlation = noise_autocorrelation(z, faint, measured)
-    planes = (z, faint), (z.T, faint.T)
-    rows, columns = (0.0, 0.0) if full else (_banding(*pair, measured) for pair in planes)
-    return NoiseJudgement(1 / measured, number, correlation, rows, columns, step)
+    rows, columns = (0.0, 0.0) if full else np.divide(measure_banding(z, ~faint), measured)
+    return NoiseJudgement(1 / measured, number, correlation, float(rows), float(columns), step)
 
 
 def _faint(z, valid):
@@ -278,27 +278,6 @@ def _is_empty(contrast, use, noise):
         for box, value in zip(boxes, scatter, strict=True):
             empty[box] = value < limit
     return empty
-
-
-def _banding(z, faint, noise):
-    """
-    Scatter of the level of rows that two halves of each share, in units of the noise; 0 within its error.
-
-    The halves are odd and even blocks of 8 pixels, which hardly share noise, however correlated.
-    """
-    width = z.shape[1] // 16 * 16
-    blocks = (z.shape[0], width // 8, 8)
-    total = np.where(faint, z, 0.0)[:, :width].reshape(blocks).sum(axis=2)
-    number = faint[:, :width].reshape(blocks).sum(axis=2)
-    halves = [(total[:, i::2].sum(axis=1), number[:, i::2].sum(axis=1)) for i in (0, 1)]
-    levels = [part / np.maximum(count, 1) for part, count in halves]
-    enough = np.minimum(*(count for _, count in halves)) >= MIN_LINE // 2
-    use = enough[:-2] & enough[1:-1] & enough[2:]
-    if use.sum() < 16:
-        return 0.0
-    first, second = ((plane[:-2] - 2 * plane[1:-1] + plane[2:])[use] / np.sqrt(6) for plane in levels)
-    common, own = (_robust(first + sign * second) ** 2 / 4 for sign in (1, -1))
-    return float(np.sqrt(common - own) / noise) if common - own > 10 * own / np.sqrt(use.sum()) else 0.0
 
 
 def _step(data, sigma, valid):

@@ -24,7 +24,7 @@ __all__ = ["STEP", "Moments", "colour", "divergence", "measure_noise_power", "po
 STEP = 0.1  # of the differences, in units of the noise
 SIGN_BLOCK = 128  # pixels
 ERROR_BLOCK = 24  # pixels, the width of blocks whose errors are taken as independent
-DETREND = 2.0  # pixels, the standard deviation of the Gaussian that is taken out before noise is measured
+DETREND = 1.0, 2.0  # pixels, the standard deviation of Gaussians that are taken out before noise is measured
 MAX_STRUCTURE = 0.2  # of the noise power: above that the image is no place to measure the noise
 MAX_LEFT = 0.02  # of the noise power in the scene, where noise is correlated
 DOUBTFUL = 0.3  # of what is left of the noise, by which the mean structure of a place may be wrong
@@ -115,6 +115,7 @@ def measure_noise_power(z, scene, response, valid, correlation=None):
     A mean of N squares of noise scatters by :math:`\sqrt{2 / N}`, which is more than the error of a good
     result in the sky. What a Gaussian of 2 pixels leaves of the image is nearly all noise there, so its
     power, without that of the same part of the estimated scene, tells how far the noise is from its mean.
+    What a Gaussian of 1 pixel leaves tells less, but in more places.
 
     Parameters
     ----------
@@ -137,33 +138,38 @@ def measure_noise_power(z, scene, response, valid, correlation=None):
         To be averaged over many pixels; 1 where the scene is not smooth.
 
     known : ndarray of bool, shape (ny, nx)
-        Where it is smooth.
+        Where the wider Gaussian leaves noise only.
     """
+    power = np.ones_like(z)
+    for width in DETREND:
+        found, usable = _detrended_noise(z, scene, response, valid, correlation, width)
+        power = np.where(usable, found, power)
+    return power, usable
+
+
+def _detrended_noise(z, scene, response, valid, correlation, width):
+    """Power of the noise by what a Gaussian leaves of it, and where that is noise only."""
     from scipy.ndimage import gaussian_filter
 
-    weight = np.maximum(gaussian_filter(valid.astype(np.float32), DETREND), 1e-3)
+    def smooth(plane, scale):
+        return gaussian_filter(np.where(valid, plane, 0), scale * width) / weights[scale]
 
-    def detrend(plane):
-        return plane - gaussian_filter(np.where(valid, plane, 0), DETREND) / weight
-
-    expected, coloured, slope = _detrended_power(correlation)
-    left = detrend(response) ** 2 * expected / coloured
-    structure = detrend(scene) ** 2 - left
-
-    def is_small(plane, limit):
-        return gaussian_filter(np.where(valid, plane, 0), 2 * DETREND) / weight < limit
-
-    usable = valid & is_small(structure - DOUBTFUL * left, MAX_STRUCTURE)
+    weights = {n: np.maximum(gaussian_filter(valid.astype(np.float32), n * width), 1e-3) for n in (1, 2)}
+    expected, coloured, slope = _detrended_power(correlation, width)
+    rest, scene, left = (np.square(plane - smooth(plane, 1)) for plane in (z, scene, response))
+    left = left * (expected / coloured)
+    structure = scene - left
+    usable = valid & (smooth(structure - DOUBTFUL * left, 2) < MAX_STRUCTURE)
     if correlation is not None:  # coloured signs are not quite noise
-        usable &= is_small(left, MAX_LEFT)
-    return 1 + slope * np.where(usable, detrend(z) ** 2 - structure - expected, 0), usable
+        usable &= smooth(left, 2) < MAX_LEFT
+    return 1 + slope * (rest - structure - expected), usable
 
 
-def _detrended_power(correlation, size=64):
+def _detrended_power(correlation, width, size=64):
     """Mean power of noise and of coloured signs after detrending, and the slope that predicts it before."""
     spectrum = np.ones((size, size)) if correlation is None else power_spectrum(correlation, size)
     k = np.fft.fftfreq(size)
-    high = 1 - np.exp(-2 * (np.pi * DETREND) ** 2 * (k[:, None] ** 2 + k**2))
+    high = 1 - np.exp(-2 * (np.pi * width) ** 2 * (k[:, None] ** 2 + k**2))
     left = spectrum * high**2
     coloured = (spectrum * left).mean()
     return float(left.mean()), float(coloured), float(coloured / (left**2).mean())

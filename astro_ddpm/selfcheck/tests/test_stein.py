@@ -129,7 +129,7 @@ def test_moments_add_up():
     two, _, _ = moments_of(scene((64, 64)), KERNELS["white"], 2)
     both = (one + two).error()
     assert both[0] == pytest.approx((one.error()[0] + two.error()[0]) / 2, rel=0.01)
-    assert both[1] < one.error()[1]
+    assert both[1] == pytest.approx(np.hypot(one.error()[1], two.error()[1]) / 2, rel=0.15)
 
 
 def test_power_spectrum():
