@@ -29,21 +29,11 @@ N_BINS = len(EDGES) - 1
 @dataclass(eq=False)
 class NoisyFrame:
     """
-    A frame in units of its noise.
+    A frame in units of its noise, ``z``, holes filled, shape (ny, nx), float32.
 
-    Parameters
-    ----------
-    z : ndarray of float32, shape (ny, nx)
-        The frame, holes filled.
-
-    valid : ndarray of bool, shape (ny, nx)
-        False for pixels that were not measured.
-
-    correlation : ndarray, shape (7, 7), or None
-        The autocorrelation of the noise, None for white noise.
-
-    blocks : ndarray of int, shape (ny / 32, nx / 32)
-        What each block is for; made by `hold_out`.
+    ``valid`` is False for pixels that were not measured. ``correlation`` is the autocorrelation of the noise,
+    shape (7, 7), None for white noise. ``blocks``, shape (ny / 32, nx / 32), says what each block is for
+    (`hold_out`).
     """
 
     z: np.ndarray
@@ -67,19 +57,7 @@ class NoisyFrame:
         return np.digitize(gaussian_filter(self.z, 1), EDGES) - 1
 
     def purpose(self, part=None):
-        """
-        Tell what the pixels of a part are for.
-
-        Parameters
-        ----------
-        part : tuple of slice, optional
-            The pixels (y, x); by default all.
-
-        Returns
-        -------
-        purpose : ndarray of int
-            That of the block of each pixel.
-        """
+        """Return what the pixels of a part (y, x), by default all, are for: that of the block of each pixel."""
         rows, columns = _block_numbers(part or tuple(slice(0, n) for n in self.z.shape))
         return self.blocks[rows[:, None], columns]
 
@@ -89,17 +67,7 @@ def _block_numbers(part):
 
 
 def hold_out(frames, seed):
-    """
-    Deal the blocks of frames to those that teach, choose and judge.
-
-    Parameters
-    ----------
-    frames : list of `NoisyFrame`
-        The frames; their ``blocks`` are set.
-
-    seed : int
-        Selects the blocks.
-    """
+    """Deal the blocks of frames to those that teach, choose and judge, and set the ``blocks`` of the frames."""
     for number, frame in enumerate(frames):
         shape = [-(-n // BLOCK) for n in frame.z.shape]
         order = np.random.default_rng([seed, number, 20]).permutation(shape[0] * shape[1])
@@ -109,21 +77,9 @@ def hold_out(frames, seed):
 
 class Part:
     """
-    A part of a frame, and what regressors say of it.
+    A part (y, x) of a `NoisyFrame`, and what regressors say of it.
 
-    Parameters
-    ----------
-    frame : `NoisyFrame`
-        The frame.
-
-    part : tuple of slice
-        The pixels (y, x).
-
-    seed : int
-        Selects all that is drawn.
-
-    device : str or torch.device
-        Where to compute.
+    ``seed`` selects all that is drawn, and ``device`` says where to compute.
     """
 
     def __init__(self, frame, part, seed, device):
@@ -135,23 +91,10 @@ class Part:
 
     def ask(self, regressor, z, orientations=2):
         """
-        Ask a regressor for the residual of an image.
+        Return mean and standard deviation that a regressor gives the residual of an image of the part.
 
-        Parameters
-        ----------
-        regressor : `~astro_ddpm.nn.RAUNet`
-            The regressor.
-
-        z : ndarray, shape (ny, nx)
-            An image of the part in units of its noise.
-
-        orientations : int, optional
-            As for `~astro_ddpm.nn.RAUNet.estimate`.
-
-        Returns
-        -------
-        mean, std : ndarray, shape (ny, nx)
-            The answer.
+        ``z`` is the image in units of its noise, and ``orientations`` is as for
+        `~astro_ddpm.nn.RAUNet.estimate`.
         """
         import torch
 
@@ -163,24 +106,10 @@ class Part:
 
     def loss(self, regressor, factors, orientations=2):
         r"""
-        How badly a regressor predicts one half of the split part from the other.
+        Return how badly a regressor predicts one half of the split part from the other, shape (ny, nx).
 
-        Parameters
-        ----------
-        regressor : `~astro_ddpm.nn.RAUNet`
-            The regressor.
-
-        factors : sequence of float
-            The factors k to split by, each with noise of both signs.
-
-        orientations : int, optional
-            As for `~astro_ddpm.nn.RAUNet.estimate`.
-
-        Returns
-        -------
-        loss : ndarray, shape (ny, nx)
-            The mean of :math:`\ln v + (r - m)^2 / v` with :math:`v = s^2 + k^{-2}`. It is least for mean and
-            width of the posterior.
+        This is the mean of :math:`\ln v + (r - m)^2 / v` with :math:`v = s^2 + k^{-2}` over the ``factors`` k
+        to split by, each with noise of both signs. It is least for mean and width of the posterior.
         """
         rng = np.random.default_rng([self.seed, 7])
         total = np.zeros(self.z.shape)
@@ -194,19 +123,7 @@ class Part:
         return total / (2 * len(factors))
 
     def probe(self, regressor):
-        """
-        Ask for the image, and for the image with a little more noise.
-
-        Parameters
-        ----------
-        regressor : `~astro_ddpm.nn.RAUNet`
-            The regressor.
-
-        Returns
-        -------
-        probe : `~astro_ddpm.selfcheck.Probe`
-            What Stein's estimate needs.
-        """
+        """Ask a regressor for the image, and with a little more noise; return what Stein's estimate needs."""
         signs = random_signs(self.seed, self.z.shape) * self.valid
         change = np.float32(STEP) * self.valid * colour(signs, self.frame.correlation)
         here, moved = (Answer(z, self.valid, *self.ask(regressor, z)) for z in (self.z, self.z + change))
@@ -214,20 +131,9 @@ class Part:
 
     def correlation(self, regressor, noise):
         """
-        Measure the autocorrelation of the noise, without that of the scene.
+        Return the autocorrelation of the noise, shape (7, 7), without that of the scene, or None.
 
-        Parameters
-        ----------
-        regressor : `~astro_ddpm.nn.RAUNet`
-            Estimates the scene.
-
-        noise : float
-            The standard deviation of the noise.
-
-        Returns
-        -------
-        correlation : ndarray, shape (7, 7), or None
-            As `~astro_ddpm.selfcheck.noise_autocorrelation` has it.
+        The regressor estimates the scene. ``noise`` is the standard deviation of the noise.
         """
         answer = Answer(self.z, self.valid, *self.ask(regressor, self.z))
         return noise_autocorrelation(
@@ -236,19 +142,7 @@ class Part:
 
 
 def choose_parts(frames):
-    """
-    Choose parts of frames in which all levels of brightness occur.
-
-    Parameters
-    ----------
-    frames : list of `NoisyFrame`
-        The frames.
-
-    Returns
-    -------
-    parts : list of tuple
-        Number of the frame and slices (y, x), in order.
-    """
+    """Return numbers of frames and parts (y, x) in which all levels of brightness occur, in order."""
     parts, counts = [], []
     for number, frame in enumerate(frames):
         level, (ny, nx) = np.where(frame.valid, frame.brightness, N_BINS), frame.z.shape
@@ -268,26 +162,10 @@ def choose_parts(frames):
 
 def mean_and_error(values, blocks, bins, n_bins=N_BINS):
     """
-    Means of bins of pixels, with standard errors from the scatter of blocks.
+    Return means of bins of pixels, standard errors from the scatter of blocks, and numbers of pixels, by bin.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        A value for each pixel.
-
-    blocks, bins : ndarray of int, shape (n,)
-        The number of the block and of the bin of each.
-
-    n_bins : int, optional
-        How many bins there are.
-
-    Returns
-    -------
-    mean, error : ndarray, shape (n_bins,)
-        Infinite errors where less than 4 blocks have pixels of the bin.
-
-    number : ndarray of int, shape (n_bins,)
-        Pixels of each bin.
+    ``values``, ``blocks`` and ``bins`` have the value, the block and the bin of each pixel. Errors are
+    infinite where less than 4 blocks have pixels of the bin.
     """
     blocks = np.unique(blocks, return_inverse=True)[1]
     shape = blocks.max() + 1, n_bins
@@ -302,27 +180,12 @@ def mean_and_error(values, blocks, bins, n_bins=N_BINS):
 
 def compare(parts, before, after, factors):
     """
-    Compare two regressors on the blocks that judge.
+    Compare two regressors on the blocks of `Part` objects that judge, split by ``factors`` as for `Part.loss`.
 
-    Parameters
-    ----------
-    parts : list of `Part`
-        Parts of frames.
-
-    before, after : `~astro_ddpm.nn.RAUNet`
-        The regressors.
-
-    factors : sequence of float
-        As for `Part.loss`.
-
-    Returns
-    -------
-    bins : dict of str to ndarray
-        For each bin of brightness ``n_pixels``, Stein's mean square ``error`` of the first, its ``change``
-        and that of the ``loss``, and the mean variance that the second has ``stated``, each with ``_err``.
-
-    whole : dict of str to float
-        ``change``, ``change_err``, ``loss`` and ``loss_err`` of all pixels.
+    Returns two dicts. The first has arrays with a value for each bin of brightness: ``n_pixels``, Stein's
+    mean square ``error`` of the first, its ``change`` and that of the ``loss``, and the mean variance that
+    the second has ``stated``, each with ``_err``. The second has ``change``, ``loss`` and their ``_err`` for
+    all pixels.
     """
     rows = []
     for part in parts:
@@ -336,9 +199,8 @@ def compare(parts, before, after, factors):
         rows.append([plane[use] for plane in planes])
     block, level, noise, *planes = (np.concatenate(plane) for plane in zip(*rows, strict=True))
     old, new, old_square, new_square, stated, loss = planes
-    power = mean_and_error(noise, block, level)[0][
-        level
-    ]  # the product of means is wanted, not that of pixels
+    # the product of means is wanted, not that of pixels
+    power = mean_and_error(noise, block, level)[0][level]
     error = noise + 2 * power * old + old_square
     change = 2 * power * (new - old) + new_square - old_square
     bins, whole = {}, {}
