@@ -57,7 +57,7 @@ class NoisyFrame:
         return np.digitize(gaussian_filter(self.z, 1), EDGES) - 1
 
     def purpose(self, part=None):
-        """Return what the pixels of a part (y, x), by default all, are for: that of the block of each pixel."""
+        """Return what the blocks of the pixels of a part (y, x), by default all, are for."""
         rows, columns = _block_numbers(part or tuple(slice(0, n) for n in self.z.shape))
         return self.blocks[rows[:, None], columns]
 
@@ -67,7 +67,7 @@ def _block_numbers(part):
 
 
 def hold_out(frames, seed):
-    """Deal the blocks of frames to those that teach, choose and judge, and set the ``blocks`` of the frames."""
+    """Deal the blocks of frames to those that teach, choose and judge; this sets their ``blocks``."""
     for number, frame in enumerate(frames):
         shape = [-(-n // BLOCK) for n in frame.z.shape]
         order = np.random.default_rng([seed, number, 20]).permutation(shape[0] * shape[1])
@@ -180,7 +180,7 @@ def mean_and_error(values, blocks, bins, n_bins=N_BINS):
 
 def compare(parts, before, after, factors):
     """
-    Compare two regressors on the blocks of `Part` objects that judge, split by ``factors`` as for `Part.loss`.
+    Compare two regressors on the blocks of parts that judge, with ``factors`` as for `Part.loss`.
 
     Returns two dicts. The first has arrays with a value for each bin of brightness: ``n_pixels``, Stein's
     mean square ``error`` of the first, its ``change`` and that of the ``loss``, and the mean variance that
