@@ -157,15 +157,12 @@ def _add_enhance(commands):
         "there already from the same call is kept. In the paths of their noise and masks {folder}, {stem} "
         "and {path} stand for those of each image.",
     )
-    enhance.add_argument(
-        "input", nargs="+", metavar="IN.fits", help="sky-subtracted images, may be compressed"
-    )
-    enhance.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images"
-    )
+    add = enhance.add_argument
+    add("input", nargs="+", metavar="IN.fits", help="sky-subtracted images, may be compressed")
+    add("-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images")
     _add_planes(enhance)
-    enhance.add_argument("--mask-treatment", choices=["fill", "propagate"], default="fill")
-    enhance.add_argument(
+    add("--mask-treatment", choices=["fill", "propagate"], default="fill")
+    add(
         "--noise-ratio",
         "--depth",
         dest="noise_ratio",
@@ -173,19 +170,13 @@ def _add_enhance(commands):
         metavar="RATIO",
         help="noise of the samples / noise of the image",
     )
-    enhance.add_argument("--steps", type=_whole(1), help="evaluations of the denoiser per sample (4)")
-    enhance.add_argument(
-        "--precision", choices=["float32", "bfloat16"], default="float32", help="of the numbers of samples"
-    )
-    enhance.add_argument("--seed", type=_whole(0), help="same seed, same samples (drawn and recorded)")
-    enhance.add_argument("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
-    enhance.add_argument(
-        "--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only"
-    )
-    enhance.add_argument("--again", action="store_true", help="enhance what has been enhanced once more")
-    enhance.add_argument(
-        "--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct"
-    )
+    add("--steps", type=_whole(1), help="evaluations of the denoiser per sample (4)")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the numbers of samples")
+    add("--seed", type=_whole(0), help="same seed, same samples (drawn and recorded)")
+    add("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
+    add("--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only")
+    add("--again", action="store_true", help="enhance what has been enhanced once more")
+    add("--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct")
     _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
     enhance.set_defaults(run=enhance_command)
 
@@ -212,25 +203,24 @@ def _add_adapt(commands):
         "written only if it is better on blocks of the frames that were held out; otherwise the exit code is "
         "1. In the paths of noise and masks {folder}, {stem} and {path} stand for those of each frame.",
     )
-    adapt.add_argument("input", nargs="+", metavar="IN.fits", help="sky-subtracted frames of one camera")
-    adapt.add_argument(
+    add = adapt.add_argument
+    add("input", nargs="+", metavar="IN.fits", help="sky-subtracted frames of one camera")
+    add(
         "-o",
         "--output",
         required=True,
         metavar="OUT",
         help="the .safetensors file to write; with --groupby a folder",
     )
-    adapt.add_argument(
+    add(
         "--groupby",
         nargs="+",
         metavar="KEYWORD",
         help="keywords of the headers that tell cameras apart, such as INSTRUME FILTER: a model for each",
     )
-    adapt.add_argument("--minutes", type=_real(positive=True), default=10.0, help="time (%(default)s)")
-    adapt.add_argument("--steps", type=_whole(1), default=400, help="steps at most (%(default)s)")
-    adapt.add_argument(
-        "--picture", action="store_true", help="draw errors and a part of a frame into a .png file beside it"
-    )
+    add("--minutes", type=_real(positive=True), default=10.0, help="time (%(default)s)")
+    add("--steps", type=_whole(1), default=400, help="steps at most (%(default)s)")
+    add("--picture", action="store_true", help="draw errors and a part of a frame into a .png file beside it")
     _add_planes(adapt)
     _add_common(adapt, "--seed", "--device", "--model", "--overwrite", "--quiet")
     adapt.set_defaults(run=adapt_command)
@@ -238,7 +228,8 @@ def _add_adapt(commands):
 
 def _add_planes(parser):
     """Options that say what belongs to an image."""
-    parser.add_argument("--ext", help="extension of the image, number or name (the first image)")
+    add = parser.add_argument
+    add("--ext", help="extension of the image, number or name (the first image)")
     noise = parser.add_mutually_exclusive_group()
     plane = "FILE[EXT]"
     noise.add_argument(
@@ -246,16 +237,16 @@ def _add_planes(parser):
     )
     noise.add_argument("--variance", metavar=plane, help="image of the variance")
     noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
-    parser.add_argument("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
-    parser.add_argument("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
+    add("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
+    add("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
     for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "image units")):
-        parser.add_argument(
+        add(
             f"--{name}",
             type=_number_or_keyword,
             metavar="NUMBER",
             help=f"{name.replace('-', ' ')} in {unit}, or its keyword in the header",
         )
-    parser.add_argument(
+    add(
         "--background",
         type=_sky,
         help="sky to subtract before and to add back after: 'photutils', 'photutils:256' for boxes of 256 "
@@ -271,11 +262,12 @@ def _add_evaluate(commands):
         "that says whether fluxes and errors are right and whether anything is invented. A run that was "
         "interrupted goes on from there.",
     )
+    add = evaluate.add_argument
     data = evaluate.add_mutually_exclusive_group(required=True)
     _add_common(data, "--pairs")
     data.add_argument("--degrade", nargs="+", metavar="DEEP.fits", help="deep images to be made shallow")
-    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write to")
-    evaluate.add_argument(
+    add("-o", "--output", required=True, metavar="DIR", help="folder to write to")
+    add(
         "--model",
         dest="models",
         nargs="+",
@@ -283,7 +275,7 @@ def _add_evaluate(commands):
         metavar="MODEL",
         help="names or .safetensors files (raunet ddpm)",
     )
-    evaluate.add_argument(
+    add(
         "--compare",
         dest="classics",
         nargs="*",
@@ -291,18 +283,16 @@ def _add_evaluate(commands):
         metavar="METHOD",
         help="classical methods (gaussian starlet nlm tv wavelet; bm3d where that package is installed)",
     )
-    evaluate.add_argument("--limit", type=_whole(1), metavar="N", help="only the first N images")
-    evaluate.add_argument("--gain", type=_real(positive=True), help="gain in electron per unit of flux")
-    evaluate.add_argument(
+    add("--limit", type=_whole(1), metavar="N", help="only the first N images")
+    add("--gain", type=_real(positive=True), help="gain in electron per unit of flux")
+    add(
         "--factor",
         type=_real(positive=True),
         default=10.0,
         help="noise added by --degrade / noise of the image (%(default)s)",
     )
-    evaluate.add_argument(
-        "--zero-point", type=_real(), default=0.0, help="magnitude of unit flux (%(default)s)"
-    )
-    evaluate.add_argument(
+    add("--zero-point", type=_real(), default=0.0, help="magnitude of unit flux (%(default)s)")
+    add(
         "--injections",
         dest="n_injections",
         type=_whole(0),
@@ -321,18 +311,15 @@ def _add_prepare(commands):
         description="Turn pairs of exposures, single deep images, or frames of many cameras into arrays "
         "for training.",
     )
+    add = prepare.add_argument
     data = prepare.add_mutually_exclusive_group(required=True)
     _add_common(data, "--pairs")
     data.add_argument("--deep", nargs="+", metavar="DEEP.fits", help="sky-subtracted deep images")
     data.add_argument("--cameras", metavar="MANIFEST.yaml", help="frames of many cameras that it describes")
-    prepare.add_argument(
-        "-o", "--output", required=True, metavar="OUT.npz", help="file to write, of --cameras the folder"
-    )
-    prepare.add_argument("--root", metavar="DIR", help="folder of the frames of --cameras (its own)")
-    prepare.add_argument(
-        "--gain", type=_real(positive=True), help="gain of the shallow images in electron per unit of flux"
-    )
-    prepare.add_argument(
+    add("-o", "--output", required=True, metavar="OUT.npz", help="file to write, of --cameras the folder")
+    add("--root", metavar="DIR", help="folder of the frames of --cameras (its own)")
+    add("--gain", type=_real(positive=True), help="gain of the shallow images in electron per unit of flux")
+    add(
         "--size",
         type=_whole(32),
         help="width in pixels of the stamps of --deep (as they are) or --cameras (96)",
@@ -363,11 +350,12 @@ def _add_average(commands):
         description="Try averages of the weights that reach back over different parts of a training, and "
         "write the model whose loss on validation pairs is least.",
     )
-    average.add_argument("trained", metavar="MODEL.safetensors", help="what the training wrote")
-    average.add_argument("snapshots", metavar="DIR", help="the folder ema in that of the run")
-    average.add_argument("validation", metavar="VAL.npz", help="pairs to choose by")
-    average.add_argument("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
-    average.add_argument(
+    add = average.add_argument
+    add("trained", metavar="MODEL.safetensors", help="what the training wrote")
+    add("snapshots", metavar="DIR", help="the folder ema in that of the run")
+    add("validation", metavar="VAL.npz", help="pairs to choose by")
+    add("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
+    add(
         "--widths",
         type=_real(positive=True),
         nargs="+",
