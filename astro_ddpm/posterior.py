@@ -108,9 +108,9 @@ class TiledModel:
         """
         mean, std = torch.zeros_like(self.z), torch.ones_like(self.z)
         for _, tile in self._visible_tiles(advance):
-            parts = self.model.estimate(*self._measured(tile.outer))
+            parts = self.model.estimate(*self._measured(tile.outer), tile.inner)
             for plane, part in zip((mean, std), parts, strict=True):
-                plane[..., *tile.core] = part[..., *tile.inner]
+                plane[..., *tile.core] = part
         return mean.mul_(self.seen), std.masked_fill_(~self.seen, 1)
 
     def estimate_again(self, z, part):
@@ -146,8 +146,8 @@ class TiledModel:
             output = torch.zeros_like(x)
             for number, tile in self._visible_tiles(advance):
                 with torch.autocast(x.device.type, self.precision, enabled=self.precision != x.dtype):
-                    part = self.model.denoiser(x[..., *tile.outer], noise_level, guide(number), noise_ratio)
-                output[..., *tile.core] = part[..., *tile.inner]
+                    inputs = x[..., *tile.outer], noise_level, guide(number), noise_ratio
+                    output[..., *tile.core] = self.model.denoiser(*inputs, tile.inner)
             return output.mul_(self.seen)
 
         return network

@@ -32,6 +32,7 @@ RUNS = {
     "quality": [
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("added-noise", "shared-noise")),
         *(f"{name} arrays.npz --number 1 --samples 4" for name in ("temperature", "posterior", "flux-pulls")),
+        "solver arrays.npz --number 2 --output solved.safetensors",
         *(f"{name} --number 2 --samples 2" for name in ("pure-noise", "self-noise")),
         "scene-pulls --number 2 --samples 2 --table table.txt",
         *(["cameras . --number 1 --widths 2 --table table.txt"] if find_spec("bm3d") else []),

@@ -139,7 +139,7 @@ class Model:
     @property
     def orientations(self) -> int:
         """In how many orientations of the image the regressor is averaged."""
-        return 8 if self.draws_samples else 2
+        return 4 if self.draws_samples else 2
 
     @property
     def default_steps(self) -> int:
@@ -170,15 +170,17 @@ class Model:
         regressor, denoiser = deepcopy((self.regressor, self.denoiser))
         return replace(self, regressor=regressor.to(device), denoiser=denoiser and denoiser.to(device))
 
-    def estimate(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, z: Tensor, valid: Tensor, core: tuple[slice, slice] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """
         Estimate mean and standard deviation of the whitened residual, in units of the noise of the image.
 
-        `~astro_ddpm.nn.RAUNet.estimate` averages two orientations of the image, or all eight if the model
-        draws samples, which takes much longer anyway. ``z`` and ``valid`` are the whitened image and its
-        validity, shape (batch, 1, ny, nx).
+        `~astro_ddpm.nn.RAUNet.estimate` averages two orientations of the image, or four if the model draws
+        samples, which takes much longer anyway. ``z`` and ``valid`` are the whitened image and its
+        validity, shape (batch, 1, ny, nx), and ``core`` is the part (y, x) that is wanted, all by default.
         """
-        return self.regressor.estimate(z, valid, self.orientations)
+        return self.regressor.estimate(z, valid, self.orientations, core)
 
     @renamed_argument("depth", "noise_ratio")
     def draw(

@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm.nn import AttentionUNet, GuidedUNet, RAUNet, WhitenedStem
-from astro_ddpm.nn.raunet import arcsinh, gram_filters
+from astro_ddpm.nn.raunet import arcsinh, gram_filters, turn, turn_back, turn_part
 
 CHANNELS = (4, 6, 8)
 
@@ -506,3 +506,38 @@ class TestGuidedUNet:
         result = network(x, torch.zeros(1, dtype=x.dtype), guide, torch.ones(1, dtype=x.dtype))
         expected = 0.7 + torch.einsum("j,bjyx->byx", gains, network.starlet(x))
         assert_allclose(result[:, 0].detach(), expected, rtol=1e-12)
+
+
+CORES = [
+    (slice(0, 37), slice(0, 43)),
+    (slice(11, 12), slice(20, 43)),
+    (slice(0, 16), slice(7, 9)),
+    (slice(24, 37), slice(16, 32)),
+]
+
+
+class TestPart:
+    """Only a part of the result is computed where no more is wanted."""
+
+    @pytest.mark.parametrize("core", CORES)
+    @pytest.mark.parametrize("patch", [1, 2])
+    def test_raunet(self, patch, core):
+        network, (z, valid) = perturbed(RAUNet(CHANNELS, patch=patch)), image(37, 43)
+        whole, part = network.estimate(z, valid, 8), network.estimate(z, valid, 8, core)
+        for one, other in zip(whole, part, strict=True):
+            assert_allclose(other.detach(), one[..., *core].detach(), rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("core", CORES)
+    @pytest.mark.parametrize("patch", [1, 2])
+    def test_guided(self, patch, core):
+        network, (z, valid) = perturbed(GuidedUNet(CHANNELS, 8, patch=patch)), image(37, 43)
+        guide, one = network.encode(z, valid, 0 * z, 1 + 0 * z), torch.ones(1, dtype=z.dtype)
+        whole, part = network(z, one, guide, one), network(z, one, guide, one, core)
+        assert_allclose(part.detach(), whole[..., *core].detach(), rtol=1e-10, atol=1e-12)
+        assert whole.std() > 0.01
+
+    @pytest.mark.parametrize("code", range(8))
+    def test_turned(self, code):
+        plane, part = torch.arange(30).reshape(5, 6), (slice(1, 3), slice(2, 6))
+        turned = turn(plane, code)[turn_part(part, (5, 6), code)]
+        assert_array_equal(turn_back(turned, code), plane[part])
