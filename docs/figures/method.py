@@ -32,14 +32,14 @@ def draw_units(field):
     data, sigma = field.image.data, field.image.uncertainty.array
     residual = (field.truth - data) / sigma
     sky = float(np.median(sigma))
-    figure = Figure(figsize=(11, 2.9), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=[1, 1.2, 1.2, 1.3])
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
     show(axes[0], data, "image $y$", AsinhNorm(2 * sky, vmin=-3 * sky, vmax=100 * sky))
     pictures = [
         show(axes[1], sigma / sky, r"noise $\sigma$ / that of the sky", Normalize(1, 2), "viridis"),
         show(axes[2], residual, r"residual $r = (x - y) / \sigma$", Normalize(-4, 4), "RdBu_r"),
     ]
-    for ax, picture in zip(axes[1:], pictures, strict=False):
+    for ax, picture in zip(axes[1:3], pictures, strict=True):
         figure.colorbar(picture, ax=ax, shrink=0.8)
     bright = field.truth > 2 * sky
     bins = np.linspace(-4.5, 4.5, 28)
@@ -67,19 +67,26 @@ def draw_samples(field):
 
     sky = float(np.median(sigma))
     flux = AsinhNorm(2 * sky, vmin=-3 * sky, vmax=100 * sky)
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    axes = figure.subplots(2, 5)
-    show(axes[0, 0], data, "image $y$", flux)
-    show(axes[0, 1], data + sigma * mean, r"mean $y + \sigma m$", flux)
-    picture = show(axes[0, 2], std, "width $s$", Normalize(0, 0.8), "viridis")
-    figure.colorbar(picture, ax=axes[0, 2], aspect=15)
     exposure = field.deep_exposure(depth, seed=3).data
-    show(axes[0, 3], exposure, f"exposure, depth {depth:.2f}", flux)
-    show(axes[0, 4], field.truth, "truth", flux)
-    for ax, step in zip(axes[1], SHOWN, strict=True):
-        level = float(levels[step + 1])
-        show(ax, data + sigma * way[step], rf"$y + \sigma r_t$ at $t = {level:.2g}$", flux)
-    figure.savefig(STATIC / "method_sample.png", dpi=110)
+    first = {
+        "image $y$": data,
+        r"mean $y + \sigma m$": data + sigma * mean,
+        "width $s$": std,
+        f"exposure, noise {depth:.2f}": exposure,
+        "truth": field.truth,
+    }
+    second = {f"sample, $t = {float(levels[step + 1]):.2g}$": data + sigma * way[step] for step in SHOWN}
+    for number, planes in enumerate((first, second), start=1):
+        figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+        axes = figure.subplots(2, 3).ravel()
+        axes[-1].remove()
+        for ax, (title, plane) in zip(axes, planes.items(), strict=False):
+            if plane is std:
+                picture = show(ax, plane, title, Normalize(0, 0.8), "viridis")
+                figure.colorbar(picture, ax=ax, location="bottom", shrink=0.8)
+            else:
+                show(ax, plane, title, flux)
+        figure.savefig(STATIC / f"method_sample_{number}.png", dpi=110)
 
 
 def main():

@@ -10,7 +10,7 @@ pairs=$1 arrays=$2
 report=$(mktemp -d)
 cd "$(dirname "$0")/../.."
 
-# Comparison and trust: 8 tables, 6 figures.  6 min
+# Comparison and trust: 8 tables, 6 figures.  4 min
 astro-ddpm evaluate --pairs "$pairs" --gain 2500 --zero-point 27 --limit 48 --injections 0 -o "$report" \
     --compare gaussian starlet bm3d nlm tv wavelet --quiet
 python benchmarks/comparison.py "$report" docs
@@ -24,7 +24,7 @@ python benchmarks/detection.py cases --model raunet --images 4 --injections 50 -
 # Photometry.  4 min
 python benchmarks/photometry.py --model ddpm --number 24 --table docs/tables/photometry.txt
 
-# Pictures, and the numbers in quick start and photometry.  3 min together
+# Pictures, and the numbers in quick start and photometry.  40, 20, 30, 10 s, and 3 min
 python docs/figures/demo.py
 python docs/figures/pages.py
 python docs/figures/failures.py

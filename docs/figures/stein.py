@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Draw the picture of docs/selfcheck.rst: estimated against true errors of simulated cameras.
+Draw the pictures of docs/selfcheck.rst: estimated against true errors of simulated cameras.
 
     python docs/figures/stein.py
 """
@@ -22,8 +22,8 @@ STATIC = Path(__file__).parents[1] / "_static"
 def main():
     """Measure and draw."""
     warnings.simplefilter("ignore")
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figures = [Figure(figsize=(5, 4.2), layout="constrained") for _ in range(2)]
+    left, right = (figure.add_subplot() for figure in figures)
     pulls = []
     for spoil, label in ((1.0, "released raunet"), (1.4, "residual 1.4 times"), (0.6, "residual 0.6 times")):
         args = Namespace(model="raunet", number=1, samples=1, spoil=spoil, size=256)
@@ -38,7 +38,8 @@ def main():
     x = np.linspace(-5, 5, 200)
     right.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "k--", linewidth=1)
     right.set(xlabel="(estimated - true) / standard error", yticks=[])
-    figure.savefig(STATIC / "selfcheck.png", dpi=110)
+    for number, figure in enumerate(figures, start=1):
+        figure.savefig(STATIC / f"selfcheck_{number}.png", dpi=110)
 
 
 if __name__ == "__main__":
