@@ -264,6 +264,11 @@ def adapt(
     training.state_file = output.with_name(f".{output.name}.{_digest(model, frames, training)}.state")
     deadline = start + 60 * TRAINING_TIME * minutes
     training.run(steps, deadline, progress_bar)
+    if not training.best_step:
+        training.state_file.unlink(missing_ok=True)
+        return Adaptation(
+            False, "the blocks that choose gain nothing: the model knows this camera well enough"
+        )
     adapted, share = training.choose()
     bins, whole = compare(parts, regressor, adapted, JUDGED_SPLITS)
     table, reason = _judge(bins, whole)

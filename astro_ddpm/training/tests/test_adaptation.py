@@ -158,14 +158,17 @@ class TestRefusal:
         with pytest.raises(ValueError, match=reason):
             result.plot()
 
-    def test_no_gain(self, tmp_path):
+    @pytest.mark.parametrize(("score", "reason"), [(1, "gain nothing"), (-1, "does not fall beyond doubt")])
+    def test_no_gain(self, tmp_path, monkeypatch, score, reason):
+        monkeypatch.setattr(adaptation._Training, "_score", lambda *_: score)
         output = tmp_path / "mine.safetensors"
         result = adapt(make_frame(), toy_model(), output=output, steps=1, learning_rate=1e-9)
         assert not result.accepted
-        assert "does not fall beyond doubt" in result.reason
+        assert reason in result.reason
         assert not list(tmp_path.iterdir())
 
-    def test_a_bad_frame_among_good_ones_is_left_out(self, tmp_path):
+    def test_a_bad_frame_among_good_ones_is_left_out(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(adaptation._Training, "_score", lambda *_: -1)
         frames = [make_frame(), make_frame(np.zeros((128, 128)), stated=2.0)]
         with pytest.warns(AstropyUserWarning, match="left out: frame 2: the stated noise"):
             result = adapt(
