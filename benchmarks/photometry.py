@@ -102,7 +102,8 @@ def main(argv=None):
     summaries = {name: summarize(before, after, snr, name) for name in args.quantities}
     if args.table:
         table = summaries["kron_flux"]
-        table.add_column(summaries["segment_flux"]["bias"], 3, "isophotal bias")
+        isophotal = {row["S/N"]: row["bias"] for row in summaries["segment_flux"]}
+        table.add_column([isophotal.get(label, "") for label in table["S/N"]], 3, "isophotal bias")
         write_rst(args.table, table, {args.model: model.sha256}, f"{args.number} fields")
     if args.output:
         for name, table in (("input", before), ("enhanced", after)):

@@ -40,9 +40,9 @@ class Spoiled(zoo.Model):
 
     spoil = 1.0
 
-    def estimate(self, z, valid):
+    def estimate(self, z, valid, core=None):
         """Mean and standard deviation of the residual."""
-        mean, std = super().estimate(z, valid)
+        mean, std = super().estimate(z, valid, core)
         return self.spoil * mean, std
 
 
