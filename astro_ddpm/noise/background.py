@@ -14,6 +14,7 @@ __all__ = ["find_sources", "measure_sky", "warn_of_bowls"]
 BOX = 64  # pixels, of a frame without large sources
 MAX_PASSES = 6
 MAX_BOWL = 0.1  # of the noise
+MAX_LIFT = 0.15  # of the noise; what is deeper is not made by a galaxy
 MIN_SIDE = 6  # blocks, in which the noise of blocks can be measured
 SCALES = (1, 4, 16)  # pixels on a side of the blocks in which sources are looked for
 THRESHOLD = 3.0  # of the noise of the blocks
@@ -27,7 +28,7 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
     sources (`find_sources`), which are looked for at least twice. The boxes are 64 pixels wide. Where that
     is less than the diameter of the largest source (of a circle of its area) they grow, and the sources are
     looked for again: the sky must not follow a galaxy. Where less than two boxes fit in, the plane remains,
-    and goes down until no place is below it: light is not negative.
+    and goes down by up to 0.15 of the noise where that leaves no place below it: light is not negative.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
     sky = _background(data, valid & ~sources, box, filter_size)
     if not box_size and 2 * box > max(data.shape):  # a plane, which halos of galaxies pull up
         depth, error, _ = _deepest(data - sky, valid & ~sources)
-        sky -= max(depth - 2 * error, 0)
+        if depth > 2 * error:
+            sky -= min(depth - 2 * error, MAX_LIFT * estimate_sky_sigma(data - sky, ~valid | sources))
     return sky, sources
 
 

@@ -31,6 +31,7 @@ def estimate_sky_sigma(data, mask=None, lag=LAG):
     * Areas of one value (`~astro_ddpm.noise.constant_areas`) are missing data, and left out.
     * Where the values go in steps that are not small against the noise, the root mean square without what
       lies beyond 4 standard deviations takes the place of the median.
+    * Where most pixels saw no photon or one, all pixels are compared, as where values go in steps.
     * Where a fraction :math:`p` of the pixels was cut at a lowest value, only pixels above it are compared.
       The variance of a Gaussian above its quantile :math:`z = \Phi^{-1}(p)` is
       :math:`1 + z \lambda - \lambda^2` of the whole, with :math:`\lambda = \phi(z) / (1 - p)`.
@@ -71,7 +72,11 @@ def estimate_sky_sigma(data, mask=None, lag=LAG):
     sigma = _robust_std(contrast)
     if np.mean(data[faint] == data[faint].min()) > MIN_CUT:
         most = faint_pixels(data, ~valid, 0.9)
-        sigma = _sigma_above(data, most, lag) if _is_cut(data[most]) else sigma
+        gap = _gap(data[valid])
+        if gap:
+            sigma = _robust_std(lagged_contrast(data, valid, lag), gaussian=False, least=gap)
+        elif _is_cut(data[most]):
+            sigma = _sigma_above(data, most, lag)
     banding = np.hypot(*measure_banding(data, ~valid))
     if banding > MIN_BANDING * sigma:
         sigma = np.hypot(sigma, banding)
@@ -90,14 +95,22 @@ def _step(values):
     return gaps[gaps > 1e-6 * (values[-1] - values[0])].min()  # smaller ones are errors of rounding
 
 
-def _robust_std(contrast, *, gaussian=True):
+def _gap(values):
+    """Return the step from none to one of few photons, which a flat field has changed a little, or zero."""
+    floor = values.min()
+    above = values[values > floor]
+    gap = above.min() - floor if above.size else 0.0
+    return gap if gap > max(0.1 * np.std(values), 3 * _step(values)) else 0.0
+
+
+def _robust_std(contrast, *, gaussian=True, least=0.0):
     """Return the standard deviation of contrasts, without sources, whether they are discrete or not."""
     if contrast.size < 16:
         return np.nan
     sigma, step = MAD_TO_STD * np.median(np.abs(contrast - np.median(contrast))), _step(contrast)
     if gaussian and sigma > FINE * step:
         return sigma
-    sigma = max(sigma, step)
+    sigma = max(sigma, step, least)
     for _ in range(20):
         before, sigma = sigma, np.sqrt(np.mean(contrast[np.abs(contrast) <= 4 * sigma] ** 2))
         if not abs(sigma - before) > 1e-3 * before:

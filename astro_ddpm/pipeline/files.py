@@ -222,7 +222,7 @@ def _read_plane(plane, image, name):
     with nullcontext(hdus) if same else fits.open(file) as others:
         found = find_plane(others, ext, (hdus, index), same_file=same)
         hdu, shape = others[found], hdus[index].shape
-        values, header = np.array(hdu.data), hdu.header.copy()
+        header, values = hdu.header.copy(), np.array(hdu.data)  # which changes BITPIX
     values, shape = values.reshape(_squeezed(values.shape)), _squeezed(shape)
     if values.shape != shape:
         msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
@@ -253,7 +253,7 @@ def _bad_pixels(plane, header, ignore_bits):
     if ignore_bits is None:
         return plane != 0
     empty = np.zeros(plane.shape, bool)
-    if plane.dtype.kind == "f":  # astropy reads integers with a BLANK as these
+    if plane.dtype.kind == "f" and header.get("BITPIX", 0) > 0:  # integers with a BLANK
         empty = np.isnan(plane)
         whole = np.where(empty, 0, plane)
         plane = whole.astype(np.int64) if np.array_equal(whole, np.rint(whole)) else plane

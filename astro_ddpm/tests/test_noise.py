@@ -216,6 +216,11 @@ class TestStrangeData:
     def test_photons(self, rng, mean):
         assert_allclose(estimate_sky_sigma(rng.poisson(mean, self.SHAPE)), np.sqrt(mean), rtol=0.1)
 
+    @pytest.mark.parametrize("mean", [0.02, 0.06, 0.3, 0.7])
+    def test_few_photons_over_a_flat_field(self, rng, mean):
+        data = 0.007 * rng.poisson(mean, self.SHAPE) / rng.uniform(0.95, 1.05, self.SHAPE)
+        assert_allclose(estimate_sky_sigma(data), 0.007 * np.sqrt(mean), rtol=0.15)
+
     @pytest.mark.parametrize("level", [-10, 0, 12])
     @pytest.mark.parametrize("rounded", [False, True])
     def test_values_cut_at_zero(self, rng, level, rounded):
