@@ -7,7 +7,7 @@ import numpy as np
 
 from astro_ddpm.utils import warn_user
 
-from .sky import estimate_sky_level, estimate_sky_sigma
+from .sky import estimate_sky_level, estimate_sky_sigma, smear
 
 __all__ = ["find_sources", "measure_sky", "warn_of_bowls"]
 
@@ -78,7 +78,8 @@ def _background(data, valid, box, filter_size):
     from photutils.background import Background2D
 
     plane = _plane(data, valid)
-    rest = np.where(valid, data - plane, 0)
+    rest = np.zeros(data.shape)
+    rest[valid] = smear(data[valid]) - plane[valid]
     counts = [max(n // min(b, n), 1) for n, b in zip(data.shape, np.broadcast_to(box, 2), strict=True)]
     size = tuple(-(-n // count) for n, count in zip(data.shape, counts, strict=True))
     filter_size = filter_size or (3 if min(counts) > 3 else 1)

@@ -34,7 +34,7 @@ from astro_ddpm.nddata import (
     split_extension,
     std_unit,
 )
-from astro_ddpm.utils import check_output
+from astro_ddpm.utils import check_output, warn_user
 
 from .reduction import enhance_ccd
 
@@ -250,7 +250,13 @@ def _noise_plane(name, values, bunit, image_unit):
 
 def _bad_pixels(plane, header, ignore_bits):
     """Turn a data quality plane, whose header may name its bits, into a mask."""
+    bits = {key[3:]: 1 << header[key] for key in header if re.fullmatch("M[PB]_.+", key)}
     if ignore_bits is None:
+        if bits.get("DETECTED") and np.any(np.nan_to_num(plane).astype(np.int64) & bits["DETECTED"]):
+            warn_user(
+                "the mask marks detected sources too (its bit DETECTED), which are taken as missing: give "
+                "ignore_bits='DETECTED' and others that are not bad"
+            )
         return plane != 0
     empty = np.zeros(plane.shape, bool)
     if plane.dtype.kind == "f" and header.get("BITPIX", 0) > 0:  # integers with a BLANK
@@ -261,7 +267,6 @@ def _bad_pixels(plane, header, ignore_bits):
         msg = f"ignore_bits needs a mask of integers, not of {plane.dtype}"
         raise ValueError(msg)
     plane = plane.astype(plane.dtype.newbyteorder("="))
-    bits = {key[3:]: 1 << header[key] for key in header if re.fullmatch("M[PB]_.+", key)}
     names = extend_bit_flag_map("names", **bits) if bits else None
     try:
         return empty | bitfield_to_boolean_mask(plane, ignore_flags=ignore_bits, flag_name_map=names)

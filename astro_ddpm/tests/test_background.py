@@ -9,7 +9,7 @@ from astropy.modeling.models import Sersic2D
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose
 
-from astro_ddpm.noise import find_sources, frame_sky, measure_sky
+from astro_ddpm.noise import estimate_sky_level, find_sources, frame_sky, measure_sky
 
 SHAPE = (256, 320)
 Y, X = np.indices(SHAPE)
@@ -68,6 +68,14 @@ def test_small_frames(shape):
     measured, _ = measure_sky(frame, np.ones(shape, bool))
     assert measured.shape == shape
     assert_allclose(measured.mean(), 50, atol=0.25)
+
+
+@pytest.mark.parametrize("level", [100.0, 103.7, 108.0])
+def test_values_in_steps(level):
+    frame = 16 * np.round(make_frame(sky=level / 27) * 27 / 16)  # a camera of 12 bits
+    measured, _ = measure_sky(frame, ALL)
+    assert_allclose(measured / 27, level / 27, atol=0.1)
+    assert_allclose(estimate_sky_level(frame) / 27, level / 27, atol=0.05)
 
 
 def test_changes_with_the_unit():

@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from astropy import units as u
 from astropy.convolution import Gaussian2DKernel, interpolate_replace_nans
+from astropy.modeling.models import Chebyshev1D
 from astropy.nddata import CCDData, Cutout2D
 from astropy.visualization import simple_norm
 from photutils.background import Background2D
@@ -96,15 +97,20 @@ raw.mask = (raw.data >= raw.header.get("SATURATE", 65535)) | (raw.data == 0)
 # Bias and flat
 # -------------
 #
-# Five frames of each are combined. A dead column sees hardly any light, which
-# gives it away in the flat. If the flat is normalized in the center of the
-# chip, the counts there stay what they are.
+# Five frames of each are combined. The median of ten pixels of overscan has a
+# noise of its own, which would become that of whole rows (banding), so a smooth
+# function of the row is subtracted in its place. A dead column sees hardly any
+# light, which gives it away in the flat. If the flat is normalized in the center
+# of the chip, the counts there stay what they are.
 
 
 def remove_overscan(frame):
     """Subtract the overscan and cut it off."""
     frame = ccdproc.subtract_overscan(
-        frame, fits_section=header["BIASSEC"], median=True
+        frame,
+        fits_section=header["BIASSEC"],
+        median=True,
+        model=Chebyshev1D(2),
     )
     return ccdproc.trim_image(frame, fits_section=header["TRIMSEC"])
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import NDData, StdDevUncertainty
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -272,6 +273,14 @@ class TestBits:
         mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=ignore_bits).mask
         assert_array_equal(np.flatnonzero(mask.any(axis=0)), bad)
         assert_array_equal(mask.any(axis=0), mask.all(axis=0))
+
+    def test_sources_that_are_marked_as_bad(self, folder):
+        with fits.open(folder / "chips.fits", "update") as hdus:
+            hdus["DQ", 1].header["MP_DETECTED"] = 6
+        with pytest.warns(AstropyUserWarning, match="marks detected sources too"):
+            run(folder, stddev="[ERR]", mask="[DQ]")
+        mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits="DETECTED").mask  # does not warn
+        assert_array_equal(np.flatnonzero(mask.any(axis=0)), [3, 7, 9])
 
     def test_integers_that_are_read_as_floats(self, folder, quality):
         plane = fits.ImageHDU(quality)
