@@ -97,11 +97,11 @@ raw.mask = (raw.data >= raw.header.get("SATURATE", 65535)) | (raw.data == 0)
 # Bias and flat
 # -------------
 #
-# Five frames of each are combined. The median of ten pixels of overscan has a
-# noise of its own, which would become that of whole rows (banding), so a smooth
-# function of the row is subtracted in its place. A dead column sees hardly any
-# light, which gives it away in the flat. If the flat is normalized in the center
-# of the chip, the counts there stay what they are.
+# Five frames of each are combined. The median of ten pixels of overscan has
+# a noise of its own, which would become that of whole rows (banding), so a
+# smooth function of the row is subtracted in its place. A dead column sees
+# hardly any light, which gives it away in the flat. If the flat is
+# normalized in the center of the chip, the counts there stay what they are.
 
 
 def remove_overscan(frame):
