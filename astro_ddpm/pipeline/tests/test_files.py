@@ -276,7 +276,7 @@ class TestBits:
 
     def test_sources_that_are_marked_as_bad(self, folder):
         with fits.open(folder / "chips.fits", "update") as hdus:
-            hdus["DQ", 1].header["MP_DETECTED"] = 6
+            hdus["DQ", 1].header["HIERARCH MP_DETECTED"] = 6
         with pytest.warns(AstropyUserWarning, match="marks detected sources too"):
             run(folder, stddev="[ERR]", mask="[DQ]")
         mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits="DETECTED").mask  # does not warn
