@@ -15,7 +15,7 @@ FINE = 25.0  # steps of the second differences in one sigma, from which on their
 MIN_BANDING = 0.3  # of the noise, below which it is not told from it
 MIN_CUT = 0.05  # of the pixels that have the lowest value
 MIN_STEP = 1e-3  # of the scatter of values, below which their steps do not matter
-MIN_LINE = 8  # valid pixels in half a row
+MIN_LINE = 48  # valid pixels in half a row: in stamps, galaxies look like bands
 
 
 def estimate_sky_sigma(data, mask=None, lag=LAG):

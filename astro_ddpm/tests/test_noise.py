@@ -264,6 +264,11 @@ class TestStrangeData:
         for data in (rng.normal(0, 1, self.SHAPE), correlated / correlated.std()):
             assert max(measure_banding(data)) < 0.2
 
+    def test_galaxy_that_fills_a_stamp_is_no_band(self, rng):
+        y, x = np.mgrid[:64, :64] - 31.5
+        disc = 100 * np.exp(-0.5 * (y / 6) ** 2 - 0.5 * (x / 40) ** 2)
+        assert_allclose(estimate_sky_sigma(disc + rng.normal(size=disc.shape)), 1, rtol=0.15)
+
     def test_correlation_is_bounded(self):
         y, x = np.indices((64, 64))
         assert abs(neighbour_correlation(np.sin(x / 9) * np.sin(y / 9))) < 1
