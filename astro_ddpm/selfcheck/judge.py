@@ -21,6 +21,7 @@ BOX = 32  # pixels, of the parts among which the emptiest are looked for
 EMPTY = 0.2  # the share of the boxes that are
 LOW = 0.965  # of the noise, what they have because the lowest were chosen
 MAX_TAILS = 1.12  # root mean square over robust scatter
+MAX_SKY = 5.0  # of the noise, above which a source fills the image
 MIN_PIXELS = 300
 MAX_STRUCTURE = 1.15  # of the noise: more scatter shows sources
 MIN_CORRELATION = 0.03
@@ -173,7 +174,7 @@ def _measured_noise(z, faint):
     """
     Noise of the emptiest boxes, the number of pixels of the sky behind it, and whether these are crowded.
 
-    Where even these are full of sources, which have longer tails than noise, the noise is between that of
+    Where even these are full of sources, which have longer tails than noise or are bright, the noise is between that of
     fourth differences of neighbours, which sources hardly change, and theirs; the stated one may be right.
     """
     if min(z.shape) <= LAG:
@@ -198,7 +199,7 @@ def _measured_noise(z, faint):
     noise, tails, fine = np.array(boxes).T
     measured = np.quantile(noise, EMPTY) / LOW
     empty = noise <= np.quantile(noise, EMPTY)
-    crowded = bool(np.median(tails[empty]) > MAX_TAILS)
+    crowded = bool(np.median(tails[empty]) > MAX_TAILS or np.median(z[faint]) > MAX_SKY)
     if crowded:
         measured = np.clip(1.0, min(np.median(fine[empty]), measured), measured)
     return float(measured), int(use.sum()), crowded

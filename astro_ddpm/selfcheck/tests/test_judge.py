@@ -3,7 +3,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.ndimage import convolve
+from scipy.ndimage import convolve, gaussian_filter
 
 from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.selfcheck import judge_noise
@@ -52,6 +52,14 @@ def test_wrong_noise_is_told_with_both_numbers(kind, factor):
 def test_sources_are_no_noise():
     field = make_galaxy_field((160, 160), seed=1, n_stars=1500, psf_fwhm=3.0, bad_columns=0)
     assert not judge(field.image.data / field.image.uncertainty.array).warnings()
+
+
+def test_a_galaxy_that_fills_the_image_is_no_noise():
+    rng = np.random.default_rng(0)
+    clumps = gaussian_filter(rng.standard_normal((64, 64)), 2.5)
+    z = 30 + 4 * clumps / clumps.std() + rng.standard_normal(clumps.shape)
+    assert not judge(z).warnings()
+    assert judge(z - 30).warnings()  # of that height they are noise of the sky
 
 
 def test_correlation_is_measured():
