@@ -4,7 +4,8 @@ Measures of the check without truth: estimated against true errors of simulated 
 
     python benchmarks/selfcheck.py fields --number 2 --model raunet
     python benchmarks/selfcheck.py fields --spoil 1.4 --number 1
-    python benchmarks/selfcheck.py alarms --number 100
+    python benchmarks/selfcheck.py cameras --arrays arrays --number 12
+    python benchmarks/selfcheck.py alarms --number 100 --arrays arrays
     python benchmarks/selfcheck.py cost --size 512
 """
 
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
@@ -123,24 +125,63 @@ def fields(args):
     print(f"coverage of 68 % from {columns['covered'].min():.3f} to {columns['covered'].max():.3f}")
 
 
-def alarms(args):
-    """False and missed alarms about the noise."""
+def cameras(args):
+    """Errors without and with the check on prepared cameras or pairs, in bins of the truth."""
+    from quality import BINS, INNER, camera_stamps
+
+    model = load(args)
+    for path in sorted(Path(args.arrays).glob("*.npz")):
+        rows = []
+        for seed, (data, sigma, truth, own, use) in enumerate(camera_stamps(path, args.number)):
+            planes = [truth / np.median(sigma), np.full(data.shape, own), (data - truth) / sigma]
+            for verify in (False, True):
+                deep = run((data / sigma).astype(np.float32), model, seed, verify=verify)
+                planes += [deep.data - truth / sigma, deep.uncertainty.array]
+            rows.append(np.stack([plane[INNER][use[INNER]] for plane in planes]))
+        level, own, given, *results = np.concatenate(rows, axis=1)
+        for name, (low, high) in BINS.items():
+            inside = (level >= low) & (level < high)
+            if inside.sum() < 500:
+                continue
+            floor = np.mean(own[inside] ** 2)
+            planes = (given, results[0], results[2])
+            rms = [np.sqrt(max(np.mean(plane[inside] ** 2) - floor, 0)) for plane in planes]
+            covered = [
+                np.mean(np.abs(error) < np.hypot(std, own), where=inside)
+                for error, std in (results[:2], results[2:])
+            ]
+            print(f"{path.stem} {name}: {inside.sum()} pixels, input {rms[0]:.3f}, ", end="")
+            print("without and with {:.4f} {:.4f}, coverage {:.3f} {:.3f}".format(*rms[1:], *covered))
+
+
+def right_images(args):
+    """Yield kind and images in units of their noise."""
     options = {
         "field": {},
         "crowded": {"n_stars": 300, "psf_fwhm": 3.0},
         "no sky at all": {"n_stars": 1500, "psf_fwhm": 3.0},
     }
-    told = {}
     for seed in range(args.number):
         for name, more in options.items():
             field = make_galaxy_field((160, 160), seed=[seed, 7], bad_columns=0, **more)
             sigma = field.image.uncertainty.array
             noise = correlated_noise(sigma.shape, KERNEL, np.random.default_rng(seed))
-            images = {name: field.image.data / sigma, f"{name}, correlated": field.truth / sigma + noise}
-            for kind, z in images.items():
-                for factor in (1, 0.3, 0.7, 1.5, 3, 10) if seed % 10 == 0 else (1,):
-                    judgement = judge_noise(z / factor, np.ones(z.shape, bool))
-                    told.setdefault((kind, factor), []).append(bool(judgement.warnings()))
+            yield name, field.image.data / sigma
+            yield f"{name}, correlated", field.truth / sigma + noise
+    for path in sorted(Path(args.arrays).glob("*.npz")) if args.arrays else ():
+        from quality import camera_stamps
+
+        yield from ((path.stem, data / sigma) for data, sigma, *_ in camera_stamps(path, args.number))
+
+
+def alarms(args):
+    """False and missed alarms about the noise."""
+    told, number = {}, {}
+    for kind, z in right_images(args):
+        number[kind] = number.get(kind, -1) + 1
+        for factor in (1, 0.3, 0.7, 1.5, 3, 10) if number[kind] % 10 == 0 else (1,):
+            judgement = judge_noise(z / factor, np.ones(z.shape, bool))
+            told.setdefault((kind, factor), []).append(bool(judgement.warnings()))
     for (kind, factor), found in told.items():
         print(f"{kind}, noise {factor:g} times: told in {np.sum(found)} of {len(found)}")
 
@@ -165,11 +206,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    for what in (fields, alarms, cost):
+    for what in (fields, cameras, alarms, cost):
         command = commands.add_parser(what.__name__, help=what.__doc__)
         command.add_argument("--model", default="raunet")
         command.add_argument("--number", type=int, default=2, help="fields of each kind")
         command.add_argument("--samples", type=int, default=16)
+        command.add_argument("--arrays", required=what is cameras, help="folder of prepared arrays")
         command.add_argument("--size", type=int, default=256)
         command.add_argument("--spoil", type=float, default=1.0, help="factor of the residual of the network")
         command.set_defaults(what=what)

@@ -29,6 +29,7 @@ MAX_WIDTH = 20.0  # times the stated variance
 MORE, LESS = (0.4, 2.0), (0.2, 3.0)  # typical change of the variance, standard errors beyond doubt
 MIN_GAIN, MAX_GAIN = 0.1, 2.5
 DOUBT_POWER = 0.1  # of the power of the residual: an excess that says nothing about the gain
+STEP_OF_NODES = 0.3  # by which the excess over the power of the residual differs from node to node
 SURE = 2.0  # standard errors, beyond which a residual is too large
 DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
@@ -447,10 +448,21 @@ def _noise_doubt(probes):
 
 
 def _sure_excess(moments, doubt):
-    """What the residual has too much of beyond doubt."""
+    """What the residual has too much of beyond doubt; nodes of few pixels have what their neighbours have."""
     excess, err = moments.excess()
-    err = np.hypot(err, 2 * doubt * moments.means()[1])
-    return np.maximum(draw_to_zero(excess, err, SURE), 0)
+    _, div, square, _ = moments.means()
+    power = 2 * np.maximum(square, 1e-3)
+    share = _smooth_nodes(excess / power, np.hypot(err, 2 * doubt * div) / power)
+    return power * np.maximum(draw_to_zero(*share, SURE), 0)
+
+
+def _smooth_nodes(values, errors):
+    """Values at nodes that differ little from their neighbours, as a random walk, and their errors."""
+    weights = 1 / np.square(np.maximum(errors, 1e-6))
+    steps = np.diff(np.eye(len(NODES)), axis=0) / STEP_OF_NODES
+    both = np.kron(np.eye(2), steps.T @ steps)
+    covariance = np.linalg.inv(both + np.diag(weights + 1e-6))
+    return covariance @ (weights * values), np.sqrt(np.diag(covariance))
 
 
 def _width_factor(moments, doubt):

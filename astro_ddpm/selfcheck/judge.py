@@ -174,8 +174,9 @@ def _measured_noise(z, faint):
     """
     Noise of the emptiest boxes, the number of pixels of the sky behind it, and whether these are crowded.
 
-    Where even these are full of sources, which have longer tails than noise or are bright, the noise is between that of
-    fourth differences of neighbours, which sources hardly change, and theirs; the stated one may be right.
+    Where even these are full of sources, which have longer tails than noise or are bright, the noise is
+    between that of fourth differences of neighbours, which sources hardly change, and theirs; the stated one
+    may be right.
     """
     if min(z.shape) <= LAG:
         return np.nan, 0, False
