@@ -281,7 +281,7 @@ class _Frame:
         """Subtract the sky, and take the noise or measure it."""
         sky = frame_sky(background, exposure.data, exposure.valid, exposure.unit)
         data = exposure.data if background is None else exposure.data - sky
-        sigma = frame_sigma(data, exposure.sigma, exposure.valid, exposure.unit)
+        sigma = frame_sigma(data, exposure.sigma, exposure.valid, exposure.unit, exposure.data)
         return cls(exposure, sky, data, sigma, propagate)
 
     def filled(self):

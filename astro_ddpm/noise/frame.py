@@ -13,7 +13,7 @@ from astro_ddpm.utils import warn_user
 from .background import measure_sky, warn_of_bowls
 from .holes import fill_holes
 from .pixels import detect_self_noise
-from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, measure_banding
+from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, in_steps, measure_banding
 from .whitening import largest_value, whiten
 
 __all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky"]
@@ -78,7 +78,7 @@ def _measured_sky(background, data, valid):
     return sky
 
 
-def frame_sigma(data, sigma, valid, unit):
+def frame_sigma(data, sigma, valid, unit, raw=None):
     """
     Return the noise of a frame: the given one, or that of its sky.
 
@@ -96,6 +96,9 @@ def frame_sigma(data, sigma, valid, unit):
     unit : `~astropy.units.Unit`
         The unit of the frame, for messages.
 
+    raw : ndarray, shape (ny, nx), optional
+        The frame with its sky. If its values go in steps the noise is measured there.
+
     Raises
     ------
     ValueError
@@ -108,7 +111,7 @@ def frame_sigma(data, sigma, valid, unit):
         seem to be subtracted.
     """
     if sigma is None:
-        value = _measure_sigma(data, ~valid)
+        value = _measure_sigma(raw if raw is not None and in_steps(raw[valid]) else data, ~valid)
         warn_user(
             f"the image has no uncertainty: uniform noise of {_text(value, unit)} was measured in its "
             "sky. The photon noise of sources is not in it; better give uncertainty="

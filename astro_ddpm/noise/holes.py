@@ -5,6 +5,8 @@ Holes: pixels that were not measured.
 
 import numpy as np
 
+from ._contrast import MAD_TO_STD
+
 __all__ = ["fill_holes", "lacks_information"]
 
 MAX_VALUES = 5  # that areas of one value may have
@@ -36,7 +38,9 @@ def constant_areas(data, valid):
     Of N pixels a share p may have one value because the values are discrete or were cut. That n of them in a
     row or in a square do so by chance has the probability :math:`N p^n`. Rows, columns and squares of twice
     the n that makes it one in a million are marked, and with them all other pixels of a value that is rare
-    outside. Only valid pixels are looked at. An image of nothing but one value has no such area.
+    outside. So is the lowest value if four pixels have it and it lies 4.5 standard deviations below the
+    median, as -999 in single pixels does. Only valid pixels are looked at. An image of nothing but one value
+    has no such area.
     """
     areas = np.zeros(data.shape, bool)
     below = data[:-1][(data[1:] == data[:-1]) & valid[1:] & valid[:-1]]
@@ -56,7 +60,18 @@ def constant_areas(data, valid):
         if found.any() and (here & ~found).sum() < 0.01 * rest:
             found = here
         areas |= found
-    return areas
+    return areas | _markers(data, valid & ~areas)
+
+
+def _markers(data, valid):
+    """Mark the lowest value where several pixels have it, and it is far below the others."""
+    values = data[valid]
+    here = valid & (data == values.min(initial=np.inf))
+    if here.sum() < 4:
+        return here & False
+    middle = np.median(values)
+    spread = MAD_TO_STD * np.median(np.abs(values - middle))
+    return here & (spread > 0) & (middle - data > 4.5 * spread)
 
 
 def _open(here, shape):

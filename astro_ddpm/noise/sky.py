@@ -96,16 +96,23 @@ def _step(values):
     return gaps[gaps > 1e-6 * (values[-1] - values[0])].min()  # smaller ones are errors of rounding
 
 
+def in_steps(values):
+    """Tell whether values go in steps that matter."""
+    step = _step(values)
+    return bool(step and step > MIN_STEP * np.std(values))
+
+
 def smear(values):
     """
     Spread values that go in steps evenly over their steps, as they were before they were rounded.
 
     The median of values in steps is off by up to half a step, the mode that is made of it by 1.25 steps.
     """
-    step = _step(values)
-    if not step or step < MIN_STEP * np.std(values):
+    if not in_steps(values):
         return values
-    return values + step * np.random.default_rng(0).uniform(-0.5, 0.5, values.shape).astype(values.dtype)
+    return values + _step(values) * np.random.default_rng(0).uniform(-0.5, 0.5, values.shape).astype(
+        values.dtype
+    )
 
 
 def _gap(values):

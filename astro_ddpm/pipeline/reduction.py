@@ -35,7 +35,7 @@ KEYWORDS = {
     "saturation": ("SATURATE", "SATLEVEL"),
 }
 GAIN_UNIT = u.electron / u.adu
-FRAMES = ("NCOMBINE", "NCOMB", "NIMAGES", "NCOADD", "COADDS", "STACKCNT")
+FRAMES = ("NCOMBINE", "NCOMB", "NIMAGES", "NCOADD", "COADDS", "STACKCNT", "NFRAMES")
 MIN_SCATTER = 0.3  # of the variance: that of 23 frames
 SCATTER_WIDTH = 3.0  # pixels
 TOO_LARGE, TOO_SMALL = 1.5, 0.4  # noise by the gain / noise of the sky, which sources may exceed

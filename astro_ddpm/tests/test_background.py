@@ -9,7 +9,7 @@ from astropy.modeling.models import Sersic2D
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose
 
-from astro_ddpm.noise import estimate_sky_level, find_sources, frame_sky, measure_sky
+from astro_ddpm.noise import estimate_sky_level, find_sources, frame_sigma, frame_sky, measure_sky
 
 SHAPE = (256, 320)
 Y, X = np.indices(SHAPE)
@@ -76,6 +76,13 @@ def test_values_in_steps(level):
     measured, _ = measure_sky(frame, ALL)
     assert_allclose(measured / 27, level / 27, atol=0.1)
     assert_allclose(estimate_sky_level(frame) / 27, level / 27, atol=0.05)
+
+
+def test_noise_in_steps_is_that_before_the_sky_is_subtracted():
+    frame = (16 * np.round(make_frame() * 27 / 16)).astype(np.float32)
+    with pytest.warns(AstropyUserWarning, match="no uncertainty"):
+        sigma = frame_sigma(frame - 2700 - 20 * SLOPE, None, ALL, "adu", frame)
+    assert_allclose(sigma[0, 0], 27.4, rtol=0.03)
 
 
 def test_changes_with_the_unit():

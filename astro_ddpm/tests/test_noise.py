@@ -216,6 +216,13 @@ class TestStrangeData:
     def test_photons(self, rng, mean):
         assert_allclose(estimate_sky_sigma(rng.poisson(mean, self.SHAPE)), np.sqrt(mean), rtol=0.1)
 
+    @pytest.mark.parametrize(("value", "level"), [(-999, 0), (0, 6), (-32768, 2000)])
+    def test_a_value_that_marks_single_pixels(self, rng, value, level):
+        data, bad = rng.normal(level, 1, self.SHAPE), rng.random(self.SHAPE) < 0.1
+        data[bad] = value
+        assert_array_equal(constant_areas(data, np.ones(self.SHAPE, bool)), bad)
+        assert_allclose(estimate_sky_sigma(data), 1, rtol=0.05)
+
     @pytest.mark.parametrize("mean", [0.02, 0.06, 0.3, 0.7])
     def test_few_photons_over_a_flat_field(self, rng, mean):
         data = 0.007 * rng.poisson(mean, self.SHAPE) / rng.uniform(0.95, 1.05, self.SHAPE)
