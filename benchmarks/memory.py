@@ -82,7 +82,7 @@ def parse(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="raunet", help="name or path of the model (raunet)")
     parser.add_argument("--samples", type=int, default=4, help="samples to draw, if the model draws any (4)")
-    parser.add_argument("--steps", type=int, default=10, help="evaluations per sample (10)")
+    parser.add_argument("--steps", type=int, help="evaluations per sample (the model's)")
     parser.add_argument("--no-keep", dest="keep", action="store_false", help="do not keep the samples")
     parser.add_argument("--limit", help="memory limit of the networks, such as 1GB")
     parser.add_argument("--tile", type=int, help="width of the tiles")

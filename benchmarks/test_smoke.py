@@ -39,7 +39,7 @@ RUNS = {
     ],
     "selfcheck": ["fields --number 1 --size 64", "alarms --number 1", "cost --size 64"],
     "runtimes": ["--size 32 --repeats 1"],
-    "throughput": ["--threads 1 --batch 2 --size 16 --frame 16 --repeats 1"],
+    "throughput": ["--threads 1 --batch 2 --size 16 --frame 16 --repeats 1 --sizes 64 --table table.txt"],
 }
 
 

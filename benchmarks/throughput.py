@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from astropy.nddata import CCDData, StdDevUncertainty
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from astro_ddpm import enhance, zoo
 from astro_ddpm.nn import RAUNet
@@ -32,9 +33,10 @@ from astro_ddpm.training import DDPMModule, RAUNetModule
 from astro_ddpm.utils import atomic_path
 
 STAMP = 64  # pixels on a side of the stamp of which samples are drawn
-SAMPLES, STEPS = 16, 10
+SAMPLES = 16
 DEPTH = 0.2
-GROUPS = ("train-raunet", "train-denoiser", "raunet", "ddpm", "import")
+GROUPS = ("train-raunet", "train-denoiser", "raunet", "ddpm", "frames", "import")
+LARGE = 1024  # pixels on a side of a frame beyond which ddpm is not run but extrapolated
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = time.perf_counter
 
@@ -267,8 +269,14 @@ def infer_raunet(size: int, threads: int) -> list[Contender]:
     for name, network in make_peers(n).items():
         measure = inference(partial(evaluate, network.eval(), z, t))
         contenders.append(Contender(name, measure, count(network)))
-    nlm = timed(lambda: classics.non_local_means(ccd.data, 1.0))
-    contenders.append(Contender("non-local means (scikit-image)", nlm))
+    return contenders + classical(ccd.data, threads)
+
+
+def classical(data: np.ndarray, threads: int) -> list[Contender]:
+    """Return classical methods that denoise an image of unit noise: non-local means, BM3D."""
+    contenders = [
+        Contender("non-local means (scikit-image)", timed(lambda: classics.non_local_means(data, 1.0)))
+    ]
     try:
         from bm3d import BM3DProfile, bm3d
     except ImportError as error:
@@ -276,8 +284,50 @@ def infer_raunet(size: int, threads: int) -> list[Contender]:
     else:
         profile = BM3DProfile()
         profile.num_threads = threads
-        contenders.append(Contender("bm3d", timed(lambda: bm3d(ccd.data, 1.0, profile))))
+        contenders.append(Contender("bm3d", timed(lambda: bm3d(data, 1.0, profile))))
     return contenders
+
+
+def infer_frame(size: int, threads: int) -> list[Contender]:
+    """Return ways to denoise a frame, ours as a user calls them: at the defaults, with the check."""
+    ccd = make_ccd(size)
+    models = ("raunet", "ddpm") if size <= LARGE else ("raunet",)
+    calls = [timed(partial(enhance, ccd, model=zoo.load(name), seed=1)) for name in models]
+    ours = [Contender(f"enhance, {name}", call) for name, call in zip(models, calls, strict=True)]
+    return ours + classical(ccd.data, threads)
+
+
+def matrix_rate() -> float:
+    """Return the operations per second of a product of matrices in float32."""
+    a = torch.ones(2048, 2048)
+    return 2 * 2048**3 / min(timed(lambda: a @ a)() for _ in range(5))
+
+
+def share_of_matrix_rate(size: int, name: str, seconds: float) -> float:
+    """Return the share of the rate of matrix products at which the networks work that ``enhance`` calls."""
+    with FlopCounterMode(display=False) as counter:
+        enhance(make_ccd(size), model=name, seed=1)
+    return counter.get_total_flops() / seconds / matrix_rate()
+
+
+def write_frames(path: Path, groups: dict[int, dict], shares: dict[str, float], threads: int) -> None:
+    """Write the table of the documentation: seconds of frames, by contender."""
+    seconds = {size: {c["name"]: c["median"] for c in group["contenders"]} for size, group in groups.items()}
+    names = list(dict.fromkeys(name for times in seconds.values() for name in times))
+    largest = max((size for size in seconds if size <= LARGE), default=0)
+    rows = [["frame", *names]]
+    for size, times in seconds.items():
+        known = {name: f"{times[name]:.3g} s" for name in times}
+        if largest and size > LARGE:  # ddpm takes the same for each pixel
+            ratio = (size / largest) ** 2
+            known = {name: f"about {ratio * value:.0f} s" for name, value in seconds[largest].items()} | known
+        rows.append([f"{size} x {size}", *(known.get(name, "") for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = " ".join("=" * width for width in widths)
+    text = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    note = f'*{threads} threads. "About" is extrapolated. Share of the rate of matrix products: {said}.*'
+    path.write_text("\n".join([line, text[0], line, *text[1:], line, "", note, ""]))
 
 
 def infer_ddpm() -> list[Contender]:
@@ -290,15 +340,17 @@ def infer_ddpm() -> list[Contender]:
     with torch.inference_mode():
         estimate = model.estimate(z, valid)
 
+    steps = model.default_steps
+
     def repeat(network):
-        for _ in range(STEPS):
+        for _ in range(steps):
             evaluate(network, noise, t)
 
     contenders = [
-        Contender("ddpm", inference(lambda: model.draw(z, valid, estimate, DEPTH, noise, STEPS)), n),
+        Contender("ddpm", inference(lambda: model.draw(z, valid, estimate, DEPTH, noise, steps)), n),
         Contender(
             "enhance, ddpm",
-            timed(lambda: enhance(ccd, model=model, n_samples=SAMPLES, steps=STEPS, seed=1)),
+            timed(lambda: enhance(ccd, model=model, n_samples=SAMPLES, seed=1)),
             n,
         ),
     ]
@@ -426,6 +478,8 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=16, help="images in a training step (16)")
     parser.add_argument("--size", type=positive, default=64, help="pixels on a side in training (64)")
     parser.add_argument("--frame", type=positive, default=128, help="pixels on a side of the image (128)")
+    parser.add_argument("--sizes", type=positive, nargs="+", default=[256, LARGE, 4096], help="of frames")
+    parser.add_argument("--table", type=Path, help="file of the documentation for the times of frames")
     parser.add_argument("--repeats", type=positive, default=9, help="rounds that count (9)")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="groups to run (all)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all times there")
@@ -436,6 +490,30 @@ def parse(argv=None) -> argparse.Namespace:
     if args.json and args.json.exists():
         parser.error(f"argument --json: {args.json} exists")
     return args
+
+
+def frames(args: argparse.Namespace) -> list[dict]:
+    """Time frames of several sizes, large ones once, and write their table if that is wanted."""
+    groups = {}
+    for size in args.sizes:
+        contenders = infer_frame(size, args.threads)
+        groups[size] = report(
+            f"A frame of {size}x{size} pixels",
+            contenders,
+            take_turns(contenders, args.repeats if size <= 256 else 1),
+        )
+    size = max((size for size in args.sizes if size <= LARGE), default=None)
+    shares = {}
+    for contender in groups[size]["contenders"] if size else []:
+        title, _, name = contender["name"].partition(", ")
+        if title == "enhance":
+            shares[contender["name"]] = share_of_matrix_rate(size, name, contender["median"])
+            print(
+                f"{contender['name']}: {100 * shares[contender['name']]:.0f} % of the rate of matrix products"
+            )
+    if args.table:
+        write_frames(args.table, groups, shares, args.threads)
+    return list(groups.values())
 
 
 def main(argv=None) -> None:
@@ -450,7 +528,7 @@ def main(argv=None) -> None:
     batch = make_batch(args.batch, args.size)
     step = f"Training step, {args.batch} images of {args.size}x{args.size} pixels, U-Nets of the size of"
     image = f"An image of {args.frame}x{args.frame} pixels"
-    samples = f"{SAMPLES} samples of {STAMP}x{STAMP} pixels, {STEPS} evaluations each"
+    samples = f"{SAMPLES} samples of {STAMP}x{STAMP} pixels, equal numbers of evaluations"
     groups = {
         "train-raunet": (f"{step} the RAUNet", lambda: train_raunet(batch)),
         "train-denoiser": (f"{step} the denoiser", lambda: train_denoiser(batch)),
@@ -459,9 +537,11 @@ def main(argv=None) -> None:
         "import": ("Import", imports),
     }
     results = []
-    for title, make in (groups[name] for name in args.only):
+    for title, make in (groups[name] for name in args.only if name in groups):
         contenders = make()
         results.append(report(title, contenders, take_turns(contenders, args.repeats)))
+    if "frames" in args.only:
+        results += frames(args)
     if args.json:
         with atomic_path(args.json) as partial:
             partial.write_text(json.dumps({"machine": machine, "groups": results}, indent=1) + "\n")
