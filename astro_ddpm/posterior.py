@@ -35,6 +35,7 @@ DRAW_PLANES = 12  # of the whole frame that the sampler needs for each draw in p
 MIN_TILE = 32
 MANY_TILES = 9  # a frame whose time is told, which takes two evaluations of one of them
 WORTH_TELLING = 60.0  # seconds
+CHECKED = 0.5  # of the estimate of such a frame is done again for the check
 CACHED_PIXELS = 2**18  # larger batches are not faster
 
 
@@ -166,16 +167,16 @@ def _announce(tiled, n_samples, steps, checked, progress_bar):
     if len(tiled.tiles) < MANY_TILES:
         return
     estimate, draw = tiled.pace()
-    first, sample = estimate * (2 if checked else 1), draw * steps
+    first, sample = estimate * (1 + CHECKED * checked), draw * steps
     seconds = first + (n_samples + 2) * sample
     if seconds < WORTH_TELLING:
         return
     shape = " x ".join(map(str, tiled.z.shape[:1:-1]))
     message = f"{shape} pixels take about {_duration(seconds)}"
-    if tiled.model.draws_samples:
+    if tiled.model.draws_samples and n_samples > 4:
         message += f"; n_samples=4 would take {_duration(first + 6 * sample)}, model='raunet' still less"
-    elif checked:
-        message += f"; verify=False would take {_duration(first / 2)}"
+    elif checked and not tiled.model.draws_samples:
+        message += f"; verify=False would take {_duration(estimate)}"
     log.info(message)
     if progress_bar:
         tqdm.write(message, file=sys.stderr)

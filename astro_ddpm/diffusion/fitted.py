@@ -102,7 +102,8 @@ def _log_width(std: Tensor, widths: tuple[float, float]) -> Tensor:
 
 def _output(denoised: Tensor, u: Tensor, level: float, mean: Tensor, std: Tensor) -> Tensor:
     """Return F from what a denoiser gives."""
-    return torch.sqrt(std.square() + level**2) / (level * std) * (denoised - mean) - std / level * u
+    output = (denoised - mean).mul_(torch.sqrt(std.square() + level**2) / (level * std))
+    return output.addcmul_(std, u, value=-1 / level)
 
 
 def _noised(u: Tensor, level: float, mean: Tensor, std: Tensor) -> Tensor:
@@ -148,9 +149,10 @@ def sample_fitted(
     for i, (level, rows) in enumerate(zip(solver.levels, solver.weights, strict=True)):
         denoised = denoiser(_noised(u, level, mean, std), noise.new_tensor(level))
         outputs.append(_output(denoised, u, level, mean, std))
-        u = noise
+        u = noise.clone()
         for (c0, c1, c2), output in zip(rows, outputs, strict=True):
-            u = u + (c0 + log_width * (c1 + c2 * log_width)) * output
+            weight = log_width.mul(c2).add_(c1).mul_(log_width).add_(c0)
+            u.addcmul_(weight, output)
         if callback is not None:
             lower = solver.levels[i + 1] if i + 1 < solver.steps else 0.0
             callback(i, _noised(u, lower, mean, std))

@@ -185,15 +185,15 @@ class TestExpectedTime:
 
     @pytest.mark.usefixtures("slow")
     def test_is_told(self, caplog, capsys):
-        # 12 tiles in 4 orientations, and 5 draws (2 of them controls) of 3 evaluations, 10 seconds each
-        text = self.sample(toy_model(), caplog, progress_bar=True)
-        assert "64 x 48 pixels take about 38 minutes; n_samples=4 would take 44 minutes" in text
+        # 12 tiles in 4 orientations, and 8 draws (2 of them controls) of 3 evaluations, 10 seconds each
+        text = self.sample(toy_model(), caplog, progress_bar=True, n_samples=6)
+        assert "64 x 48 pixels take about 56 minutes; n_samples=4 would take 44 minutes" in text
         assert "64 x 48 pixels take about" in capsys.readouterr().err
 
     @pytest.mark.usefixtures("slow")
-    def test_check_takes_as_long_as_the_estimate(self, caplog, capsys):
+    def test_check_takes_half_as_long_as_the_estimate(self, caplog, capsys):
         text = self.sample(toy_model(samples=False), caplog, check=lambda z, mean, std, _: (mean, std))
-        assert "take about 8 minutes; verify=False would take 4 minutes" in text
+        assert "take about 6 minutes; verify=False would take 4 minutes" in text
         assert capsys.readouterr().err == ""
 
     def test_quick_frames_are_not_worth_a_word(self, caplog):
