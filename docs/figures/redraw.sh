@@ -24,7 +24,7 @@ python benchmarks/detection.py cases --model raunet --images 4 --injections 50 -
 # Photometry.  4 min
 python benchmarks/photometry.py --model ddpm --number 24 --table docs/tables/photometry.txt
 
-# Pictures, and the numbers in quick start and photometry.  40, 20, 30, 10 s, and 3 min
+# Pictures, and the numbers in quick start and photometry.  40, 20, 30, 10 and 60 s
 python docs/figures/demo.py
 python docs/figures/pages.py
 python docs/figures/failures.py
