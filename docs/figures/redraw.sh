@@ -4,9 +4,9 @@
 #     sh docs/figures/redraw.sh PAIRS.csv ARRAYS
 #
 # PAIRS.csv lists validation pairs (docs/training.rst), ARRAYS is a folder that "astro-ddpm prepare --cameras" wrote.
-# The minutes are those of one core with nothing else to do.
+# It needs the extra "evaluate" and bm3d. The minutes are those of one core with nothing else to do.
 set -e
-pairs=$1 arrays=$2
+pairs=$(realpath "$1") arrays=$(realpath "$2")
 report=$(mktemp -d)
 cd "$(dirname "$0")/../.."
 
