@@ -164,7 +164,8 @@ def _fastest(function):
 
 def _announce(tiled, n_samples, steps, checked, progress_bar):
     """Say how long a frame of many tiles will take, if more than a minute, and what would be faster."""
-    if len(tiled.tiles) < MANY_TILES:
+    listened_to = progress_bar or log.isEnabledFor(logging.INFO)
+    if len(tiled.tiles) < MANY_TILES or not listened_to:
         return
     estimate, draw = tiled.pace()
     first, sample = estimate * (1 + CHECKED * checked), draw * steps
