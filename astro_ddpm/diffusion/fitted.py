@@ -34,8 +34,8 @@ from .samplers import Callback, DenoiserFunction, sample_dpmpp_2m
 __all__ = ["FittedSolver", "fit_solver", "sample_fitted"]
 
 POWERS = 3  # of the logarithm of the width
-SCALES = (1, 4, 16)  # pixels, of the structure that the fit wants right
-ROUGH = 2.0  # the weight of what is left of a plane without its mean over 2x2 pixels, which is small
+SCALES = (1, 2, 4, 8, 16)  # pixels, of the structure that the fit wants right
+ROUGH = 4.0  # the weight of what is left of a plane without its mean over 2x2 pixels, which is small
 
 
 @dataclass(frozen=True)
