@@ -4,6 +4,7 @@ The one parser of images.
 """
 
 import os
+import re
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +165,8 @@ class Exposure:
         Leave out pixels without information, with a warning, and return what is left.
 
         Raises ValueError if no pixel is valid, or if values are beyond `~astro_ddpm.noise.largest_value` at
-        valid pixels. Warns if the header says that pixels see different colours (BAYERPAT).
+        valid pixels. Warns if the header says that pixels see different colours (BAYERPAT)
+        or that the overscan is still there (BIASSEC, TRIMSEC).
         """
         if not self.valid.any():
             msg = f"{self.name} has no valid pixel: every one is masked or not finite"
@@ -186,6 +188,11 @@ class Exposure:
             warn_user(
                 f"{keyword} = {pattern[keyword]!r} in the header: pixels of a Bayer pattern see different "
                 "colours, which looks like noise. Take one colour, or interpolate the colours, before"
+            )
+        if "BIASSEC" in pattern and _is_untrimmed(str(pattern.get("TRIMSEC")), self.shape):
+            warn_user(
+                f"the frame is larger than its part that sees the sky, TRIMSEC = {pattern['TRIMSEC']!r} in "
+                "the header: cut the overscan off before, as ccdproc.trim_image does"
             )
         largest = largest_value(self.data.dtype)
         if np.abs(self.data[checked.valid]).max() > largest:
@@ -253,6 +260,16 @@ class Exposure:
         if carried["mask"] is not None or lost.any():
             carried["mask"] = lost | (False if carried["mask"] is None else np.asarray(carried["mask"], bool))
         return EnhancedCCDData(data, uncertainty=StdDevUncertainty(sigma), samples=samples, **carried)
+
+
+def _is_untrimmed(section, shape):
+    """Tell whether a section such as ``"[17:528, 1:520]"`` is a part of an image, not all of it."""
+    match = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", "".join(section.split()))
+    if match is None:
+        return False
+    first_x, last_x, first_y, last_y = map(int, match.groups())
+    size = (last_y - first_y + 1, last_x - first_x + 1)
+    return last_y <= shape[0] and last_x <= shape[1] and size != shape
 
 
 def _as_ccddata(image, name="image", unit=None):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from astropy.nddata import CCDData
+from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.utils.exceptions import AstropyUserWarning
 from matplotlib.image import imread
 from numpy.testing import assert_allclose, assert_array_equal
@@ -145,3 +145,16 @@ def test_result_of_a_file_without_unit_is_read_by_ccddata(tmp_path):
         assert back.unit == u.adu
         assert_array_equal(back.data, deep.data)
         assert_array_equal(back.uncertainty.array, deep.uncertainty.array)
+
+
+def test_overscan_that_is_still_there():
+    frame = CCDData(
+        np.random.default_rng(0).normal(0, 1, (48, 64)),
+        unit="adu",
+        uncertainty=StdDevUncertainty(np.ones((48, 64))),
+    )
+    frame.header.update({"BIASSEC": "[1:10, 1:48]", "TRIMSEC": "[13:64, 1:48]"})
+    with pytest.warns(AstropyUserWarning, match="cut the overscan off"):
+        enhance(frame, model="raunet")
+    enhance(frame[:, 12:], model="raunet")  # does not warn
+    enhance(frame[5:45, 20:60], model="raunet")
