@@ -91,8 +91,8 @@ def test_harm_is_told_and_taken_back(field, monkeypatch):
 
     estimate = zoo.Model.estimate
 
-    def spoil(self, z, valid):
-        mean, std = estimate(self, z, valid)
+    def spoil(self, *planes):
+        mean, std = estimate(self, *planes)
         return -2 * mean, std
 
     monkeypatch.setattr(zoo.Model, "estimate", spoil)
