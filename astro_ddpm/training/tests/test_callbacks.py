@@ -28,6 +28,7 @@ from astro_ddpm.training import (
     PairDataset,
     PowerEMA,
     RAUNetModule,
+    examples,
 )
 from astro_ddpm.training.tests.helpers import LIGHTNING_WARNINGS, simulated_arrays
 from astro_ddpm.zoo import Model
@@ -46,6 +47,12 @@ def seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def flat_images_are_sources(monkeypatch):
+    """Leave the level of an image as it is, which for a flat one would be its sky."""
+    monkeypatch.setattr(examples, "remaining_sky", np.zeros_like)
 
 
 def make_module(kind, **options):

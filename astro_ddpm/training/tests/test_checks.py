@@ -14,10 +14,16 @@ from numpy.testing import assert_allclose
 
 from astro_ddpm import zoo
 from astro_ddpm.nn import GuidedUNet, RAUNet
-from astro_ddpm.training import EMASnapshots, choose_average, residual_gap
+from astro_ddpm.training import EMASnapshots, choose_average, examples, residual_gap
 from astro_ddpm.training.tests.helpers import simulated_arrays
 
 LEVELS = {"sky": 0.0, "lsb": 3.0, "mid": 15.0, "hi": 60.0}
+
+
+@pytest.fixture(autouse=True)
+def flat_images_are_sources(monkeypatch):
+    """Leave the level of an image as it is, which for a flat one would be its sky."""
+    monkeypatch.setattr(examples, "remaining_sky", np.zeros_like)
 
 
 def make_arrays(spread, n=8, size=32, seed=0):
