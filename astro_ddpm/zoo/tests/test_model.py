@@ -93,7 +93,7 @@ class TestModel:
         assert Model(model.regressor).ranges is not model.ranges
 
     def test_estimate_looks_from_all_sides_where_samples_are_drawn(self, model, image):
-        for each, orientations in ((model, 8), (dataclasses.replace(model, denoiser=None), 2)):
+        for each, orientations in ((model, 4), (dataclasses.replace(model, denoiser=None), 2)):
             mean, std = each.estimate(*image)
             assert mean.shape == std.shape == (1, 1, *SHAPE)
             assert (std > 0).all()
