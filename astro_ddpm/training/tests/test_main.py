@@ -10,13 +10,42 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyDeprecationWarning
 from numpy.testing import assert_allclose
 
 from astro_ddpm import zoo
 from astro_ddpm.cli import main
 from astro_ddpm.nn import RAUNet
 from astro_ddpm.training import EMASnapshots
+from astro_ddpm.training.__main__ import main as earlier_main
 from astro_ddpm.training.tests.helpers import simulated_arrays
+
+
+class TestEarlierCommandLine:
+    """Test ``python -m astro_ddpm.training``."""
+
+    @pytest.mark.parametrize(
+        "args",
+        [[], ["unknown"], ["prepare"], ["prepare-deep"], ["prepare-simulated", "o"], ["average"], ["-h"]],
+    )
+    def test_usage(self, args, capsys):
+        assert earlier_main(args) == 2
+        assert "astro-ddpm prepare --pairs LIST.csv" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("args", "expected"),
+        [
+            ("prepare l.csv o.npz --gain 3", "prepare --pairs l.csv -o o.npz --gain 3"),
+            ("prepare-deep o.npz a.fits b.fits --size 9", "prepare -o o.npz --deep a.fits b.fits --size 9"),
+            ("average m ema v.npz o --widths 0.1", "average m ema v.npz -o o --widths 0.1"),
+        ],
+    )
+    def test_is_translated(self, monkeypatch, args, expected):
+        calls = []
+        monkeypatch.setattr("astro_ddpm.cli.main", lambda args: calls.append(args) or 0)
+        with pytest.warns(AstropyDeprecationWarning, match=f"use astro-ddpm {expected}"):
+            assert earlier_main(args.split()) == 0
+        assert calls == [expected.split()]
 
 
 class TestPrepare:
