@@ -46,6 +46,7 @@ MAX_REACH = 0.15  # the largest correlation of noise three pixels away
 MAX_CORRELATION = 0.85  # of neighbours
 TRAINING_TIME = 0.75  # of all
 SURE = 2.0  # standard errors
+MIN_GAIN = 0.01  # of the mean square error, less than which is not worth a model
 FEW_PIXELS = 20  # of a level of brightness, not worth a crop
 COLUMNS = {
     "low": "lower edge of the bin: brightness of the place in units of the noise",
@@ -297,7 +298,7 @@ def adapt(
         training=model.training | {"adaptation": record},
     )
     new = replace(new, sha256=zoo.save(new, output, overwrite=overwrite))
-    reason = f"the mean square error falls by {-whole['change'] / whole['error']:.0%} on the blocks held out"
+    reason = f"the mean square error falls by {_gain(whole):.0%} on the blocks held out"
     log.info("%s: %s", output, reason)
     return Adaptation(True, reason, table, new, pictures)
 
@@ -596,6 +597,11 @@ def _digest(model, frames, training):
     return hashlib.sha256(repr(words + [frame.sha256 for frame in frames]).encode()).hexdigest()[:12]
 
 
+def _gain(whole):
+    """Relative gain; where Stein's estimate of a small error is below the stated variance, that counts."""
+    return -whole["change"] / max(whole["error"], whole["stated"])
+
+
 def _judge(bins, whole):
     """Return a table of the bins, and why the adapted model is refused, if it is."""
     from astropy.table import QTable
@@ -616,6 +622,8 @@ def _judge(bins, whole):
         if len(worse):
             low = max(worse["low"][0], 0)
             return table, f"{what} rises from {low:g} sigma on, on the blocks held out"
+    if _gain(whole) < MIN_GAIN:
+        return table, f"the mean square error falls by less than {MIN_GAIN:.0%} on the blocks held out"
     return table, ""
 
 

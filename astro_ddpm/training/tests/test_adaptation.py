@@ -256,13 +256,26 @@ class TestJudgement:
             "loss": -0.1 * ones,
         }
         bins |= {"change_err": 0.01 * ones, "loss_err": 0.01 * ones}
-        whole = {"error": 1.0, "change": -0.1, "change_err": 0.01, "loss": -0.1, "loss_err": 0.01}
+        whole = {
+            "error": 1.0,
+            "stated": 1.0,
+            "change": -0.1,
+            "change_err": 0.01,
+            "loss": -0.1,
+            "loss_err": 0.01,
+        }
         return bins, whole
 
     def test_better(self, better):
         table, reason = adaptation._judge(*better)
         assert not reason
         assert_allclose(table["after"], np.sqrt(0.9))
+
+    def test_small_gain(self, better):
+        better[1].update(change=-0.009, change_err=1e-4)
+        assert "by less than 1%" in adaptation._judge(*better)[1]
+        better[1]["change"] = -0.011
+        assert not adaptation._judge(*better)[1]
 
     @pytest.mark.parametrize("name", ["change", "loss"])
     def test_within_the_error(self, better, name):
