@@ -373,7 +373,7 @@ class TestMixture:
             assert (other.training, other.ranges) == (first.training, first.ranges)
 
     def test_history(self, folder, raunet, mixed):
-        model = fit(folder, "raunet", "mixed", runs="mixed", steps=1, extra=mixed)
+        model = fit(folder, "raunet", "mixture", runs="mixture", steps=1, extra=mixed)
         shares = {"train.npz": 2, "deep.npz": 1, "frames.npz": 1, "plain.npz": 1}
         assert model.training["train"] == shares
         assert model.training["pairs"] == 11
