@@ -73,8 +73,20 @@ def _measured_sky(background, data, valid):
             f"filter_size, not {background!r}"
         )
         raise ValueError(msg)
-    sky, sources = measure_sky(data, valid, **options)
-    warn_of_bowls(data - sky, valid & ~sources, _measure_sigma(data, ~valid))
+    for name, value in options.items():
+        sizes = np.atleast_1d(value)
+        if not (np.issubdtype(sizes.dtype, np.integer) and np.all(sizes > 0)) or (
+            name == "filter_size" and np.any(sizes % 2 == 0)
+        ):
+            msg = f"{name} of background must be positive integers, odd for filter_size, not {value!r}"
+            raise ValueError(msg)
+    try:
+        sky, sources = measure_sky(data, valid, **options)
+        sigma = _measure_sigma(data, ~valid)
+    except ValueError as error:
+        msg = f"background='photutils' finds too few valid pixels; give a number or an image: {error}"
+        raise ValueError(msg) from error
+    warn_of_bowls(data - sky, valid & ~sources, sigma)
     return sky
 
 

@@ -105,6 +105,19 @@ def test_what_cannot_be_used_is_named(wrong):
         frame_sky(wrong, make_frame(), ALL, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"filter_size": 2}, "filter_size .* odd"),
+        ({"box_size": (32, 0)}, "box_size"),
+        ({"box_size": 3.5}, "box_size"),
+    ],
+)
+def test_options_are_checked(options, match):
+    with pytest.raises(ValueError, match=match):
+        frame_sky(options, make_frame(), ALL, None)
+
+
 def test_no_valid_pixel():
     with pytest.raises(ValueError, match="no valid pixel"):
         measure_sky(make_frame(), ~ALL)

@@ -423,7 +423,9 @@ class TestPlanes:
 class TestCommandLine:
     """Test ``astro-ddpm enhance`` with several inputs."""
 
-    def test_several_inputs(self, tmp_path, frames, model, capsys):
+    def test_several_inputs(self, tmp_path, frames, model, capsys, monkeypatch):
+        monkeypatch.setattr("astro_ddpm.utils.PATIENCE", 0)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a bar appears in terminals
         frames[1].write_bytes(b"not FITS")
         args = ["enhance", *map(str, frames), "-o", str(tmp_path / "deep"), "--model", str(model)]
         assert main(args) == 1
