@@ -34,8 +34,10 @@ SURE = 2.0  # standard errors, beyond which a residual is too large
 DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
 NOISE_DOUBT = 0.1  # of its power where the image does not show it
-SKY = -5.0, -2.0  # minus the brightness where the bias of the sky begins to be taken out, and is
+SKY = -0.6, -0.25  # minus the brightness where the bias of the sky begins to be taken out, and is
 SKY_BOX = 32  # pixels
+SKY_LIMIT = 1.0  # brightness below which all pixels are, in boxes of SKY_WIDTH about a pixel of the sky
+SKY_WIDTH = 17  # pixels
 
 
 def local_mean(plane, valid):
@@ -319,7 +321,7 @@ class Correction:
         if self.excess.any():
             variance = variance * answer.between(self.final)
         if self.sky:
-            mean = mean - self.sky * _ramp(-answer.scene, SKY)
+            mean = mean - self.sky * _ramp(-answer.local, SKY)
         std = np.sqrt(np.maximum(variance, MIN_VARIANCE))
         valid = answer.valid
         return np.where(valid, mean, answer.mean), np.where(valid, std, answer.std), factor
@@ -495,9 +497,11 @@ def _local_scatter(probes, correction):
 
 def _sky_bias(probes, correction):
     """Mean residual of the sky drawn to zero by the scatter of boxes, and its standard error."""
+    from scipy.ndimage import maximum_filter
+
     levels, weights = [], []
     for probe in probes:
-        sky = probe.answer.valid & (probe.answer.local < -SKY[1])
+        sky = probe.answer.valid & (maximum_filter(probe.answer.local, SKY_WIDTH) < SKY_LIMIT)
         mean = correction.apply(probe.answer)[0]
         for y in range(0, sky.shape[0], SKY_BOX):
             for x in range(0, sky.shape[1], SKY_BOX):
