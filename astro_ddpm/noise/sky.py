@@ -143,7 +143,7 @@ def _is_cut(values):
     floor, spread, step = values.min(), np.std(values), _step(values)
     width = max(0.1 * spread, 1.2 * step)
     share, above = np.mean(values == floor), np.mean((values > floor) & (values <= floor + width))
-    return share > MIN_CUT and share > 3 * above and spread > 3 * step
+    return MIN_CUT < share < 1 and share > 3 * above and spread > 3 * step
 
 
 def _sigma_above(data, use, lag):

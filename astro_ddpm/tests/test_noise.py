@@ -434,6 +434,12 @@ class TestFillHoles:
             fill_holes(np.ones((5, 5)), np.ones((5, 5)), valid)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e7])
+def test_a_constant_has_no_noise(value):
+    with pytest.raises(ValueError, match=r"the noise measured in data is zero|too few faint valid pixels"):
+        estimate_sky_sigma(np.full((9, 14), value))
+
+
 class TestRemainingSky:
     @staticmethod
     def noise(*shape, seed=0):
