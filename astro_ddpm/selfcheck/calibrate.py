@@ -22,7 +22,7 @@ PHOTONS = np.tile(np.minimum(NODES / 5, 1), 2)  # how much the noise is no longe
 SHARPNESS = 0.08, 0.2  # from where on a place begins to be sharp, and is
 SHARP_BRIGHTNESS = 5.0, 10.0  # of the noise: in fainter places it makes the scene look sharp
 WINDOW = 1.5  # pixels, the standard deviation of the Gaussian over which a place is judged
-REACH = 12  # pixels that matter for the correction of one
+REACH = 20  # pixels that matter for the correction of one
 MAX_VARIANCE = 2.0  # of the noise: a pixel was measured better than that
 MIN_VARIANCE = 1e-6
 MAX_WIDTH = 20.0  # times the stated variance
@@ -34,10 +34,9 @@ SURE = 2.0  # standard errors, beyond which a residual is too large
 DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
 NOISE_DOUBT = 0.1  # of its power where the image does not show it
-SKY = -0.6, -0.25  # minus the brightness where the bias of the sky begins to be taken out, and is
+SKY = -1.5, -0.75  # minus the brightness about where the bias of the sky begins to be taken out, and is
+SKY_WIDTH = 9  # pixels about one of the sky
 SKY_BOX = 32  # pixels
-SKY_LIMIT = 1.0  # brightness below which all pixels are, in boxes of SKY_WIDTH about a pixel of the sky
-SKY_WIDTH = 17  # pixels
 
 
 def local_mean(plane, valid):
@@ -161,6 +160,13 @@ class Answer:
     def local(self):
         """The brightness of the place: a pixel alone would be sorted by its noise."""
         return local_mean(self.scene, self.valid)
+
+    @cached_property
+    def brightest(self):
+        """The brightness of the brightest place about each pixel."""
+        from scipy.ndimage import maximum_filter
+
+        return maximum_filter(self.local, SKY_WIDTH, mode="nearest")
 
     @cached_property
     def power(self):
@@ -321,7 +327,7 @@ class Correction:
         if self.excess.any():
             variance = variance * answer.between(self.final)
         if self.sky:
-            mean = mean - self.sky * _ramp(-answer.local, SKY)
+            mean = mean - self.sky * _ramp(-answer.brightest, SKY)
         std = np.sqrt(np.maximum(variance, MIN_VARIANCE))
         valid = answer.valid
         return np.where(valid, mean, answer.mean), np.where(valid, std, answer.std), factor
@@ -497,11 +503,9 @@ def _local_scatter(probes, correction):
 
 def _sky_bias(probes, correction):
     """Mean residual of the sky drawn to zero by the scatter of boxes, and its standard error."""
-    from scipy.ndimage import maximum_filter
-
     levels, weights = [], []
     for probe in probes:
-        sky = probe.answer.valid & (maximum_filter(probe.answer.local, SKY_WIDTH) < SKY_LIMIT)
+        sky = probe.answer.valid & (probe.answer.brightest < -SKY[0])
         mean = correction.apply(probe.answer)[0]
         for y in range(0, sky.shape[0], SKY_BOX):
             for x in range(0, sky.shape[1], SKY_BOX):
