@@ -32,6 +32,21 @@ def local_mean(data, valid, width):
     return gaussian_filter(np.where(valid, data, 0.0), width) / np.maximum(weight, 1e-6)
 
 
+def cut_into_blocks(plane, size):
+    """Return a plane, without what is left at its end, as blocks, shape (rows, columns, size, size)."""
+    ny, nx = (n // size for n in plane.shape)
+    return plane[: ny * size, : nx * size].reshape(ny, size, nx, size).swapaxes(1, 2)
+
+
+def block_means(data, valid, size):
+    """Return the means of the valid pixels of blocks, and which of them have enough."""
+    counts, sums = (
+        cut_into_blocks(plane, size).sum(axis=(2, 3), dtype=float)
+        for plane in (valid, np.where(valid, data, 0))
+    )
+    return sums / np.maximum(counts, 1), counts > size**2 / 2
+
+
 def faint_pixels(data, mask, fraction=0.5):
     """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
     data, valid = check_valid(data, mask)

@@ -7,7 +7,8 @@ import numpy as np
 
 from astro_ddpm.utils import warn_user
 
-from .sky import estimate_sky_level, estimate_sky_sigma, smear
+from ._contrast import block_means
+from .sky import choose_grain, estimate_sky_level, estimate_sky_sigma, smear
 
 __all__ = ["find_sources", "measure_sky", "warn_of_bowls"]
 
@@ -17,6 +18,7 @@ MAX_BOWL = 0.1  # of the noise
 MAX_LIFT = 0.15  # of the noise; what is deeper is not made by a galaxy
 MIN_SIDE = 6  # blocks, in which the noise of blocks can be measured
 SCALES = (1, 4, 16)  # pixels on a side of the blocks in which sources are looked for
+WIDTH = 1.5  # pixels, of the Gaussian under which the smallest are looked for
 THRESHOLD = 3.0  # of the noise of the blocks
 
 
@@ -29,6 +31,7 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
     is less than the diameter of the largest source (of a circle of its area) they grow, and the sources are
     looked for again: the sky must not follow a galaxy. Where less than two boxes fit in, the plane remains,
     and goes down by up to 0.15 of the noise where that leaves no place below it: light is not negative.
+    Where the noise is skewed, as that of few photons is, all this happens in the means of blocks of pixels.
 
     Parameters
     ----------
@@ -57,7 +60,18 @@ def measure_sky(data, valid, box_size=None, filter_size=None):
     ValueError
         If too few pixels are valid.
     """
-    box, sources = box_size or BOX, np.zeros(data.shape, bool)
+    grain = choose_grain(data, valid)
+    if grain == 1:
+        return _measure_sky(data, valid, box_size, filter_size)
+    if box_size:
+        box_size = tuple(-(-size // grain) for size in np.broadcast_to(box_size, 2))
+    sky, sources = _measure_sky(*block_means(data, valid, grain), box_size, filter_size, BOX // grain)
+    return _interpolated(sky, grain, data.shape).astype(data.dtype), _enlarged(sources, grain, data.shape)
+
+
+def _measure_sky(data, valid, box_size, filter_size, box=BOX):
+    """Measure the sky where the noise is not skewed, in boxes of some size at least."""
+    box, sources = box_size or box, np.zeros(data.shape, bool)
     for number in range(MAX_PASSES):
         sky = _background(data, valid & ~sources, box, filter_size)
         sources = find_sources(data - sky, valid)
@@ -137,18 +151,27 @@ def find_sources(residual, valid):
     from scipy.ndimage import binary_dilation
 
     sources = np.zeros(residual.shape, bool)
+    white = _noise(residual, valid)
     for scale in SCALES:
         means, enough = _block_means(residual, valid & ~sources, scale)
         if min(means.shape) < MIN_SIDE:
             break
-        try:
-            noise = estimate_sky_sigma(means, ~enough, lag=1 if scale > 1 else 5)
-        except ValueError:
-            continue
+        noise = _noise(means, enough, lag=1 if scale > 1 else 5)
+        noise = max(
+            noise, white / (scale if scale > 1 else 2 * np.sqrt(np.pi) * WIDTH)
+        )  # if it is not correlated
         found = enough & (means > THRESHOLD * noise)
         found = binary_dilation(found, np.ones((3, 3)), iterations=2 if scale == 1 else 1)
         sources |= _enlarged(found, scale, residual.shape)
     return sources
+
+
+def _noise(data, valid, **options):
+    """Return the noise, infinity if it cannot be measured."""
+    try:
+        return estimate_sky_sigma(data, ~valid, **options)
+    except ValueError:
+        return np.inf
 
 
 def _block_means(data, valid, size):
@@ -156,17 +179,10 @@ def _block_means(data, valid, size):
     from scipy.ndimage import gaussian_filter
 
     if size == 1:
-        weight = gaussian_filter(valid.astype(np.float32), 1.5)
-        means = gaussian_filter(np.where(valid, data, 0), 1.5) / np.maximum(weight, 1e-6)
+        weight = gaussian_filter(valid.astype(np.float32), WIDTH)
+        means = gaussian_filter(np.where(valid, data, 0), WIDTH) / np.maximum(weight, 1e-6)
         return means, valid & (weight > 0.5)
-    ny, nx = (n // size for n in data.shape)
-
-    def add(plane):
-        blocks = plane[: ny * size, : nx * size].reshape(ny, size, nx, size)
-        return blocks.sum(axis=(1, 3), dtype=float)
-
-    counts = add(valid)
-    return add(np.where(valid, data, 0)) / np.maximum(counts, 1), counts > size**2 / 2
+    return block_means(data, valid, size)
 
 
 def _enlarged(blocks, size, shape):
@@ -175,6 +191,14 @@ def _enlarged(blocks, size, shape):
         np.minimum(np.arange(n) // size, k - 1) for n, k in zip(shape, blocks.shape, strict=True)
     )
     return blocks[np.ix_(rows, columns)]
+
+
+def _interpolated(blocks, size, shape):
+    """Return a plane of blocks as a smooth one of pixels."""
+    from scipy.ndimage import map_coordinates
+
+    places = [(np.arange(n) + 0.5) / size - 0.5 for n in shape]
+    return map_coordinates(blocks, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
 
 
 def _largest(sources):

@@ -10,6 +10,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose
 
 from astro_ddpm.noise import estimate_sky_level, find_sources, frame_sigma, frame_sky, measure_sky
+from astro_ddpm.noise.sky import choose_grain
 
 SHAPE = (256, 320)
 Y, X = np.indices(SHAPE)
@@ -76,6 +77,28 @@ def test_values_in_steps(level):
     measured, _ = measure_sky(frame, ALL)
     assert_allclose(measured / 27, level / 27, atol=0.1)
     assert_allclose(estimate_sky_level(frame) / 27, level / 27, atol=0.05)
+
+
+@pytest.mark.parametrize("photons", [0.02, 0.06, 0.3, 1, 4, 15])
+@pytest.mark.parametrize("source", [None, stars(20, 2)], ids=["empty", "stars"])
+def test_few_photons(photons, source):
+    rng = np.random.default_rng(8)
+    light = photons + (np.sqrt(photons) * source(X, Y) if source else np.zeros(SHAPE))
+    frame = 0.007 * rng.poisson(light) / rng.uniform(0.97, 1.03, SHAPE)  # over a flat field
+    error = (measure_sky(frame, ALL)[0] / 0.007 - photons) / np.sqrt(photons)
+    assert_allclose(error.mean(), 0, atol=0.07)
+    assert error.std() < 0.07
+    assert_allclose(estimate_sky_level(frame) / 0.007, photons, atol=0.05 * np.sqrt(photons))
+
+
+def test_stars_are_no_photons():
+    crowd = make_frame(stars(3000), sky=0.0).astype(float)
+    assert choose_grain(crowd, ALL) == 1
+
+
+def test_noise_is_no_source():
+    skies = [measure_sky(make_frame(seed=seed), ALL)[0].mean() for seed in range(6)]
+    assert_allclose(np.mean(skies), 100, atol=0.015)
 
 
 def test_noise_in_steps_is_that_before_the_sky_is_subtracted():
