@@ -14,7 +14,14 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDUncertainty, StdDevUncertainty
 
-from astro_ddpm.noise import constant_areas, lacks_information, largest_value, match_pair
+from astro_ddpm.noise import (
+    constant_areas,
+    detect_mosaic,
+    find_edges,
+    lacks_information,
+    largest_value,
+    match_pair,
+)
 from astro_ddpm.utils import warn_user
 
 from .enhanced import EnhancedCCDData, _carried, image_wcs, squeeze_image
@@ -24,6 +31,10 @@ from .units import std_in_unit
 __all__ = ["Exposure"]
 
 BAYER_CARDS = {"BAYERPAT", "COLORTYP"}
+MOSAIC = (
+    "pixels of a Bayer pattern see different colours, which looks like noise. Take one colour, or "
+    "interpolate the colours, before"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +176,7 @@ class Exposure:
         Leave out pixels without information, with a warning, and return what is left.
 
         Raises ValueError if no pixel is valid, or if values are beyond `~astro_ddpm.noise.largest_value` at
-        valid pixels. Warns if the header says that pixels see different colours (BAYERPAT)
-        or that the overscan is still there (BIASSEC, TRIMSEC).
+        valid pixels.
         """
         if not self.valid.any():
             msg = f"{self.name} has no valid pixel: every one is masked or not finite"
@@ -182,17 +192,6 @@ class Exposure:
             warn_user(
                 f"{empty.sum()} pixels hold no information: their uncertainty is zero, not finite, or so "
                 "large that it marks them as bad. They are treated as if they were masked"
-            )
-        pattern = {} if self.ccd is None or self.is_enhanced else self.ccd.meta
-        for keyword in BAYER_CARDS & {*pattern}:
-            warn_user(
-                f"{keyword} = {pattern[keyword]!r} in the header: pixels of a Bayer pattern see different "
-                "colours, which looks like noise. Take one colour, or interpolate the colours, before"
-            )
-        if "BIASSEC" in pattern and _is_untrimmed(str(pattern.get("TRIMSEC")), self.shape):
-            warn_user(
-                f"the frame is larger than its part that sees the sky, TRIMSEC = {pattern['TRIMSEC']!r} in "
-                "the header: cut the overscan off before, as ccdproc.trim_image does"
             )
         largest = largest_value(self.data.dtype)
         if np.abs(self.data[checked.valid]).max() > largest:
@@ -242,6 +241,40 @@ class Exposure:
             "they were masked"
         )
         return self.leave_out(areas)
+
+    def warn_of_raw(self):
+        """
+        Warn if pixels see different colours, or strips along the edges none of the sky.
+
+        The header says so (BAYERPAT; BIASSEC and TRIMSEC), or the image itself shows it
+        (`~astro_ddpm.noise.detect_mosaic`, `~astro_ddpm.noise.find_edges`).
+        """
+        header = {} if self.ccd is None else self.ccd.meta
+        if self.is_enhanced:
+            return
+        for keyword in BAYER_CARDS & {*header}:
+            warn_user(f"{keyword} = {header[keyword]!r} in the header: {MOSAIC}")
+        if not BAYER_CARDS & {*header}:
+            level, gain = detect_mosaic(self.data, self.mask)
+            if level or gain:
+                warn_user(
+                    f"the four pixels of cells of 2 x 2 differ, by {level:.2g} of the noise and "
+                    f"{100 * gain:.2g} % in gain, though no BAYERPAT is in the header: {MOSAIC}"
+                )
+        if "BIASSEC" in header and _is_untrimmed(str(header.get("TRIMSEC")), self.shape):
+            warn_user(
+                f"the frame is larger than its part that sees the sky, TRIMSEC = {header['TRIMSEC']!r} in "
+                "the header: cut the overscan off before, as ccdproc.trim_image does"
+            )
+            return
+        rows, columns = find_edges(self.data, self.mask)
+        if (rows.stop - rows.start, columns.stop - columns.start) != self.shape:
+            first_x, first_y = columns.start + 1, rows.start + 1
+            warn_user(
+                "strips along the edges of the frame lie at another level than the rest, as overscans do: "
+                f"keep only image[{rows.start}:{rows.stop}, {columns.start}:{columns.stop}], in FITS "
+                f"[{first_x}:{columns.stop}, {first_y}:{rows.stop}] (ccdproc.trim_image), or mask them"
+            )
 
     def match(self, deep, **options):
         """Bring a deeper exposure to the PSF of this one by `~astro_ddpm.noise.match_pair`."""

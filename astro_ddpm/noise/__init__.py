@@ -19,6 +19,7 @@ from .correlation import (
 )
 from .frame import fill_frame, find_self_noise, frame_sigma, frame_sky
 from .holes import constant_areas, fill_holes, lacks_information
+from .layout import detect_mosaic, find_edges
 from .level import LEVEL_BLOCK, LEVEL_RADIUS, remaining_sky
 from .matching import BORDER, MatchedPair, PSFMatch, homogenize_psf, match_pair
 from .pixels import (
@@ -42,6 +43,7 @@ __all__ = [
     "convolve_periodic",
     "correlated_noise",
     "correlation_kernel",
+    "detect_mosaic",
     "detect_pedestal",
     "detect_scatter",
     "detect_self_noise",
@@ -50,6 +52,7 @@ __all__ = [
     "estimate_sky_sigma",
     "fill_frame",
     "fill_holes",
+    "find_edges",
     "find_self_noise",
     "find_sources",
     "frame_sigma",
