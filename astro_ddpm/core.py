@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["enhance"]
 
+UNCHECKED = ("noise_ratio", "noise_correlation")  # that they lie outside does not show in the check
 MIN_CHECKED = 2500  # valid pixels, without which nothing can be estimated from the image itself
 MIN_STD = 1e-6  # no pixel is known better than that, in units of its noise, whatever a model says
 DEFAULT_MEMORY = 1.8e8  # bytes; larger tiles save little time
@@ -174,8 +175,8 @@ def enhance(
     -----
     `~astro_ddpm.OutOfDomainWarning`
         If the networks alone would have made the image worse, as the check found; or, without a check, if
-        PSF, noise correlation or S/N lie outside of the training ranges of the model; or if the noise ratio
-        does.
+        PSF or S/N lie outside of the training ranges of the model; or if the noise ratio or the correlation
+        of the noise does.
 
     `~astropy.utils.exceptions.AstropyUserWarning`
         If the noise has to be measured, differs from that of the sky of the image, or was computed from each
@@ -410,7 +411,7 @@ def _check_domain(frame, noise_ratio, ranges, *, verify):
     record = {name: round(measure.value, 4) for name, measure in measures.items()}
     measures["noise_ratio"] = domain.Measure(noise_ratio)
     outside = domain.compare(measures, ranges)
-    doubtful = [name for name in outside if name == "noise_ratio" or not verify]
+    doubtful = [name for name in outside if name in UNCHECKED or not verify]
     if doubtful:
         warn_user(domain.describe(doubtful, measures, ranges), domain.OutOfDomainWarning)
     return record | ({"outside": ", ".join(outside) or "none"} if ranges else {})

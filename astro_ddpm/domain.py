@@ -13,6 +13,8 @@ import numpy as np
 from astropy.utils.exceptions import AstropyUserWarning
 
 from .noise import detect_pedestal, neighbour_correlation, whiten
+from .noise._contrast import faint_pixels, lagged_contrast
+from .noise.correlation import MAX_CORRELATION, MAX_LAG
 from .tiling import make_tiles
 
 __all__ = ["Measure", "compare", "describe", "measure_image", "psf_fwhm"]
@@ -27,6 +29,7 @@ LABELS = {
 MAX_WIDTH = 1024  # of the central part of an image that is measured
 MAX_NOISE_WIDTH = 512  # of that for the noise correlation, whose error is then 0.004
 MIN_NOISE_PIXELS = 2500  # for the noise correlation, whose error is then 0.04
+MIN_CONTRAST = 0.1  # of the noise, what differs between pixels that noise tells apart
 MIN_SNR = 20.0
 MAX_SOURCES = 50
 HALF_WIDTH = 12
@@ -140,9 +143,14 @@ def _measure_correlation(z, valid):
     if valid.sum() < MIN_NOISE_PIXELS:
         return None
     try:
-        return Measure(neighbour_correlation(z, ~valid))
+        rho = neighbour_correlation(z, ~valid)
     except ValueError:  # too few faint pixels, or no noise
         return None
+    if rho >= MAX_CORRELATION:  # as smooth as an image of few photons where there is none?
+        contrast = lagged_contrast(z, faint_pixels(z, ~valid), MAX_LAG)
+        if not (contrast.size and np.median(np.abs(contrast)) > MIN_CONTRAST):
+            return None
+    return Measure(rho)
 
 
 def _valid_part(data, sigma, mask):
@@ -240,7 +248,13 @@ def describe(names, measures, ranges):
         "{} {:.3g} ({:.3g} to {:.3g})".format(LABELS.get(name, name), measures[name].value, *ranges[name])
         for name in names
     )
-    return (
+    text = (
         f"outside of the ranges that the model was trained for: {', '.join(parts)}. The model has not seen "
         "such images, and its errors are not verified there"
     )
+    if "noise_correlation" in names and measures["noise_correlation"].value > ranges["noise_correlation"][1]:
+        text += (
+            "; noise that is correlated that far looks like structure. Rebin the image before "
+            "(astropy.nddata.block_reduce), or take one that was not resampled"
+        )
+    return text

@@ -47,10 +47,10 @@ def block_means(data, valid, size):
     return sums / np.maximum(counts, 1), counts > size**2 / 2
 
 
-def faint_pixels(data, mask, fraction=0.5):
+def faint_pixels(data, mask, fraction=0.5, width=2):
     """Mark the faintest valid pixels, by their local mean, leaving out sources and holes."""
     data, valid = check_valid(data, mask)
-    level = local_mean(data, valid, 2)
+    level = local_mean(data, valid, width)
     return valid & (level <= np.quantile(level[valid], fraction))
 
 

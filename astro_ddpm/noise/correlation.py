@@ -6,7 +6,7 @@ Correlated noise: measured and made.
 import numpy as np
 import scipy.fft
 
-from ._contrast import faint_pixels, is_common, lagged_contrast, prepare_plane
+from ._contrast import LAG, faint_pixels, is_common, lagged_contrast, prepare_plane
 
 __all__ = [
     "convolve_periodic",
@@ -20,6 +20,7 @@ __all__ = [
 
 _REACH = 3  # pixels, of the correlation of the noise
 
+MAX_LAG = 8  # pixels
 MAX_CORRELATION = 0.99  # beyond it discrete or smooth data are measured, not noise
 
 
@@ -52,6 +53,21 @@ def neighbour_correlation(data, mask=None):
     near, far = (_clipped_rms(lagged_contrast(data, faint, lag)) for lag in (1, 2))
     roots = np.roots([1, 1, 1, 1 - far / near])
     return float(np.clip(roots[np.abs(roots.imag).argmin()].real, -MAX_CORRELATION, MAX_CORRELATION))
+
+
+def independent_lag(data, mask=None):
+    r"""
+    Return how many pixels apart the noise is independent, 3 to 8.
+
+    Where noise was smoothed by a Gaussian its correlation at the lag :math:`l` is :math:`\rho^{l^2}`
+    (`neighbour_correlation`); the lag at which that is 0.05 is taken.
+    """
+    try:
+        rho = neighbour_correlation(data, mask)
+    except ValueError:
+        return LAG
+    lag = np.sqrt(np.log(0.05) / np.log(rho)) if rho > 0 else LAG
+    return int(np.clip(np.ceil(lag), LAG, max(LAG, min(MAX_LAG, min(np.shape(data)) // 8))))
 
 
 def _clipped_rms(contrast):

@@ -11,6 +11,7 @@ from astro_ddpm.tiling import make_tiles
 from astro_ddpm.utils import warn_user
 
 from .background import measure_sky, warn_of_bowls
+from .correlation import independent_lag
 from .holes import fill_holes
 from .pixels import detect_self_noise
 from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, in_steps, measure_banding
@@ -185,7 +186,8 @@ def _measure_sigma(data, mask):
     values, failure = [], None
     for tile in make_tiles(data.shape, PART):
         try:
-            values.append(estimate_sky_sigma(data[tile.core], mask[tile.core]))
+            part = data[tile.core], mask[tile.core]
+            values.append(estimate_sky_sigma(*part, lag=independent_lag(*part)))
         except ValueError as error:
             failure = error
     if not values:

@@ -77,7 +77,7 @@ def estimate_sky_sigma(data, mask=None, lag=LAG):
     data, mask = prepare_plane(data, mask, lag)
     data, valid = check_valid(data, mask)
     valid &= ~constant_areas(data, valid)
-    faint = faint_pixels(data, ~valid)
+    faint = faint_pixels(data, ~valid, width=max(2, 2 * lag / LAG))
     data = np.where(valid, data, 0.0)
     contrast = lagged_contrast(data, faint, lag)
     if contrast.size < 16:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astro_ddpm.noise import measure_banding
+from astro_ddpm.noise.correlation import independent_lag
 from astro_ddpm.noise.sky import MIN_BANDING
 
 from .stein import power_spectrum
@@ -141,7 +142,7 @@ def judge_noise(z, valid, data=None, sigma=None):
     z, valid = np.asarray(z[centre], float), valid[centre]
     z = np.where(valid, z, 0.0)
     faint = _faint(z, valid)
-    measured, number, full = _measured_noise(z, faint)
+    measured, number, full = _measured_noise(z, faint, independent_lag(z, ~faint))
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
     correlation = noise_autocorrelation(z, faint, measured)
     rows, columns = (0.0, 0.0) if full else np.divide(measure_banding(z, ~faint), measured)
@@ -170,7 +171,7 @@ def _robust(values):
     return MAD_TO_STD * np.median(np.abs(values))
 
 
-def _measured_noise(z, faint):
+def _measured_noise(z, faint, lag):
     """
     Noise of the emptiest boxes, the number of pixels of the sky behind it, and whether these are crowded.
 
@@ -180,7 +181,7 @@ def _measured_noise(z, faint):
     """
     if min(z.shape) <= LAG:
         return np.nan, 0, False
-    contrast, use = _contrast(z, faint, 3)
+    contrast, use = _contrast(z, faint, lag)
     fine = (_contrast(z, faint, 1)[0] / 2)[1:-1, 1:-1]
     fine = (fine[:-1, :-1] - fine[1:, :-1] - fine[:-1, 1:] + fine[1:, 1:]) / 1.5
     fine = fine[: contrast.shape[0], : contrast.shape[1]]

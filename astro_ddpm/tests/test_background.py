@@ -8,6 +8,7 @@ import pytest
 from astropy.modeling.models import Sersic2D
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.testing import assert_allclose
+from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.noise import estimate_sky_level, find_sources, frame_sigma, frame_sky, measure_sky
 from astro_ddpm.noise.sky import choose_grain
@@ -106,6 +107,14 @@ def test_noise_in_steps_is_that_before_the_sky_is_subtracted():
     with pytest.warns(AstropyUserWarning, match="no uncertainty"):
         sigma = frame_sigma(frame - 2700 - 20 * SLOPE, None, ALL, "adu", frame)
     assert_allclose(sigma[0, 0], 27.4, rtol=0.03)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.8, 1.2, 1.7, 2.0])
+def test_noise_that_is_correlated_far(width):
+    noise = gaussian_filter(make_frame(sky=0.0).astype(float), width, mode="wrap")
+    with pytest.warns(AstropyUserWarning, match="no uncertainty"):
+        sigma = frame_sigma(noise, None, ALL, "adu")
+    assert_allclose(sigma[0, 0], noise.std(), rtol=0.12)
 
 
 def test_changes_with_the_unit():

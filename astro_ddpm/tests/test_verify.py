@@ -8,6 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.utils.exceptions import AstropyUserWarning
+from scipy.ndimage import gaussian_filter
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, enhance
 from astro_ddpm.cli import main
@@ -84,6 +85,15 @@ def test_wrong_noise_is_told(field, factor, numbers):
     with pytest.warns(AstropyUserWarning, match=f"stated noise is {numbers}.* times") as caught:
         enhance(scaled(field, factor), model="raunet")
     assert any("exposure time" in str(warning.message) for warning in caught)
+
+
+def test_noise_that_is_correlated_too_far_is_told():
+    noise = gaussian_filter(np.random.default_rng(2).normal(size=(96, 96)), 1.7, mode="wrap")
+    ccd = CCDData(noise / noise.std(), unit="adu", uncertainty=StdDevUncertainty(np.ones((96, 96))))
+    with pytest.warns(OutOfDomainWarning, match=r"pixels 0\.9\d* \(-0\.1 to 0\.7\).* Rebin") as caught:
+        deep = enhance(ccd, model="raunet")
+    assert len(caught) == 1
+    assert deep.meta["DDPMOUT"] == "noise_correlation"
 
 
 def test_harm_is_told_and_taken_back(field, monkeypatch):

@@ -36,6 +36,17 @@ def test_right_noise_gives_no_alarm(kind):
     assert not [text for seed in range(3) for text in judge(make_image(kind, seed)).warnings()]
 
 
+@pytest.mark.parametrize("width", [1.2, 1.5, 1.8])
+def test_noise_that_is_correlated_far(width):
+    noise = gaussian_filter(np.random.default_rng(4).normal(size=(256, 256)), width, mode="wrap")
+    judgement = judge(noise / noise.std())
+    assert not judgement.warnings()
+    expected = np.exp(-(np.arange(4) ** 2) / 4 / width**2)
+    assert judgement.correlation[3, 3:] == pytest.approx(
+        expected, abs=0.13
+    )  # the differences do not see it all
+
+
 @pytest.mark.parametrize(
     ("kind", "factor"),
     [*product(["field", "correlated"], [0.3, 0.7, 1.5, 3, 10]), *product(["small"], [0.3, 3, 10])],
