@@ -34,7 +34,7 @@ from astro_ddpm.nddata import (
     split_extension,
     std_unit,
 )
-from astro_ddpm.utils import check_output, warn_user
+from astro_ddpm.utils import check_output
 
 from .reduction import enhance_ccd
 
@@ -67,6 +67,17 @@ NOT_IN_DIGEST = {
     "add_keyword",
     "again",
 }
+# Named bits of LSST and HSC that say something of good pixels.
+GOOD_BITS = (
+    "DETECTED",
+    "DETECTED_NEGATIVE",
+    "BRIGHT_OBJECT",
+    "NOT_DEBLENDED",
+    "INEXACT_PSF",
+    "CLIPPED",
+    "REJECTED",
+    "SENSOR_EDGE",
+)
 MEANINGS = {
     "DDPMFSHA": "other contents of the input or its planes",
     "DDPMOPTS": "other options",
@@ -120,7 +131,8 @@ def enhance_file(
         `~astropy.nddata.bitmask.interpret_bit_flags` takes them: their sum, ``[4, 64]`` or ``"4,64"``, and
         ``"~4,64"`` for all but these. Or their names, such as ``"DETECTED,CROSSTALK"``, where the header
         of the plane gives the numbers of bits (0, 1, ...) in cards such as ``MP_DETECTED`` or
-        ``MB_DETECTED``.
+        ``MB_DETECTED``. By default those whose name says that they mark good pixels: DETECTED,
+        DETECTED_NEGATIVE, BRIGHT_OBJECT, NOT_DEBLENDED, INEXACT_PSF, CLIPPED, REJECTED and SENSOR_EDGE.
 
     overwrite : bool, optional
         Whether to replace an existing file.
@@ -252,14 +264,11 @@ def _bad_pixels(plane, header, ignore_bits):
     """Turn a data quality plane, whose header may name its bits, into a mask."""
     bits = {key[3:]: 1 << header[key] for key in header if re.fullmatch("M[PB]_.+", key)}
     if ignore_bits is None:
-        if bits.get("DETECTED") and np.any(np.nan_to_num(plane).astype(np.int64) & bits["DETECTED"]):
-            warn_user(
-                "the mask marks detected sources too (its bit DETECTED), which are taken as missing: give "
-                "ignore_bits='DETECTED' and others that are not bad"
-            )
-        return plane != 0
+        ignore_bits = sum(bits.get(name, 0) for name in GOOD_BITS)
+        if not ignore_bits:
+            return plane != 0
     empty = np.zeros(plane.shape, bool)
-    if plane.dtype.kind == "f" and header.get("BITPIX", 0) > 0:  # integers with a BLANK
+    if plane.dtype.kind == "f" and (bits or header.get("BITPIX", 0) > 0):  # integers, perhaps with a BLANK
         empty = np.isnan(plane)
         whole = np.where(empty, 0, plane)
         plane = whole.astype(np.int64) if np.array_equal(whole, np.rint(whole)) else plane

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import NDData, StdDevUncertainty
-from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -274,13 +273,17 @@ class TestBits:
         assert_array_equal(np.flatnonzero(mask.any(axis=0)), bad)
         assert_array_equal(mask.any(axis=0), mask.all(axis=0))
 
-    def test_sources_that_are_marked_as_bad(self, folder):
+    @pytest.mark.parametrize("dtype", ["i4", "f8"])
+    @pytest.mark.parametrize("name", ["DETECTED", "INEXACT_PSF"])
+    def test_names_of_good_pixels(self, folder, name, dtype):
         with fits.open(folder / "chips.fits", "update") as hdus:
-            hdus["DQ", 1].header["HIERARCH MP_DETECTED"] = 6
-        with pytest.warns(AstropyUserWarning, match="marks detected sources too"):
-            run(folder, stddev="[ERR]", mask="[DQ]")
-        mask = run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits="DETECTED").mask  # does not warn
-        assert_array_equal(np.flatnonzero(mask.any(axis=0)), [3, 7, 9])
+            hdus["DQ", 1].header.update({"MP_BAD": 0, "MP_SAT": 1, f"HIERARCH MP_{name}": 2})
+            hdus["DQ", 1].data = hdus["DQ", 1].data.astype(dtype)
+        mask = run(folder, stddev="[ERR]", mask="[DQ]").mask
+        assert_array_equal(np.flatnonzero(mask.any(axis=0)), [3, 9])
+        assert_array_equal(
+            run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=0).mask.any(axis=0).nonzero()[0], [3, 7, 9]
+        )
 
     def test_integers_that_are_read_as_floats(self, folder, quality):
         plane = fits.ImageHDU(quality)
