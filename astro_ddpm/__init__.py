@@ -8,7 +8,7 @@ Lightning only to train.
 """
 
 from .core import enhance
-from .utils import lazy_getattr
+from .utils import lazy_names
 
 try:
     from .version import version as __version__
@@ -19,7 +19,7 @@ __all__ = ["EnhancedCCDData", "OutOfDomainWarning", "conf", "enhance"]
 
 _HOME = {"EnhancedCCDData": ".nddata", "OutOfDomainWarning": ".domain", "conf": ".configuration"}
 
-__getattr__ = lazy_getattr(__name__, _HOME)
+__getattr__ = lazy_names(__name__, _HOME)[0]
 
 
 def __dir__():

@@ -16,6 +16,7 @@ from .noise import detect_pedestal, neighbour_correlation, whiten
 from .noise._contrast import faint_pixels, lagged_contrast
 from .noise.correlation import MAX_CORRELATION, MAX_LAG
 from .tiling import make_tiles
+from .utils import require
 
 __all__ = ["Measure", "compare", "describe", "measure_image", "psf_fwhm"]
 
@@ -84,9 +85,7 @@ def psf_fwhm(psf):
         msg = f"psf must be a finite two-dimensional image with a positive maximum, shape {psf.shape}"
         raise ValueError(msg)
     edge = max(part.max() for part in (psf[0], psf[-1], psf[:, 0], psf[:, -1]))
-    if edge > psf.max() / 2:
-        msg = f"psf of shape {psf.shape} is cut off above half of its maximum"
-        raise ValueError(msg)
+    require(edge <= psf.max() / 2, f"psf of shape {psf.shape} is cut off above half of its maximum")
     return _width(psf, np.unravel_index(psf.argmax(), psf.shape))
 
 
@@ -165,9 +164,7 @@ def _valid_part(data, sigma, mask):
         parts = [part, *(tile.core for tile in make_tiles(data.shape, MAX_WIDTH))]
         part = max(parts, key=lambda part: usable(part).sum())
     valid = usable(part)
-    if not valid.any():
-        msg = "data has no valid pixel: every one is masked or not finite"
-        raise ValueError(msg)
+    require(valid.any(), "data has no valid pixel: every one is masked or not finite")
     return data[part].astype(float), sigma[part], valid
 
 
@@ -233,9 +230,7 @@ def compare(measures, ranges):
     ``measures`` are those of `measure_image`, and ``ranges`` those of a model as [low, high]. Names that only
     one of both has are not compared.
     """
-    return [
-        name for name, measure in measures.items() if name in ranges and measure.lies_outside(ranges[name])
-    ]
+    return [name for name in measures if name in ranges and measures[name].lies_outside(ranges[name])]
 
 
 def describe(names, measures, ranges):

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 __all__ = [
     "atomic_path",
     "check_output",
-    "lazy_getattr",
+    "lazy_names",
     "names_of",
     "partial_path",
     "progress",
     "remove_partials",
     "renamed_argument",
+    "require",
     "warn_user",
 ]
 
@@ -38,9 +39,9 @@ def names_of(modules):
     return {name: module for module, names in modules.items() for name in names.split()}
 
 
-def lazy_getattr(package, home, extra=None):
+def lazy_names(package, home, extra=None):
     """
-    Return a ``__getattr__`` for a package that imports its public names when they are first asked for.
+    Return ``__getattr__`` and ``__dir__`` for a package that imports its public names when first asked for.
 
     ``home`` maps each name to its module relative to the package, such as ``".photometry"``. ``extra`` is the
     extra that installs what these modules need beside the package itself.
@@ -58,7 +59,7 @@ def lazy_getattr(package, home, extra=None):
         msg = f"module {package!r} has no attribute {name!r}"
         raise AttributeError(msg)
 
-    return getattr_
+    return getattr_, lambda: sorted(home)
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
@@ -71,6 +72,12 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
         return renamed
 
     return decorate
+
+
+def require(condition, message, error=ValueError):
+    """Raise an error with a message unless a condition holds."""
+    if not condition:
+        raise error(message)
 
 
 def warn_user(message, category=None):

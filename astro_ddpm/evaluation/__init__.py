@@ -6,7 +6,7 @@ The statistics of samples need NumPy and SciPy, and scoringrules for the CRPS; p
 photometry or detection is first asked for. The report on a model is in ``astro_ddpm.report``.
 """
 
-from astro_ddpm.utils import lazy_getattr, names_of
+from astro_ddpm.utils import lazy_names, names_of
 
 _HOME = names_of(
     {
@@ -24,8 +24,4 @@ _HOME = names_of(
 
 __all__ = list(_HOME)
 
-__getattr__ = lazy_getattr(__name__, _HOME)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astro_ddpm.utils import require
+
 if TYPE_CHECKING:
     from astropy.table import QTable
     from astropy.units import Quantity
@@ -35,9 +37,8 @@ def crps(
     r"""
     Fair continuous ranked probability score of every element.
 
-    The score is the error of a probabilistic estimate, in the unit of the data; less is better. For a single
-    value it is the absolute error. Its expectation does not depend on the number of samples, and is least for
-    samples of the true distribution.
+    The score is the error of a probabilistic estimate; less is better. Its expectation does not depend on the
+    number of samples, and is least for samples of the true distribution.
 
     Parameters
     ----------
@@ -95,9 +96,8 @@ def energy_score(
     r"""
     Fair energy score of every vector.
 
-    The energy score is the `crps` of vectors; less is better. It notices wrong correlations between features,
-    which no score of one feature does. The features with the largest spread dominate it, so bring features to
-    one scale first.
+    The energy score is the `crps` of vectors; less is better. It notices wrong correlations between features.
+    Those with the largest spread dominate it, so bring features to one scale first.
 
     Parameters
     ----------
@@ -162,9 +162,8 @@ def coverage(
     Returns
     -------
     fraction, error : `~numpy.ndarray`, shape of ``levels``
-        The fraction for each level, to be compared with the level, and its binomial standard error. The error
-        takes elements as independent. Neighbouring pixels are not, and their true error is larger. Both are
-        NaN if no element is left.
+        The fraction for each level, and its binomial standard error, which takes elements as independent
+        (neighbouring pixels are not). Both are NaN if no element is left.
 
     Notes
     -----
@@ -212,8 +211,7 @@ def rank_histogram(
 
     p_value : float
         The probability of a chi-square as large as that of ``counts`` if every rank is equally probable **and
-        the elements are independent**. Neighbouring pixels are not: take well-separated ones, or compare
-        histograms without the test. NaN if no element is left.
+        the elements are independent**, which neighbouring pixels are not. NaN if no element is left.
     """
     from scipy.stats import chisquare
 
@@ -279,9 +277,8 @@ def calibration_table(
         of ``truth``.
 
     level : array_like or `~astropy.units.Quantity`, broadcastable to ``truth``
-        What the elements are binned by, such as the brightness in units of the noise. Take what is known
-        without the truth: the estimate of a model, or the mean of the samples. Where the *truth* is bright
-        the errors even of calibrated samples are one-sided.
+        What the elements are binned by, such as the brightness by the mean of the samples: in bins of the
+        *truth* the errors even of calibrated samples are one-sided.
 
     edges : sequence of float or `~astropy.units.Quantity`, shape (n_bins + 1,)
         The rising edges of the bins, which may be infinite. A bin contains its lower edge.
@@ -293,22 +290,15 @@ def calibration_table(
         As for `coverage`.
 
     n_ranks : int, optional
-        The number of equal bins of the cumulative probability that take the place of ranks if ``std`` is
-        given.
+        The number of equal bins of probability that take the place of ranks if ``std`` is given.
 
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per bin, with the columns
-
-        * ``low``, ``high``: the edges.
-        * ``n``: the number of elements.
-        * ``crps``: the mean of `crps`.
-        * ``coverage_68``, ``coverage_68_err`` and so on, for each level: the results of `coverage`.
-        * ``spread_skill``: the result of `spread_skill`.
-        * ``ranks``: the counts of `rank_histogram`.
-
-        The scores of empty bins are NaN. The metadata hold ``n_samples`` (0 with ``std``) and ``levels``.
+        One row per bin, with its edges ``low`` and ``high``, the number ``n`` of elements, the mean ``crps``,
+        the `coverage` of each level as ``coverage_68``, ``coverage_68_err`` and so on, ``spread_skill``, and
+        the counts of `rank_histogram` as ``ranks``. The scores of empty bins are NaN. The metadata hold
+        ``n_samples`` (0 with ``std``) and ``levels``.
 
     Raises
     ------
@@ -335,9 +325,16 @@ def calibration_table(
 
     levels = tuple(np.atleast_1d(_levels(levels)).tolist())
     if std is not None:
-        samples = _stack(samples, std, _common_unit(samples=samples, truth=truth))
+        unit = _common_unit(samples=samples, truth=truth)
+        planes = np.broadcast_arrays(_floats("samples", samples, unit), _floats("std", std, unit))
+        samples = np.stack(planes) if unit is None else np.stack(planes) << unit
     samples, truth, unit = _unpack(samples, truth, mask)
-    level, edges, level_unit = _unpack_bins(level, edges, truth.shape)
+    level_unit = _common_unit(level=level, edges=edges)
+    level, edges = _floats("level", level, level_unit), _floats("edges", edges, level_unit)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(edges[1:] > edges[:-1]):
+        msg = f"edges must be two or more rising numbers, not {edges.tolist()}"
+        raise ValueError(msg)
+    level = _broadcast("level", level, truth.shape)
     options = {"is_gaussian": std is not None, "levels": levels, "n_ranks": n_ranks, "seed": seed}
     table = QTable({"low": edges[:-1], "high": edges[1:]})
     table.meta |= {"n_samples": 0 if std is not None else len(samples), "levels": levels}
@@ -359,10 +356,9 @@ def binned_scores(samples, truth, level, edges, *, is_gaussian=False, levels=LEV
     """
     Compute all scores in bins of ``level``; return a dict for each bin.
 
-    The keys are ``n``, ``crps`` (the mean), ``coverage`` and ``coverage_err`` (arrays), ``spread_skill`` and
-    ``ranks`` (an array). ``truth`` is NaN for elements to leave out. If ``is_gaussian``, ``samples``, shape
-    (2, ...), are mean and standard deviation of Gaussian distributions. The rest is as for
-    `calibration_table`.
+    The keys are the columns of `calibration_table`, with arrays for all levels as ``coverage`` and
+    ``coverage_err``. ``truth`` is NaN for elements to leave out. If ``is_gaussian``, ``samples``, shape (2,
+    ...), are mean and standard deviation of Gaussian distributions.
     """
     rng, rows = np.random.default_rng(seed), []
     for low, high in pairwise(edges):
@@ -376,10 +372,13 @@ def binned_scores(samples, truth, level, edges, *, is_gaussian=False, levels=LEV
 
 def _ensemble_scores(samples, truth, levels, rng):
     """Return all scores of samples, shape (n_samples, n)."""
-    fraction, error = coverage(samples, truth, levels, seed=rng)
-    counts, _ = rank_histogram(samples, truth, seed=rng)
-    score, ratio = _mean(crps(samples, truth)), spread_skill(samples, truth)
-    return _scores(int(counts.sum()), score, fraction, error, ratio, counts)
+    covered, (counts, _) = (
+        coverage(samples, truth, levels, seed=rng),
+        rank_histogram(samples, truth, seed=rng),
+    )
+    scores = {"n": int(counts.sum()), "crps": _mean(crps(samples, truth))}
+    scores |= zip(("coverage", "coverage_err"), covered, strict=True)
+    return scores | {"spread_skill": spread_skill(samples, truth), "ranks": counts}
 
 
 def _gaussian_scores(mean, std, truth, levels, n_ranks):
@@ -387,16 +386,13 @@ def _gaussian_scores(mean, std, truth, levels, n_ranks):
     from scipy.special import ndtr
 
     probability = ndtr((truth - mean) / std)
-    score, ratio = _mean(_scoringrules().crps_normal(truth, mean, std)), _ratio(std**2, mean - truth)
     probability = probability[np.isfinite(probability)]
     ranks = np.minimum(probability * n_ranks, n_ranks - 1).astype(int)
-    counts = np.bincount(ranks, minlength=n_ranks)
-    return _scores(probability.size, score, *_covered(probability, np.asarray(levels)), ratio, counts)
-
-
-def _scores(n, score, fraction, error, ratio, counts):
-    scores = {"n": n, "crps": score, "coverage": fraction, "coverage_err": error}
-    return scores | {"spread_skill": ratio, "ranks": counts}
+    covered = _covered(probability, np.asarray(levels))
+    scores = {"n": probability.size, "crps": _mean(_scoringrules().crps_normal(truth, mean, std))}
+    scores |= zip(("coverage", "coverage_err"), covered, strict=True)
+    ratio = _ratio(std**2, mean - truth)
+    return scores | {"spread_skill": ratio, "ranks": np.bincount(ranks, minlength=n_ranks)}
 
 
 def distance_sums(vectors):
@@ -416,16 +412,8 @@ def _scoringrules():
 def _levels(levels):
     """Return probabilities as an array."""
     levels = np.asarray(levels, float)
-    if not np.all((levels > 0) & (levels < 1)):
-        msg = f"levels must lie between 0 and 1, not {levels.tolist()}"
-        raise ValueError(msg)
+    require(np.all((levels > 0) & (levels < 1)), f"levels must lie between 0 and 1, not {levels.tolist()}")
     return levels
-
-
-def _stack(mean, std, unit):
-    """Return mean and standard deviation on a common first axis, in one unit."""
-    planes = np.broadcast_arrays(_floats("samples", mean, unit), _floats("std", std, unit))
-    return np.stack(planes) if unit is None else np.stack(planes) << unit
 
 
 def _unpack(samples, truth, mask=None):
@@ -435,9 +423,7 @@ def _unpack(samples, truth, mask=None):
     if samples.ndim == 0 or samples.shape[1:] != truth.shape:
         msg = f"samples must have the shape (n_samples, *{truth.shape}) of truth, not {samples.shape}"
         raise ValueError(msg)
-    if len(samples) < 2:
-        msg = f"samples must hold at least 2 samples, not {len(samples)}"
-        raise ValueError(msg)
+    require(len(samples) >= 2, f"samples must hold at least 2 samples, not {len(samples)}")
     invalid = ~(np.isfinite(truth) & np.isfinite(samples).all(axis=0))
     if mask is not None:
         invalid = invalid | _broadcast("mask", np.asarray(mask, bool), truth.shape)
@@ -452,16 +438,6 @@ def _unpack_vectors(samples, truth, mask):
         raise ValueError(msg)
     valid = np.isfinite(truth).all(axis=-1, keepdims=True)
     return np.where(valid, samples, np.nan), np.where(valid, truth, np.nan), unit
-
-
-def _unpack_bins(level, edges, shape):
-    """Return level, of a given shape, and edges as floats, and their unit."""
-    unit = _common_unit(level=level, edges=edges)
-    level, edges = _floats("level", level, unit), _floats("edges", edges, unit)
-    if edges.ndim != 1 or len(edges) < 2 or not np.all(edges[1:] > edges[:-1]):
-        msg = f"edges must be two or more rising numbers, not {edges.tolist()}"
-        raise ValueError(msg)
-    return _broadcast("level", level, shape), edges, unit
 
 
 def _common_unit(**values):

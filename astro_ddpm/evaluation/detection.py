@@ -31,7 +31,7 @@ from scipy.special import ndtri
 
 from astro_ddpm.nddata import Exposure
 from astro_ddpm.noise import correlated_noise, correlation_kernel, neighbour_correlation
-from astro_ddpm.utils import progress, warn_user
+from astro_ddpm.utils import progress, require, warn_user
 
 from .photometry import provenance
 
@@ -132,27 +132,25 @@ def detection_curve(
     * ``'matched filter'``: a matched filter on the input,
     * ``'mean'``: the same filter on the enhanced image,
     * ``'joint'``: the sum of both,
-    * ``'existence'``: the posterior probability of existence, which is the fraction of samples in which the
-      filter finds a source above the threshold; where it is at least one half a source is detected.
+    * ``'existence'``: the fraction of samples in which the filter finds a source above the threshold, the
+      posterior probability of existence; a source is detected where it is at least one half.
 
-    All methods are compared at the same purity: each has the threshold at which it makes the same number of
-    false detections per area.
+    Each method has the threshold at which it makes the same number of false detections per area, so all have
+    the same purity.
 
     Parameters
     ----------
     image : `~astropy.nddata.CCDData` or sequence of it
-        The sky-subtracted image or images, shape ``(ny, nx)``, with their uncertainty: real, simulated, or
-        from `noise_image`. Several images are used in turn. A single one gives the same noise again and
-        again, at other places, which the errors do not include.
+        The sky-subtracted image, shape ``(ny, nx)``, with its uncertainty, or several to be used in turn: the
+        errors do not include that a single one has the same noise again and again.
 
     magnitudes : sequence of float or `~astropy.units.Quantity`, optional
         The magnitudes of the sources, at least two. By default ten at which the signal-to-noise ratio in the
         matched filter is 2.5 to 9.
 
     model : str, path-like, `~astro_ddpm.zoo.Model` or callable, optional
-        A model as in `~astro_ddpm.enhance`. Or anything that is called as ``model(image, seed=seed)`` with a
-        `~astropy.nddata.CCDData` and returns one like `~astro_ddpm.EnhancedCCDData`, such as
-        ``functools.partial(enhance, model="ddpm", noise_ratio=0.1)``.
+        A model as in `~astro_ddpm.enhance`, or what is called as ``model(image, seed=seed)`` with a
+        `~astropy.nddata.CCDData` and returns one like `~astro_ddpm.EnhancedCCDData`.
 
     psf : array_like, float or `~astropy.units.Quantity`, optional
         The image of the PSF, with odd sides, or the FWHM in pixels of a Gaussian. By default what the (first)
@@ -162,8 +160,8 @@ def detection_curve(
         The half-light radius in pixels of round exponential profiles; 0 are point sources.
 
     filter_radius : float or `~astropy.units.Quantity`, optional
-        The half-light radius that the filters are made for, that of the sources by default. Surveys, which do
-        not know sizes before, use a filter for point sources, 0.
+        The half-light radius that the filters are made for, by default that of the sources, which surveys do
+        not know: they use 0.
 
     zero_point : float or `~astropy.units.Quantity`, optional
         The magnitude of a source with a flux of 1 in the unit of the image.
@@ -179,17 +177,15 @@ def detection_curve(
         purity belongs to sources of the density** :math:`n = 1 / d^2`.
 
     match_radius : float, optional
-        How far from its source a detection may be in pixels, half of the FWHM of the source by default.
-        Detections are at least as far apart.
+        How far from its source, and at least how far apart, detections may be in pixels; by default half of
+        the FWHM of the source.
 
     correlation : float, optional
-        The correlation of the noise of neighbouring pixels, from 0 to less than 1. Measured by default
-        (`astro_ddpm.noise`).
+        The correlation of the noise of neighbouring pixels, from 0 to less than 1; measured by default.
 
     blank : `~astropy.nddata.CCDData` or sequence of it, optional
-        Images in which every detection is false, such as a blank field. Known sources must be masked. By
-        default Gaussian noise with the uncertainty, mask and correlation of the image, as many times as there
-        are images with injected sources.
+        Images in which every detection is false, such as a blank field with its known sources masked. By
+        default Gaussian noise with the uncertainty, mask and correlation of the image.
 
     n_samples : int, optional
         The number of samples, unless ``model`` is a callable.
@@ -212,8 +208,8 @@ def detection_curve(
         If an image cannot be used.
 
     ValueError
-        If a parameter is out of its range, an image has no uncertainty, the PSF is missing, or there is no
-        room for sources.
+        If a parameter is out of its range, an uncertainty or the PSF is missing, or there is no room for
+        sources.
 
     Warns
     -----
@@ -223,50 +219,15 @@ def detection_curve(
 
     Notes
     -----
-    **Statistic.** For an image :math:`y` with noise :math:`\sigma` and a source of the profile :math:`p`
-    (unit sum) at pixel :math:`j`, the matched filter finds the signal-to-noise ratio
+    All finds are maxima of the signal-to-noise ratio in a matched filter, in the input, the mean and the
+    samples alike; a source is found within the match radius. The purity is that at the limiting magnitude,
+    where 90 % are found, so with :math:`n` sources and :math:`f` false detections per area the threshold
+    :math:`\tau` follows from
 
-    .. math::
+    .. math:: f(\tau) = 0.9 \, n \, \frac{1 - P}{P} .
 
-        S_j = \frac{\sum_i g_i \, y_{j + i} / \sigma_{j + i}^2}
-            {\sqrt{\sum_i p_i \, g_i / \sigma_{j + i}^2}},
-        \qquad g = R^{-1} p
-
-    with the correlation :math:`R` of the noise, :math:`\rho^{l^2}` at lag :math:`l`, and :math:`g = p` for
-    white noise (Turin 1960, *An introduction to matched filters*; for images Zackay & Ofek 2017, ApJ 836,
-    187). No method is better for isolated sources of known shape in Gaussian noise, and a method that does
-    not know the shape must lose a little. The sources lie on pixel centers and have no photon noise of their
-    own.
-
-    The mean and each sample are filtered in the same way. Their :math:`S` does not have unit variance on
-    blank sky; only its order matters. A source exists if at least half of the samples have :math:`S > \tau`,
-    so that the median of :math:`S` exceeds :math:`\tau`.
-
-    **Completeness.** :math:`C` is the fraction of sources with :math:`S > \tau` within the match radius.
-    Nothing is injected within one FWHM of a pixel where the input itself has :math:`S > 5`. A place does not
-    count if any method finds something there before the injection.
-
-    **Purity.** Let :math:`f(\tau)` be the false detections per area, the maxima of :math:`S` on the blank
-    images, and :math:`n` the sources of one magnitude per area. The purity is :math:`C n / (C n + f)`. At the
-    limiting magnitude the completeness is :math:`C_0` = 90 % and the purity is :math:`P`, which sets the
-    threshold by
-
-    .. math:: f(\tau) = n \, C_0 \, \frac{1 - P}{P} .
-
-    Gaussian noise has neither artifacts nor faint structure, so for a real image the purity is an upper
-    limit. Give blank fields of the same kind in ``blank`` to measure a gain on real images.
-
-    **Limit.** :math:`\Phi^{-1}(C)`, made monotonic, is interpolated linearly in flux, which is exact for the
-    matched filter at a known place. Errors are standard deviations over 500 bootstrap samples of the sources
-    of each magnitude and of the cells of :math:`d \times d` pixels of the blank images. All methods share
-    them, so the error of a gain is smaller than those of its limits.
-
-    **Reliability.** The probability of existence is taken at the maxima of the matched filter on the input.
-    The source exists if a deep exposure of the injected sources, with the noise of the samples (the keyword
-    DDPMDEP times :math:`\sigma`), exceeds the threshold there. Calibrated samples are reliable for sources
-    that are as frequent as those of the training; more frequent ones exist more often than predicted. The
-    fraction of few samples scatters about the probability, so the frequency varies less than the fraction.
-    Unknown sources of a real image count as false.
+    Errors are standard deviations over 500 bootstrap samples that all methods share. :ref:`detection` has the
+    equations, and says where a purity is an upper limit and what reliable probabilities mean.
 
     Examples
     --------
@@ -276,7 +237,9 @@ def detection_curve(
     >>> result.limits.colnames
     ['method', 'threshold', 'limiting_magnitude', 'limiting_magnitude_err', 'gain', 'gain_err']
     """
-    _check_options(n_injections, purity)
+    whole = n_injections == int(n_injections) and n_injections >= 10
+    require(whole, f"n_injections must be an integer of at least 10, got {n_injections!r}")
+    require(0 < purity < 1, f"purity must lie between 0 and 1, got {purity!r}")
     images, rng = _parse_all("image", image), np.random.default_rng(seed)
     blanks = [] if blank is None else _parse_all("blank", blank, images[0].unit)
     psf = _psf_image(psf, images[0].ccd)
@@ -325,20 +288,11 @@ def detection_curve(
         )
 
     meta = {"model": getattr(model, "__name__", type(model).__name__)} | provenance(trials[0].meta)
-    meta |= {
-        "seed": seed,
-        "zero_point": zero_point,
-        "half_light_radius": float(u.Quantity(half_light_radius, u.pix).value),
-        "source_fwhm": _fwhm(source),
-        "filter_fwhm": _fwhm(profile),
-        "separation": search.separation,
-        "match_radius": search.match_radius,
-        "noise_correlation": search.correlation,
-        "n_injections": n_injections,
-        "completeness": COMPLETENESS,
-        "purity": purity,
-        "blank": "noise" if blank is None else "given",
-    }
+    meta |= {"seed": seed, "zero_point": zero_point, "n_injections": n_injections, "purity": purity}
+    meta |= {"half_light_radius": float(u.Quantity(half_light_radius, u.pix).value)}
+    meta |= {"source_fwhm": _fwhm(source), "filter_fwhm": _fwhm(profile), "completeness": COMPLETENESS}
+    meta |= {"separation": search.separation, "match_radius": search.match_radius}
+    meta |= {"noise_correlation": search.correlation, "blank": "noise" if blank is None else "given"}
     tables = (
         _curve_table(injected, snr, n, completeness, purity),
         _limit_table(thresholds, limits, draws, zero_point),
@@ -357,8 +311,8 @@ def detection_threshold(
     r"""
     Threshold of every pixel for the detection of sources on an enhanced image.
 
-    Do not take a multiple of the scatter of the enhanced sky: what is left of the noise comes in blobs of the
-    size of the PSF, which look like sources, and varies with brightness.
+    A multiple of the scatter of the enhanced sky will not do: what is left of the noise comes in blobs of the
+    size of the PSF, which look like sources.
 
     Parameters
     ----------
@@ -372,8 +326,7 @@ def detection_threshold(
         The threshold in units of the standard deviation, positive.
 
     noise_ratio : float, optional
-        The noise of the deep exposure in units of the noise of ``image``, not negative. By default that of
-        ``enhanced``.
+        The noise of the deep exposure in units of the noise of ``image``; by default that of ``enhanced``.
 
     Returns
     -------
@@ -393,11 +346,11 @@ def detection_threshold(
     -----
     A deep exposure with the noise ratio :math:`d` of a pixel with the posterior mean 0 has the variance
     :math:`u^2 + d^2 \sigma^2`, with the uncertainty :math:`u` of the enhanced image and the noise
-    :math:`\sigma` of its input. The threshold is
+    :math:`\sigma` of its input. The threshold
 
-    .. math:: t = n \, \sqrt{u^2 + d^2 \sigma^2} .
+    .. math:: t = n \, \sqrt{u^2 + d^2 \sigma^2}
 
-    It leaves out what the posterior is not sure of, and what the deep exposure would not show.
+    leaves out what the posterior is not sure of, and what the deep exposure would not show.
 
     Examples
     --------
@@ -416,10 +369,10 @@ def detection_threshold(
         raise ValueError(msg)
     ratio = result.ccd.meta.get("DDPMDEP") if noise_ratio is None else noise_ratio
     needed = {"uncertainty of enhanced": result.sigma, "uncertainty of image": before.sigma}
-    for name, value in (needed | {"noise_ratio": ratio}).items():
-        if value is None:
-            msg = f"the {name} is missing"
-            raise ValueError(msg)
+    missing = [name for name, value in (needed | {"noise_ratio": ratio}).items() if value is None]
+    if missing:
+        msg = f"the {missing[0]} is missing"
+        raise ValueError(msg)
     if not (n_sigma > 0 and ratio >= 0):
         msg = f"n_sigma must be positive and noise_ratio not negative, not {n_sigma} and {ratio}"
         raise ValueError(msg)
@@ -464,8 +417,7 @@ def noise_image(
     Notes
     -----
     The correlation is that of white noise smoothed by a Gaussian, :math:`\rho^{l^2}` at lag :math:`l` along
-    rows and columns and the product of both otherwise, and is periodic. Its power spectrum is not taken below
-    1 % of that of white noise, which strong correlations change slightly.
+    rows and columns, and is periodic. Its power spectrum is not taken below 1 % of that of white noise.
 
     Examples
     --------
@@ -478,9 +430,7 @@ def noise_image(
     correlation = _check_correlation(correlation)
     noise = u.Quantity(noise)
     sigma = np.broadcast_to(noise.value, shape).astype(float)
-    if not (np.all(sigma > 0) and np.all(np.isfinite(sigma))):
-        msg = "noise must be positive and finite"
-        raise ValueError(msg)
+    require(np.all((sigma > 0) & np.isfinite(sigma)), "noise must be positive and finite")
     data = sigma * _unit_noise(np.random.default_rng(seed), shape, correlation)
     return CCDData(data, unit=noise.unit, uncertainty=StdDevUncertainty(sigma))
 
@@ -491,7 +441,7 @@ def reliability_diagram(
     *,
     bins: int | Sequence[float] = 10,
 ) -> QTable:
-    r"""
+    """
     Compare predicted probabilities with what came true.
 
     Parameters
@@ -509,12 +459,9 @@ def reliability_diagram(
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per bin, with the columns
-
-        * ``low``, ``high``: the edges.
-        * ``n``: the number of cases.
-        * ``probability``: the mean of the probabilities, NaN without cases.
-        * ``frequency``, ``frequency_err``: how often it came true, NaN without cases, and the binomial error.
+        One row per bin: its edges ``low`` and ``high``, the number ``n`` of cases, the mean ``probability``,
+        and ``frequency`` and ``frequency_err``, how often it came true and the binomial error; NaN without
+        cases.
 
     Raises
     ------
@@ -524,8 +471,8 @@ def reliability_diagram(
     Notes
     -----
     Calibrated probabilities agree with ``frequency`` within ``frequency_err`` (Murphy & Winkler 1977,
-    *Reliability of Subjective Probability Forecasts of Precipitation and Temperature*). The error is half of
-    the 68 % interval of Jeffreys (`astropy.stats.binom_conf_interval`). It takes cases as independent.
+    *Reliability of Subjective Probability Forecasts of Precipitation and Temperature*), which is half of the
+    68 % interval of Jeffreys (`astropy.stats.binom_conf_interval`) and takes cases as independent.
 
     Examples
     --------
@@ -541,9 +488,7 @@ def reliability_diagram(
     if probability.shape != outcome.shape:
         msg = f"outcome must have the shape of probability, got {outcome.size} for {probability.size} cases"
         raise ValueError(msg)
-    if not np.all((probability >= 0) & (probability <= 1)):
-        msg = "probability must lie between 0 and 1"
-        raise ValueError(msg)
+    require(np.all((probability >= 0) & (probability <= 1)), "probability must lie between 0 and 1")
     edges = np.linspace(0, 1, int(bins) + 1) if isinstance(bins, Integral) else np.asarray(bins, float)
     n, _ = np.histogram(probability, edges)
     total, _ = np.histogram(probability, edges, weights=probability)
@@ -571,15 +516,10 @@ class _Search:
     separation: int
 
     def __post_init__(self):
-        if not self.match_radius > 0:
-            msg = f"match_radius must be positive, got {self.match_radius!r}"
-            raise ValueError(msg)
-        if not self.separation > 2 * self.match_radius:
-            msg = (
-                f"separation must be more than twice match_radius, got {self.separation!r} for "
-                f"{self.match_radius:g}"
-            )
-            raise ValueError(msg)
+        radius, separation = self.match_radius, self.separation
+        require(radius > 0, f"match_radius must be positive, got {radius!r}")
+        wrong = f"separation must be more than twice match_radius, got {separation!r} for {radius:g}"
+        require(separation > 2 * radius, wrong)
 
     @property
     def kernel(self):
@@ -592,11 +532,6 @@ class _Search:
         kernel = self.kernel
         found = fftconvolve(source, kernel[::-1, ::-1])
         return float(found[found.shape[0] // 2, found.shape[1] // 2] / np.sum(self.profile * kernel))
-
-    @property
-    def footprint(self):
-        """The disc of the match radius."""
-        return _disc(self.match_radius)
 
 
 class _Frame:
@@ -659,14 +594,16 @@ class _Frame:
         """Return rows and columns of the maxima within the match radius."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoDetectionsWarning)
-            found = find_peaks(values, -np.inf, footprint=self.search.footprint, mask=~self.usable)
+            footprint = _disc(self.search.match_radius)
+            found = find_peaks(values, -np.inf, footprint=footprint, mask=~self.usable)
         if found is None:
             return np.zeros((2, 0), int)
         return np.asarray(found["y_peak"]), np.asarray(found["x_peak"])
 
     def highest(self, statistics):
         """Return the highest statistic within the match radius of every pixel."""
-        return {m: maximum_filter(s, footprint=self.search.footprint) for m, s in statistics.items()}
+        footprint = _disc(self.search.match_radius)
+        return {method: maximum_filter(s, footprint=footprint) for method, s in statistics.items()}
 
     @cached_property
     def free(self):
@@ -688,11 +625,10 @@ class _Frame:
 
 class _Trial(NamedTuple):
     """
-    The statistics of the sources that were injected into one image.
+    The highest statistics near the sources injected into one image, by method, with and without them.
 
-    ``found`` has the highest statistic near each source by each method, and ``before`` the same without the
-    source. At the candidates, ``draws`` has the statistic of the samples, shape ``(n, n_candidates)``, and
-    ``deep`` that of a deep exposure.
+    At the candidates, ``draws`` has the statistic of the samples, shape ``(n, n_candidates)``, and ``deep``
+    that of a deep exposure.
     """
 
     numbers: np.ndarray
@@ -896,9 +832,7 @@ def _enhancer(model, n_samples):
 def _profile(name, psf, half_light_radius):
     """Return the image of a source, with odd sides and unit sum."""
     radius = float(u.Quantity(half_light_radius, u.pix).value)
-    if not 0 <= radius < np.inf:
-        msg = f"{name} must not be negative, got {half_light_radius!r}"
-        raise ValueError(msg)
+    require(0 <= radius < np.inf, f"{name} must not be negative, got {half_light_radius!r}")
     if radius == 0:
         return psf
     half = int(np.ceil(_RADIUS * radius))
@@ -910,22 +844,16 @@ def _profile(name, psf, half_light_radius):
 def _psf_image(psf, image):
     """Return the image of the PSF, with odd sides and unit sum."""
     psf = image.psf if psf is None else psf
-    if psf is None:
-        msg = "psf must be given: the image carries none"
-        raise ValueError(msg)
+    require(psf is not None, "psf must be given: the image carries none")
     if np.ndim(psf) == 0:
         fwhm = float(u.Quantity(psf, u.pix).value)
-        if not 0 < fwhm < np.inf:
-            msg = f"psf must be an image or a positive FWHM, got {psf!r}"
-            raise ValueError(msg)
+        require(0 < fwhm < np.inf, f"psf must be an image or a positive FWHM, got {psf!r}")
         psf = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma).array
     psf = np.asarray(psf, float)
     if psf.ndim != 2 or not all(size % 2 for size in psf.shape):
         msg = f"psf must be an image with odd sides, got the shape {psf.shape}"
         raise ValueError(msg)
-    if not (np.all(np.isfinite(psf)) and psf.sum() > 0):
-        msg = "psf must be finite and have a positive sum"
-        raise ValueError(msg)
+    require(np.all(np.isfinite(psf)) and psf.sum() > 0, "psf must be finite and have a positive sum")
     return psf / psf.sum()
 
 
@@ -972,9 +900,7 @@ def _correlation(correlation, images):
 
 
 def _check_correlation(correlation):
-    if not 0 <= correlation < 1:
-        msg = f"correlation must be at least 0 and less than 1, got {correlation!r}"
-        raise ValueError(msg)
+    require(0 <= correlation < 1, f"correlation must be at least 0 and less than 1, got {correlation!r}")
     return float(correlation)
 
 
@@ -993,9 +919,7 @@ def _magnitudes(magnitudes, frame, response, zero_point):
 def _in_magnitudes(name, value):
     """Return numbers without unit; any kind of magnitude is one."""
     unit = getattr(value, "unit", u.mag)
-    if unit != u.mag and not isinstance(unit, u.MagUnit):
-        msg = f"{name} must be in magnitudes, not in {unit}"
-        raise ValueError(msg)
+    require(unit == u.mag or isinstance(unit, u.MagUnit), f"{name} must be in magnitudes, not in {unit}")
     return np.asarray(getattr(value, "value", value), float)
 
 
@@ -1011,12 +935,3 @@ def _parse_all(name, images, unit=None):
         msg = f"{name} must have an uncertainty: a matched filter needs its noise"
         raise ValueError(msg)
     return parsed
-
-
-def _check_options(n_injections, purity):
-    if n_injections != int(n_injections) or n_injections < 10:
-        msg = f"n_injections must be an integer of at least 10, got {n_injections!r}"
-        raise ValueError(msg)
-    if not 0 < purity < 1:
-        msg = f"purity must lie between 0 and 1, got {purity!r}"
-        raise ValueError(msg)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import astro_ddpm
+from astro_ddpm.utils import require
 
 from .calibration import (
     LEVELS,
@@ -65,9 +66,8 @@ def calibration_tests(
     Parameters
     ----------
     samples : array_like, `~astropy.units.Quantity`, or mapping of these
-        The samples of what was measured in each of ``n`` cases, at least two: shape (n_samples, n) for one
-        feature, (n_samples, n, n_features) for several. Features of different units are given by name, such
-        as ``{"flux": ..., "radius": ...}``, each of shape (n_samples, n).
+        At least two samples of ``n`` cases: shape (n_samples, n) for one feature, (n_samples, n, n_features)
+        for several, or by name, such as ``{"flux": ..., "radius": ...}``, each of shape (n_samples, n).
 
     truth : array_like, `~astropy.units.Quantity`, mapping or `~astropy.table.QTable`
         What they are compared with, without the first axis, under the same names.
@@ -76,12 +76,11 @@ def calibration_tests(
         The probabilities of the intervals for `coverage`.
 
     mask : array_like of bool, optional
-        What to leave out, broadcastable to ``truth``, or to each of its features if they have names; `True`
-        means left out.
+        What to leave out, broadcastable to ``truth``, or to each of its named features.
 
     significance : float, optional
-        False-alarm rate of each test. The rate of at least one false alarm among the seven tests of one
-        feature is about four times as large.
+        False-alarm rate of each test; that of the seven tests of one feature together is about four times as
+        large.
 
     n_exchanges : int, optional
         The number of random exchanges of truth and samples. No p-value is below ``2 / (n_exchanges + 1)``.
@@ -97,14 +96,12 @@ def calibration_tests(
         * ``feature``: the name of the feature, or its number, or "all".
         * ``metric``: "coverage_68" and so on for each level, "rank_histogram", "spread_skill", "crps",
           and for all features together "energy_score" and "tarp".
-        * ``n``: the number of cases.
-        * ``value``: the score. All are without unit, see the notes.
+        * ``n``, ``value``: the number of cases, and the score, without unit.
         * ``expected``, ``error``: mean and standard deviation of the score of a calibrated posterior.
         * ``p_value``: the probability that the score of a calibrated posterior is as far from the mean.
-        * ``verdict``: "honest" if ``p_value`` is at least ``significance``, else "too narrow",
-          "too wide", "biased" or "wrong shape". Most scores call a biased posterior "too narrow", because the
-          truth is farther away than the samples say; the rank histogram tells a bias from a width. "too few"
-          if ``p_value`` is not below ``significance`` and there are fewer than 30 cases.
+        * ``verdict``: "honest" if ``p_value`` is at least ``significance`` ("too few" with fewer than 30
+          cases), else "too narrow", "too wide", "biased" or "wrong shape". Only the rank histogram tells a
+          bias from a width; others call a biased posterior "too narrow".
 
         The metadata hold ``n_samples``, ``significance``, ``n_exchanges`` and ``version``.
 
@@ -120,21 +117,19 @@ def calibration_tests(
     Let :math:`z_0` be the truth and :math:`z_1 \dots z_m` the samples of a case. If the posterior is
     calibrated, any of them may have been the truth. The score is computed for each choice, and one choice is
     drawn for each case, ``n_exchanges`` times. The rank of the actual score among the drawn ones gives the
-    two-sided p-value. This Monte Carlo permutation test is exact for any posterior, number of samples and
-    number of cases, **if the cases are independent**. Pixels of one image are not, nor are sources that
-    overlap. The rank histogram and `tarp` are tested by the chi-square of the first four components of the
-    histogram of ranks (slope, U-shape and the next two; Jolliffe & Primo 2008, *Evaluating Rank Histograms
-    Using Decompositions of the Chi-Square Test Statistic*).
+    two-sided p-value. This Monte Carlo permutation test is exact **if the cases are independent**, which
+    pixels of one image or sources that overlap are not. The rank histogram and `tarp` are tested by the
+    chi-square of the first four components of the histogram of ranks (slope, U-shape and the next two;
+    Jolliffe & Primo 2008, *Evaluating Rank Histograms Using Decompositions of the Chi-Square Test
+    Statistic*).
 
     Before ``spread_skill``, ``crps`` and ``energy_score`` are computed, the features of each case are divided
     by the standard deviation of truth and samples together. Otherwise the brightest case would outweigh all
-    others. So these scores differ from those of `spread_skill`, `crps` and `energy_score` of the same
-    features. The coverage is the mean of `coverage` over its random numbers.
+    others. The coverage is the mean of `coverage` over its random numbers.
 
     **Sensitivity.** In trials with 1000 cases of two Gaussian features and ``significance`` of 0.01, every
-    score found a posterior 20 % too narrow nearly always, even with 8 samples. One 20 % too wide is harder:
-    with 16 samples or more all scores found it in 98 of 100 trials or more, but the coverage of the 95 %
-    interval in 95 with 16 samples, 96 with 32 and 97 with 64.
+    score found a posterior 20 % too narrow nearly always, even with 8 samples, and one 20 % too wide in 95 of
+    100 trials or more with 16 samples or more.
 
     Examples
     --------
@@ -158,28 +153,19 @@ def calibration_tests(
               tarp  73.7        4 too narrow
     """
     fractions = np.atleast_1d(_levels(levels))
-    if not 0 < significance < 1:
-        msg = f"significance must lie between 0 and 1, not {significance}"
-        raise ValueError(msg)
-    if n_exchanges < 1:
-        msg = f"n_exchanges must be at least 1, not {n_exchanges}"
-        raise ValueError(msg)
+    require(0 < significance < 1, f"significance must lie between 0 and 1, not {significance}")
+    require(n_exchanges >= 1, f"n_exchanges must be at least 1, not {n_exchanges}")
     rng = np.random.default_rng(seed)
     features = _features(samples, truth, mask)
-    joint = _together(features)
+    draws, truths = _together(features)
     rows = [
         {"feature": name, **row}
         for name, (drawn, true) in features.items()
         for row in _feature_rows(drawn, true, fractions, n_exchanges, rng)
     ]
-    rows += [{"feature": "all", **row} for row in _joint_rows(joint[0], joint[1], n_exchanges, rng)]
-    meta = {
-        "n_samples": len(joint[0]),
-        "significance": significance,
-        "n_exchanges": n_exchanges,
-        "version": astro_ddpm.__version__,
-    }
-    return _table(rows, significance, meta)
+    rows += [{"feature": "all", **row} for row in _joint_rows(draws, truths, n_exchanges, rng)]
+    meta = {"n_samples": len(draws), "significance": significance, "n_exchanges": n_exchanges}
+    return _table(rows, significance, meta | {"version": astro_ddpm.__version__})
 
 
 def tarp(
@@ -197,9 +183,8 @@ def tarp(
     A ball around a random point that holds, say, 68 % of the samples should hold the truth in 68 % of the
     cases.
 
-    Use it for a few features that science is done with, such as the logarithms of fluxes, radii and shapes.
-    **Do not use it for pixels of whole images**: distances in thousands of dimensions measure the power of
-    the noise and little else, and a galaxy with a wrong flux passes.
+    Use it for a few features, such as the logarithms of fluxes, radii and shapes. **Do not use it for pixels
+    of whole images**: distances in thousands of dimensions measure the power of the noise and little else.
 
     Parameters
     ----------
@@ -210,8 +195,8 @@ def tarp(
         The fractions of the samples within the balls, between 0 and 1.
 
     references : array_like or `~astropy.units.Quantity`, shape (n, n_features), optional
-        The points; their choice must not depend on the truth. By default they are drawn from a Gaussian with
-        the mean and standard deviation of each feature in all samples and truths.
+        The points, whose choice must not depend on the truth; by default drawn from a Gaussian with the mean
+        and standard deviation of each feature in all samples and truths.
 
     seed : int or `~numpy.random.Generator`, optional
         Selects the random numbers.
@@ -219,12 +204,11 @@ def tarp(
     Returns
     -------
     fraction : `~numpy.ndarray`, shape of ``levels``
-        The fraction of truths within the balls, which for calibrated samples is that of ``levels``. NaN if no
-        vector is left.
+        The fraction of truths within the balls, for calibrated samples that of ``levels``.
 
     p_value : float
         The probability of deviations as large if the samples are calibrated **and the vectors independent**.
-        NaN if no vector is left.
+        Like ``fraction`` NaN if no vector is left.
 
     Raises
     ------
@@ -241,9 +225,8 @@ def tarp(
     :math:`c` for any number of samples.
 
     Samples that are too narrow make the curve of ``fraction`` against ``levels`` an S that crosses the
-    diagonal, because a ball is a half-space if its center is far from the samples. A Kolmogorov-Smirnov test
-    hardly sees the S. ``p_value`` is therefore that of the first four components of the chi-square of the
-    ranks (Jolliffe & Primo 2008).
+    diagonal, which a Kolmogorov-Smirnov test hardly sees. ``p_value`` is that of the first four components of
+    the chi-square of the ranks (Jolliffe & Primo 2008).
 
     Examples
     --------
@@ -272,9 +255,7 @@ def tarp(
 
 def _tarp_ranks(samples, truth, references=None, *, seed=0):
     """Return how many samples are nearer to a point than the truth, for each valid case."""
-    if truth.ndim != 2:
-        msg = f"truth must have the shape (n, n_features), not {truth.shape}"
-        raise ValueError(msg)
+    require(truth.ndim == 2, f"truth must have the shape (n, n_features), not {truth.shape}")
     if references is not None and references.shape != truth.shape:
         msg = f"references must have the shape {truth.shape} of truth, not {references.shape}"
         raise ValueError(msg)
@@ -304,9 +285,7 @@ def _features(samples, truth, mask):
     samples, truth, _ = _unpack(samples, truth, mask)
     if truth.ndim == 1:
         samples, truth = samples[..., None], truth[..., None]
-    if truth.ndim != 2:
-        msg = f"truth must have the shape (n,) or (n, n_features), not {truth.shape}"
-        raise ValueError(msg)
+    require(truth.ndim == 2, f"truth must have the shape (n,) or (n, n_features), not {truth.shape}")
     return {str(i): (samples[..., i], truth[..., i]) for i in range(truth.shape[-1])}
 
 
@@ -325,7 +304,7 @@ def _feature_rows(samples, truth, levels, n_exchanges, rng):
     ranks, m = _ranks(samples, truth, None, rng)
     pool = np.sort(_pool(samples[..., None], truth[..., None]), axis=0)
 
-    def test(scores, statistic=_same, *, narrow):
+    def test(scores, statistic=float, *, narrow):
         return _exchange(scores, ranks, statistic, narrow, n_exchanges, rng)
 
     for level in levels:
@@ -339,7 +318,7 @@ def _feature_rows(samples, truth, levels, n_exchanges, rng):
 def _joint_rows(samples, truth, n_exchanges, rng):
     """Test all features together."""
     scores = _energy_scores(_pool(samples, truth))[None]
-    yield {"metric": "energy_score", **_exchange(scores, 0, _same, "more", n_exchanges, rng)}
+    yield {"metric": "energy_score", **_exchange(scores, 0, float, "more", n_exchanges, rng)}
     ranks = _tarp_ranks(samples, truth, seed=rng)
     yield {"metric": "tarp", **_rank_row(ranks, len(samples), can_be_biased=False)}
 
@@ -394,10 +373,6 @@ def _energy_scores(pool):
     m = len(pool) - 1
     sums = distance_sums(pool)
     return sums / (m - 1) - sums.sum(axis=0) / (2 * m * (m - 1))
-
-
-def _same(mean):
-    return mean
 
 
 def _root_ratio(variance, error):

@@ -2,26 +2,23 @@
 """
 Compare images pixel by pixel and scale by scale.
 
-`~astro_ddpm.nddata.Exposure` decides which pixels count. Single numbers say little about what an image is
-good for, since a bright core outweighs thousands of pixels of sky, but methods are commonly compared by them.
+Single numbers say little about what an image is good for, since a bright core outweighs thousands of pixels
+of sky, but methods are commonly compared by them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from astropy import units as u
+from astropy.nddata import NDData
 from astropy.table import QTable
+from astropy.units import Quantity
 
 import astro_ddpm
 from astro_ddpm.nddata import Exposure
+from astro_ddpm.utils import require
 
 from .calibration import _broadcast, _mean
-
-if TYPE_CHECKING:
-    from astropy.nddata import NDData
-    from astropy.units import Quantity
 
 __all__ = ["image_metrics", "power_ratio", "power_spectrum"]
 
@@ -56,12 +53,11 @@ def image_metrics(
         What it is compared with, of the same shape. An image without unit is taken to be in its unit.
 
     mask : array_like of bool, optional
-        More pixels to leave out, broadcastable to the images; `True` means left out. Pixels that do not count
-        in either image, such as those that are masked or not finite, are left out anyway.
+        More pixels to leave out than those that are masked or not finite in either image.
 
     data_range : float or `~astropy.units.Quantity`, optional
-        The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default. To
-        average over images or to compare with others, state it.
+        The range of values :math:`L` for PSNR and SSIM, maximum minus minimum of the reference by default;
+        state it to average over images.
 
     Returns
     -------
@@ -102,16 +98,15 @@ def image_metrics(
         \mathrm{PSNR} = 10 \log_{10} \frac{L^2}{\mathrm{MSE}}
 
     SSIM is that of Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural
-    Similarity*, with their Gaussian window and constants, by scikit-image. Pixels whose window reaches beyond
-    the image are left out (torchmetrics counts them). SSIM depends on the zero level and, like PSNR, is made
-    for images of a limited range: compare ``np.arcsinh(image / noise)`` to give faint structure a say.
+    Similarity*, with their Gaussian window and constants, by scikit-image, without pixels whose window
+    reaches beyond the image. Like PSNR it is made for images of a limited range: compare
+    ``np.arcsinh(image / noise)`` to give faint structure a say.
 
     With the power spectra :math:`P_x` and :math:`P_y` in :math:`K` bins of frequency
 
     .. math:: \mathrm{SMSE} = \frac{1}{K} \sum_{k=1}^K \left[\log_{10} \frac{P_x(f_k)}{P_y(f_k)}\right]^2
 
-    every scale counts alike, whatever its power; 0.01 is a factor of 1.26 on all scales. It does not notice
-    structure of the right size in the wrong place, which MSE does.
+    every scale counts alike, whatever its power; 0.01 is a factor of 1.26 on all scales.
 
     Examples
     --------
@@ -136,18 +131,17 @@ def image_metrics(
     valid, reference, image = _left(valid & truth.valid, mask), truth.data.astype(float), planes[0]
     level = _data_range(data_range, reference[valid], unit)
     error = (image - reference)[valid]
-    mse = _mean(error**2)
-    metrics = {
-        "psnr": _decibel(level**2, mse),
+    mae, mse = _mean(np.abs(error)), _mean(error**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        psnr = float(10 * np.log10(np.float64(level**2) / mse))
+    return {
+        "psnr": psnr,
         "ssim": _ssim(image, reference, valid, level),
-        "mae": _mean(np.abs(error)),
-        "mse": mse,
+        "mae": mae if unit is None else mae * unit,
+        "mse": mse if unit is None else mse * unit**2,
         "spectral_mse": _spectral_mse(image, reference, valid),
         "n_pixels": int(valid.sum()),
     }
-    if unit is not None:
-        metrics |= {"mae": metrics["mae"] * unit, "mse": mse * unit**2}
-    return metrics
 
 
 def power_spectrum(
@@ -169,8 +163,8 @@ def power_spectrum(
         As for `image_metrics`, with the same errors.
 
     window : str or tuple, optional
-        The window along each axis, as for `scipy.signal.get_window`; "boxcar" for none. Without one, edges
-        that do not match on opposite sides leak into all frequencies along the axes.
+        The window along each axis, as for `scipy.signal.get_window`; "boxcar" for none, with which edges leak
+        into all frequencies along the axes.
 
     n_bins : int, optional
         The number of equal bins between 0 and 0.5 cycles per pixel; half the shorter side by default.
@@ -194,10 +188,9 @@ def power_spectrum(
             e^{-2 \pi i \mathbf f \cdot \mathbf r} \right|^2
 
     averaged over the modes :math:`\mathbf f` of a bin. The lowest frequencies, within two steps of zero, lose
-    power to the mean. Holes and windows mix neighbouring frequencies: holes spread the power of bright
-    sources, and only spectra with the same holes can be compared. Of :math:`n` modes of noise, which come in
-    equal pairs, the mean power has the relative error :math:`\sqrt{2 / n}`, and 1.9 times as much with the
-    Hann window, which correlates neighbours.
+    power to the mean. Holes spread the power of bright sources: only spectra with the same holes can be
+    compared. Of :math:`n` modes of noise the mean power has the relative error :math:`\sqrt{2 / n}`, and 1.9
+    times as much with the Hann window, which correlates neighbours.
 
     Examples
     --------
@@ -233,8 +226,7 @@ def power_ratio(
     ----------
     image : `~astropy.nddata.NDData`, `~astropy.units.Quantity`, array_like, HDU, str or path-like
         The image, shape (ny, nx), or the FITS file that holds it, or samples of shape (n_samples, ny, nx).
-        The samples of an `~astro_ddpm.EnhancedCCDData` are compared, since they show the noise of an exposure
-        as the reference does; its mean, which does not, is ``image.data``.
+        Of an `~astro_ddpm.EnhancedCCDData` the samples, which have the noise of an exposure, are compared.
 
     reference, mask : array_like or `~astropy.nddata.NDData`, array_like of bool
         As for `image_metrics`, with the same errors.
@@ -253,8 +245,8 @@ def power_ratio(
         * ``ratio``, ``ratio_err``: the two first divided by the power of the reference.
         * ``correlation``: how well the mean of the samples agrees with the reference, at most 1.
 
-        The errors are NaN for fewer than two samples. They are those of one image: the ``ratio`` of :math:`m`
-        calibrated samples scatters about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
+        The errors are NaN for fewer than two samples. The ``ratio`` of :math:`m` calibrated samples scatters
+        about 1 by ``ratio_err`` times :math:`\sqrt{1 + 1/m}`.
 
     Notes
     -----
@@ -358,20 +350,9 @@ def _ssim(image, reference, valid, level):
     if np.isnan(level) or not usable.any():
         return np.nan
     planes = (np.where(valid, values, 0) for values in (image, reference))
-    _, similarity = structural_similarity(
-        *planes,
-        data_range=level,
-        gaussian_weights=True,
-        sigma=1.5,  # its window is 11 pixels wide
-        use_sample_covariance=False,
-        full=True,
-    )
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # 11 pixels wide
+    _, similarity = structural_similarity(*planes, data_range=level, full=True, **window)
     return float(similarity[usable].mean())
-
-
-def _decibel(signal, noise):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(10 * np.log10(np.float64(signal) / noise))
 
 
 def _parse(image, name):
@@ -408,7 +389,5 @@ def _data_range(data_range, reference, unit):
         msg = f"data_range must have a unit if the images have one ({unit}), and only then"
         raise TypeError(msg)
     level = float(data_range if unit is None else data_range.to_value(unit))
-    if not level > 0:
-        msg = f"data_range must be positive, not {data_range}"
-        raise ValueError(msg)
+    require(level > 0, f"data_range must be positive, not {data_range}")
     return level

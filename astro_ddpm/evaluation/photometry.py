@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import astropy
 import astropy.units as u
@@ -15,24 +14,19 @@ import numpy as np
 import photutils
 import scipy
 from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData
 from astropy.table import QTable
 from photutils.aperture import Aperture, SkyAperture
 
 import astro_ddpm
 from astro_ddpm.nddata import Exposure
-
-if TYPE_CHECKING:
-    from astropy.nddata import CCDData
+from astro_ddpm.utils import require
 
 __all__ = ["aperture_photometry"]
 
 _QUANTILES = {"flux_q16": 0.16, "flux_q50": 0.50, "flux_q84": 0.84}
-_KEYWORDS = {
-    "model": "DDPMMODL",
-    "model_sha256": "DDPMSHA",
-    "noise_ratio": "DDPMDEP",
-    "n_samples": "DDPMNSAM",
-}
+_KEYWORDS = {"model": "DDPMMODL", "model_sha256": "DDPMSHA", "noise_ratio": "DDPMDEP"}
+_KEYWORDS |= {"n_samples": "DDPMNSAM"}
 _DESCRIPTIONS = {
     "id": "Aperture number, from 1",
     "x": "Column of the aperture center; pixel centers are integers, from 0",
@@ -56,25 +50,21 @@ def aperture_photometry(
     r"""
     Sum an enhanced image, and all its samples, in apertures.
 
-    The error of a flux is the standard deviation of the sums of the samples. Neighboring pixels of an
-    enhanced image are correlated, so an error that is added up from the uncertainty plane is too small; the
-    samples contain the covariances.
+    The error of a flux is the standard deviation of the sums of the samples, which contain the covariances of
+    pixels; an error that is added up from the uncertainty plane is too small.
 
     Parameters
     ----------
     enhanced : `~astropy.nddata.CCDData`
-        The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it, with its samples of shape ``(n,
-        ny, nx)``. Any other image that `~astro_ddpm.enhance` takes will do, such as its input to compare
-        with.
+        The image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns or takes it.
 
     apertures : `~photutils.aperture.Aperture` or list of it
         The apertures, in pixel or sky coordinates. All apertures of a list must have the same positions.
 
     mask : array_like of bool, optional
-        More pixels to leave out, shape ``(ny, nx)``; `True` means left out. Masked pixels of an image that
-        was not enhanced, and pixels that are not finite, are always left out. The posterior has filled the
-        masked pixels of an enhanced image, so they count, unless it was made with
-        ``mask_treatment="propagate"``. ``mask=enhanced.mask`` leaves them out.
+        More pixels to leave out, shape ``(ny, nx)``, than those that are not finite and the masked ones of an
+        image that was not enhanced. Those of an enhanced image were filled and count, unless it was made with
+        ``mask_treatment="propagate"``; ``mask=enhanced.mask`` leaves them out.
 
     scene : bool, optional
         Whether ``flux_err`` is the error of the flux of the noise-free scene. If `False`, it is the error of
@@ -91,9 +81,9 @@ def aperture_photometry(
         * ``sky_center``: the center on the sky, if there is a celestial WCS.
         * ``flux``: the sum of the data in the unit of the image, NaN where no valid pixel is in the aperture.
         * ``flux_err``: its error, see Notes; missing if there are neither samples nor an uncertainty.
-        * ``flux_q16``, ``flux_q50``, ``flux_q84``: quantiles of the sums
-          of the samples, if there are samples. Those of few samples lie too close together: between the outer
-          two of 16 samples are 61 % of the posterior, not 68. For an interval take ``flux_err``.
+        * ``flux_q16``, ``flux_q50``, ``flux_q84``: quantiles of the sums of the samples, if there are any.
+          Between the outer two of 16 samples are 61 % of the posterior, not 68: for an interval take
+          ``flux_err``.
 
         If ``apertures`` is a list, the names of flux columns end with ``_0``, ``_1`` and so on. The metadata
         name the versions of the software, the model and its checksum, the noise ratio, the apertures and what
@@ -110,8 +100,7 @@ def aperture_photometry(
 
     Notes
     -----
-    A pixel :math:`i` counts with the part :math:`w_i` of its area that lies in the aperture, and only pixels
-    in the image count. The error is
+    A pixel :math:`i` counts with the part :math:`w_i` of its area that lies in the aperture. The error is
 
     .. math::
 
@@ -119,14 +108,13 @@ def aperture_photometry(
             \left(F_s - \langle F \rangle\right)^2,
         \qquad F_s = \sum_i w_i x_{s, i}
 
-    over the :math:`n` samples :math:`x_s`. Each sample is what a deep exposure would show, with the noise of
-    that exposure, so this is the error for ``scene=False``. Its noise ratio, the noise in units of the noise
-    of the input, is the header keyword DDPMDEP and ``noise_ratio`` in the metadata of the table. The relative
-    error of ``flux_err`` itself is about :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
+    over the :math:`n` samples :math:`x_s`. Each sample has the noise of a deep exposure, so this is the error
+    for ``scene=False``. That noise in units of the noise of the input is the header keyword DDPMDEP and
+    ``noise_ratio`` in the metadata of the table. The relative error of ``flux_err`` itself is about
+    :math:`1 / \sqrt{2 (n - 1)}`: 18 % for 16 samples.
 
-    With ``scene=True`` the noise of the exposure is taken out. This noise is independent from pixel to pixel,
-    so it is in the variances of the samples but not in their covariances, and the uncertainty plane
-    :math:`u_i` of an enhanced image does not contain it:
+    With ``scene=True`` the noise of the exposure is taken out. It is in the variances of the samples but not
+    in their covariances, nor in the uncertainty plane :math:`u_i` of an enhanced image:
 
     .. math::
 
@@ -134,8 +122,7 @@ def aperture_photometry(
             \left(\mathrm{Var}_s(x_{s, i}) - u_i^2\right)
             \geq \sum_i w_i^2 u_i^2 ,
 
-    the variances from the plane and the covariances from the samples. The lower limit, which is that of no
-    covariance, applies if few samples scatter below it.
+    where the lower limit, that of no covariance, applies if few samples scatter below it.
 
     With fewer than two samples :math:`\sigma_F^2 = \sum_i w_i^2 \sigma_i^2` from the uncertainty plane,
     **which ignores the covariance between pixels**: for an enhanced image it is a lower limit. The metadata
@@ -176,16 +163,10 @@ def _to_pixel(apertures, wcs):
         if not isinstance(aperture, Aperture):
             msg = f"apertures must be photutils apertures, got {type(aperture).__name__}"
             raise TypeError(msg)
-    if not apertures:
-        msg = "apertures must not be empty"
-        raise ValueError(msg)
+    require(apertures, "apertures must not be empty")
     on_sky = [isinstance(aperture, SkyAperture) for aperture in apertures]
-    if any(on_sky) and wcs is None:
-        msg = "apertures in sky coordinates need an image with a WCS"
-        raise ValueError(msg)
-    pixel = [
-        aperture.to_pixel(wcs) if sky else aperture for aperture, sky in zip(apertures, on_sky, strict=True)
-    ]
+    require(not any(on_sky) or wcs is not None, "apertures in sky coordinates need an image with a WCS")
+    pixel = [each.to_pixel(wcs) if sky else each for each, sky in zip(apertures, on_sky, strict=True)]
     first = np.atleast_2d(pixel[0].positions)
     for aperture in pixel[1:]:
         other = np.atleast_2d(aperture.positions)
@@ -218,17 +199,8 @@ def usable_samples(image, scene):
 
 def provenance(header):
     """Return date, versions of the software, and what a header says of the model."""
-    modules = {
-        "astro_ddpm": astro_ddpm,
-        "photutils": photutils,
-        "astropy": astropy,
-        "numpy": np,
-        "scipy": scipy,
-    }
-    meta = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": {name: module.__version__ for name, module in modules.items()},
-    }
+    versions = {module.__name__: module.__version__ for module in (astro_ddpm, photutils, astropy, np, scipy)}
+    meta = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "version": versions}
     return meta | {name: header[key] for name, key in _KEYWORDS.items() if key in header}
 
 

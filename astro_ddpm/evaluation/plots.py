@@ -12,6 +12,7 @@ import numpy as np
 from astropy.stats import mad_std
 
 from astro_ddpm.nddata import Exposure
+from astro_ddpm.utils import require
 
 if TYPE_CHECKING:
     import astropy.units as u
@@ -143,19 +144,15 @@ def plot_comparison(
         The input of the enhancement, shape ``(ny, nx)``. Its masked pixels are shown in a color of their own.
 
     n_samples : int, optional
-        The number of samples to show, at most; 0 shows none.
+        The number of samples to show, at most.
 
-    cmap : str or `~matplotlib.colors.Colormap`, optional
-        The colors of the images.
-
-    panel_size : float, optional
-        The width of a panel in inches.
+    cmap, panel_size : str or `~matplotlib.colors.Colormap`, float, optional
+        The colors of the images, and the width of a panel in inches.
 
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        The figure. `matplotlib.pyplot` does not know it: it needs no display and no closing. Save it with
-        ``figure.savefig(filename)``.
+        The figure, to be saved with ``figure.savefig(filename)``; `matplotlib.pyplot` does not know it.
 
     Raises
     ------
@@ -167,12 +164,10 @@ def plot_comparison(
 
     Notes
     -----
-    The unit of noise is the median of the uncertainty of ``image``, or what is measured in ``image`` if it
-    has none, or the median of the uncertainty of ``enhanced`` if there is no ``image``.
-
     The residual is :math:`(\mathrm{enhanced} - \mathrm{reference}) / \sigma`, and without a reference
-    :math:`(\mathrm{image} - \mathrm{enhanced}) / \sigma`, with the :math:`\sigma` of every pixel of ``image``
-    (of ``enhanced`` if there is no ``image``). With neither reference nor ``image`` there is no residual.
+    :math:`(\mathrm{image} - \mathrm{enhanced}) / \sigma`, with the noise :math:`\sigma` of every pixel of
+    ``image``, measured if it is unknown, or the uncertainty of ``enhanced`` if there is no ``image``. Its
+    median is the unit of noise.
 
     Examples
     --------
@@ -184,9 +179,7 @@ def plot_comparison(
     >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
     ['Input', 'Enhanced', 'Reference', 'Enhanced − reference', 'Uncertainty']
     """
-    if n_samples < 0:
-        msg = f"n_samples must not be negative, got {n_samples!r}"
-        raise ValueError(msg)
+    require(n_samples >= 0, f"n_samples must not be negative, got {n_samples!r}")
     result = _without_sky(Exposure.parse(enhanced, name="enhanced"), enhanced)
     given = {"image": image, "reference": reference}
     shown = {name: _parse(name, value, result) for name, value in given.items() if value is not None}
@@ -211,15 +204,8 @@ def thumbnail(enhanced: CCDData, width: int = 240) -> bytes:
     plane = exposure.data[::step, ::step].astype(float)
     _, level = _noise(None, exposure)
     scale, file = flux_scale(level, np.nanpercentile(plane, 99.8)), BytesIO()
-    imsave(
-        file,
-        np.ma.filled(scale.norm(plane), 0),
-        cmap=scale.cmap,
-        vmin=0,
-        vmax=1,
-        origin="lower",
-        format="png",
-    )
+    options = {"cmap": scale.cmap, "vmin": 0, "vmax": 1, "origin": "lower", "format": "png"}
+    imsave(file, np.ma.filled(scale.norm(plane), 0), **options)
     return file.getvalue()
 
 
@@ -254,22 +240,17 @@ def _panels(image, mean, reference, sigma, draws, noise):
     """Return what there is to show, in order."""
     uncertainty = Panel("Uncertainty", sigma, "uncertainty")
     panels = [Panel("Input", image), Panel("Enhanced", mean), Panel("Reference", reference)]
-    panels += [uncertainty] if reference is None else []
-    panels += [_residual(image, mean, reference, noise)]
-    panels += [Panel(f"Sample {number}", draw) for number, draw in enumerate(draws, start=1)]
-    panels += [] if reference is None else [uncertainty]
-    return [panel for panel in panels if panel.plane is not None]
-
-
-def _residual(image, mean, reference, noise):
-    """Return the residual panel; its plane is None if there is nothing to compare with."""
+    if reference is None:
+        panels.append(uncertainty)
     if reference is not None:
-        title, difference = "Enhanced − reference", mean - reference
+        residual = (mean - reference) / noise
+        panels.append(Panel("Enhanced − reference", np.ma.masked_invalid(residual), "residual"))
     elif image is not None:
-        title, difference = "Input − enhanced", image - mean
-    else:
-        return Panel("", None, "residual")
-    return Panel(title, np.ma.masked_invalid(difference / noise), "residual")
+        panels.append(Panel("Input − enhanced", np.ma.masked_invalid((image - mean) / noise), "residual"))
+    panels += [Panel(f"Sample {number}", draw) for number, draw in enumerate(draws, start=1)]
+    if reference is not None:
+        panels.append(uncertainty)
+    return [panel for panel in panels if panel.plane is not None]
 
 
 def _scales(panels, level, unit, cmap):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import QTable
 from photutils.aperture import CircularAperture, EllipticalAperture
@@ -21,13 +21,10 @@ from scipy.ndimage import gaussian_filter
 
 from astro_ddpm.nddata import Exposure
 from astro_ddpm.noise import estimate_sky_sigma
-from astro_ddpm.utils import warn_user
+from astro_ddpm.utils import require, warn_user
 
 from . import morphology
 from .photometry import error_origin, provenance, scene_variance, usable_samples
-
-if TYPE_CHECKING:
-    from astropy.nddata import CCDData
 
 __all__ = ["recovered_photometry"]
 
@@ -37,19 +34,6 @@ _CONTRAST = 0.005
 _N_ANNULI = 8
 _N_RADII = 30
 _N_REALIZATIONS = 32
-_QUANTITIES = (
-    "segment_flux",
-    "kron_flux",
-    "magnitude",
-    "half_light_radius",
-    "ellipticity",
-    "orientation",
-    "concentration",
-    "asymmetry",
-    "gini",
-    "m20",
-    "profile",
-)
 _DESCRIPTIONS = {
     "label": "Number of the source in the segmentation",
     "x": "Column of the centroid in the reference; pixel centers are integers, from 0",
@@ -59,6 +43,9 @@ _DESCRIPTIONS = {
     "kron_semimajor": "Semi-major axis of the Kron aperture",
     "kron_semiminor": "Semi-minor axis of the Kron aperture",
     "profile_radius": "Semi-major axis at the middle of each annulus",
+    "position_angle": "Angle of the major axis, from north through east",
+}
+_QUANTITIES = {
     "segment_flux": "Isophotal flux, the sum over the segment",
     "kron_flux": "Sum in the Kron aperture",
     "magnitude": "Magnitude of kron_flux",
@@ -70,7 +57,6 @@ _DESCRIPTIONS = {
     "gini": "Gini coefficient of the segment",
     "m20": "Logarithm of the second moment of the brightest 20 % of the segment over that of all",
     "profile": "Mean surface brightness in elliptical annuli of the Kron aperture",
-    "position_angle": "Angle of the major axis, from north through east",
 }
 _SUFFIXES = {
     "": "",
@@ -108,8 +94,7 @@ def recovered_photometry(
     Parameters
     ----------
     image : `~astropy.nddata.CCDData`
-        The sky-subtracted image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns it with its samples of
-        shape ``(n, ny, nx)``. Any other image that `~astro_ddpm.enhance` takes will do, such as its input.
+        The sky-subtracted image, shape ``(ny, nx)``, as `~astro_ddpm.enhance` returns or takes it.
 
     reference : `~astropy.nddata.CCDData`
         A deeper exposure on the same pixels and with the same PSF, or the noise-free truth of a simulation. A
@@ -121,23 +106,22 @@ def recovered_photometry(
 
     threshold : `~astropy.units.Quantity`, array_like or float, optional
         The threshold of detection in the unit of ``image``, a number or one for each pixel, for the reference
-        smoothed by a Gaussian of 3 pixels FWHM. By default 1.5 times the noise of the reference before it is
-        smoothed, from its uncertainty or else measured. A truth without noise needs a threshold.
+        smoothed by a Gaussian of 3 pixels FWHM. By default 1.5 times the noise of the reference before that;
+        a truth without noise needs a threshold.
 
     n_pixels : int, optional
         The least number of connected pixels of a source.
 
     mask : array_like of bool, optional
-        More pixels to leave out, shape ``(ny, nx)``, as for `aperture_photometry`. Masked pixels of the
-        reference are always left out.
+        More pixels to leave out, as for `aperture_photometry`, than those that the reference masks.
 
     zero_point : float, optional
         The magnitude of a flux of 1 in the unit of ``image``; without it there are no magnitudes.
 
     scene : bool, optional
-        What ``image`` estimates. If `True`, the noise-free scene: quantities are measured on its data, and
-        the noise of the samples is taken out of the errors of fluxes. If `False`, an exposure with the noise
-        ratio of the samples: quantities are the means over the samples. See Notes.
+        Whether ``image`` estimates the noise-free scene: quantities are measured on its data, and the noise
+        of the samples is taken out of the errors of fluxes. If `False` it estimates an exposure with the
+        noise ratio of the samples: quantities are the means over the samples.
 
     Returns
     -------
@@ -148,12 +132,10 @@ def recovered_photometry(
           ``sky_centroid`` if there is a celestial WCS: the source in the reference.
         * ``segment_flux``, ``kron_flux``: isophotal flux and flux in the Kron aperture; ``magnitude`` of the
           latter.
-        * ``half_light_radius``, ``ellipticity``, ``orientation``, ``concentration``, ``asymmetry``, ``gini``,
-          ``m20``: size and shape, see Notes.
+        * ``half_light_radius``, ``ellipticity``, ``orientation`` (and ``position_angle`` on the sky),
+          ``concentration``, ``asymmetry``, ``gini``, ``m20``: size and shape, see Notes.
         * ``profile``: the mean surface brightness in 8 elliptical annuli of equal width out to the edge of
-          the Kron aperture, shape ``(n_sources, 8)``.
-        * ``profile_radius``, of the same shape, and ``position_angle``, the orientation on the sky, if there
-          is a celestial WCS.
+          the Kron aperture, at ``profile_radius``, shape ``(n_sources, 8)``.
 
         Each quantity has companions: ``_err``, its error; ``_reference`` and ``_reference_err``, the same in
         the reference; ``_difference``, image minus reference; ``_pull``, the difference divided by its error.
@@ -181,14 +163,13 @@ def recovered_photometry(
     Notes
     -----
     **Errors.** If there are samples, the error of a quantity is the standard deviation of its values on the
-    samples. A sample is a deep exposure with its noise, so this is the error of a prediction of what such an
-    exposure would show. With ``scene=True`` the noise of the exposure is taken out of the errors
-    of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes. The errors of sizes and
-    shapes, which are no sums, contain that noise and are upper limits for the scene.
+    samples, which are deep exposures with their noise. With ``scene=True`` that noise is taken out of the
+    errors of sums (fluxes, magnitudes and profiles), as `aperture_photometry` describes; the errors of sizes
+    and shapes contain it and are upper limits for the scene.
 
     Without samples, errors of sums come from the uncertainty, **without covariance between pixels**, and
-    those of sizes and shapes from 32 realisations of the noise on top of the image, from a fixed seed. That
-    is right for an exposure with independent noise, and too small for an enhanced image without samples.
+    those of sizes and shapes from 32 realisations of the noise on top of the image: too small for an enhanced
+    image.
 
     **Pulls.** The error of a difference is that of the image and of the reference in quadrature,
 
@@ -196,14 +177,12 @@ def recovered_photometry(
 
     With ``scene=False`` the noise of the exposure is in the samples already, and the pull is
     :math:`(q - q_\mathrm{ref}) / \sigma`: the reference should then have the noise ratio of the samples
-    (``noise_ratio`` of `~astro_ddpm.enhance`). The standard deviation of :math:`n` samples is itself
-    uncertain and their mean has an error, so pulls of a perfect posterior have a standard deviation of about
-    :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16 samples.
+    (``noise_ratio`` of `~astro_ddpm.enhance`). With :math:`n` samples pulls of a perfect posterior have a
+    standard deviation of about :math:`\sqrt{(1 + 1 / n) (n - 1) / (n - 3)}`, which is 1.11 for 16.
 
-    **Shapes depend on noise.** Gini, M20, asymmetry and concentration of a noisy image differ from those of a
-    smooth one, and the mean of the posterior lacks the detail of its samples. Compare an exposure with the
-    noise ratio of the samples with ``scene=False``, and the truth of a simulation with ``scene=True``, which
-    subtracts the part of known independent noise in the asymmetry of an exposure.
+    **Shapes depend on noise.** Compare Gini, M20, asymmetry and concentration of an exposure with the noise
+    ratio of the samples with ``scene=False``, and those of the truth of a simulation with ``scene=True``,
+    which subtracts the part of known independent noise in the asymmetry of an exposure.
 
     **Definitions.** Ellipticity and orientation: from the second moments of the segment about its centroid
     (Bertin and Arnouts 1996), negative pixels included. Concentration: :math:`5 \log_{10} (r_{80} / r_{20})`
@@ -212,9 +191,8 @@ def recovered_photometry(
     and Madau (2004), in the segment. None is corrected for the PSF.
 
     **Pixels.** In the Kron aperture, its annuli and the circles, pixels that are left out and those of other
-    sources are replaced by those on the opposite side of the centroid (if that is possible), as
-    `~photutils.segmentation.SourceCatalog` does. In segments they are missing, and from the asymmetry they
-    are left out together with their opposites.
+    sources are replaced by their opposites about the centroid, as `~photutils.segmentation.SourceCatalog`
+    does. In segments they are missing, and from the asymmetry they are left out with their opposites.
 
     Examples
     --------
@@ -227,13 +205,9 @@ def recovered_photometry(
     """
     measured = Exposure.parse(image, name="image").leave_out(mask)
     truth = Exposure.parse(reference, name="reference", unit=measured.unit)
-    if measured.shape != truth.shape:
-        msg = f"reference has shape {truth.shape}, image has {measured.shape}"
-        raise ValueError(msg)
+    require(measured.shape == truth.shape, f"reference has shape {truth.shape}, image has {measured.shape}")
     samples = usable_samples(measured, scene)
-    if not scene and samples is None:
-        msg = "scene=False needs an image with at least two samples"
-        raise ValueError(msg)
+    require(scene or samples is not None, "scene=False needs an image with at least two samples")
     valid = measured.valid & truth.valid
     origin = {"segmentation": "detected" if segmentation is None else "given", "n_pixels": n_pixels}
     if segmentation is None:
@@ -366,9 +340,7 @@ def _threshold(threshold, truth, valid):
         sigma = estimate_sky_sigma(truth.data, ~valid) if truth.sigma is None else truth.sigma
         threshold = _THRESHOLD * np.where(valid, sigma, 1.0)
     values = u.Quantity(threshold, truth.unit, dtype=float).value
-    if values.shape not in ((), truth.shape):
-        msg = f"threshold has shape {values.shape}, image has {truth.shape}"
-        raise ValueError(msg)
+    require(values.shape in ((), truth.shape), f"threshold has shape {values.shape}, image has {truth.shape}")
     return np.broadcast_to(values, truth.shape)
 
 
@@ -388,12 +360,8 @@ def _detect(truth, valid, threshold, n_pixels):
 def _sources(segmentation, data, valid):
     """Return the sources of a segmentation that have a Kron aperture on the reference."""
     labels = np.asarray(getattr(segmentation, "data", segmentation))
-    if labels.shape != data.shape:
-        msg = f"segmentation has shape {labels.shape}, image has {data.shape}"
-        raise ValueError(msg)
-    if not np.any(labels[valid] > 0):
-        msg = "segmentation has no source on valid pixels"
-        raise NoSourceError(msg)
+    require(labels.shape == data.shape, f"segmentation has shape {labels.shape}, image has {data.shape}")
+    require(np.any(labels[valid] > 0), "segmentation has no source on valid pixels", NoSourceError)
     catalog = SourceCatalog(data, SegmentationImage(np.where(valid, labels, 0)), mask=~valid)
     found = list(zip(catalog.labels, catalog.slices, catalog.kron_aperture, strict=True))
     lost = [int(label) for label, _, kron in found if kron is None]
@@ -455,9 +423,11 @@ def _table(sources, rows, wcs, unit):
             if name + suffix in rows[0]:
                 values = np.array([row[name + suffix] for row in rows], float)
                 table[name + suffix] = values * (u.one if suffix == "_pull" else _unit(name, unit))
-                table[name + suffix].info.description = _DESCRIPTIONS[name] + text
-        if name == "orientation" and celestial:
-            table["position_angle"] = _position_angle(wcs, x, y, table[name])
+                table[name + suffix].info.description = _QUANTITIES[name] + text
+        if name == "orientation" and celestial:  # on the sky, from 0 to 180 deg
+            along = wcs.pixel_to_world(x + np.cos(table[name]).value, y + np.sin(table[name]).value)
+            angle = wcs.pixel_to_world(x, y).position_angle(along)
+            table["position_angle"] = angle.to(u.deg) % (180 * u.deg)
     table["profile_radius"] = [source.edges - source.edges[0] / 2 for source in sources] * u.pix
     for name in (name for name in table.colnames if name in _DESCRIPTIONS):
         table[name].info.description = _DESCRIPTIONS[name]
@@ -466,17 +436,6 @@ def _table(sources, rows, wcs, unit):
 
 def _unit(name, unit):
     """Return the unit of a quantity in an image of some unit."""
-    return {
-        "segment_flux": unit,
-        "kron_flux": unit,
-        "profile": unit / u.pix**2,
-        "magnitude": u.mag,
-        "half_light_radius": u.pix,
-        "orientation": u.deg,
-    }.get(name, u.one)
-
-
-def _position_angle(wcs, x, y, orientation):
-    """Return the angles on the sky, from 0 to 180 deg, of axes in pixels."""
-    along = wcs.pixel_to_world(x + np.cos(orientation).value, y + np.sin(orientation).value)
-    return wcs.pixel_to_world(x, y).position_angle(along).to(u.deg) % (180 * u.deg)
+    units = {"segment_flux": unit, "kron_flux": unit, "profile": unit / u.pix**2}
+    units |= {"magnitude": u.mag, "half_light_radius": u.pix, "orientation": u.deg}
+    return units.get(name, u.one)

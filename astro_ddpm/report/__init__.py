@@ -3,14 +3,10 @@
 A report on models, from images whose deep counterpart is known: tables, figures and one page.
 """
 
-from astro_ddpm.utils import lazy_getattr, names_of
+from astro_ddpm.utils import lazy_names, names_of
 
 _HOME = names_of({".pairs": "Pair degrade_images read_pairs", ".run": "evaluate"})
 
 __all__ = list(_HOME)
 
-__getattr__ = lazy_getattr(__name__, _HOME)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

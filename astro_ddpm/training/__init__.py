@@ -7,7 +7,7 @@ and Lightning only, and imports them when it is first asked for. To adapt a mode
 Lightning.
 """
 
-from astro_ddpm.utils import lazy_getattr, names_of
+from astro_ddpm.utils import lazy_names, names_of
 
 _HOME = names_of(
     {
@@ -34,8 +34,4 @@ _HOME = names_of(
 
 __all__ = list(_HOME)
 
-__getattr__ = lazy_getattr(__name__, _HOME, extra="train")
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME, extra="train")
