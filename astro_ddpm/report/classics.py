@@ -81,11 +81,5 @@ def bm3d(data, sigma):
 
 
 REQUIREMENTS = {"nlm": "skimage", "tv": "skimage", "wavelet": "pywt", "bm3d": "bm3d"}
-CLASSICS = {
-    "gaussian": gaussian,
-    "starlet": starlet,
-    "nlm": non_local_means,
-    "tv": total_variation,
-    "wavelet": wavelet,
-    "bm3d": bm3d,
-}
+CLASSICS = {"gaussian": gaussian, "starlet": starlet, "nlm": non_local_means, "tv": total_variation}
+CLASSICS |= {"wavelet": wavelet, "bm3d": bm3d}

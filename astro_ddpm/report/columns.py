@@ -80,19 +80,9 @@ _COLUMNS |= {
     for name in STRUCTURE
     for kind, text in (("bias", "Median"), ("scatter", "Robust scatter"))
 }
-_UNITS = {
-    "magnitude": u.mag,
-    "half_light_radius_bias": u.pix,
-    "half_light_radius_scatter": u.pix,
-    "pixel_rate": u.pix / u.s,
-    "radius": u.pix,
-    "rate": u.Unit("1e-6 / pix"),
-    "rate_high": u.Unit("1e-6 / pix"),
-    "rate_low": u.Unit("1e-6 / pix"),
-    "seconds": u.s,
-    "x": u.pix,
-    "y": u.pix,
-}
+_UNITS = {"magnitude": u.mag, "seconds": u.s, "pixel_rate": u.pix / u.s}
+_UNITS |= dict.fromkeys(("x", "y", "radius", "half_light_radius_bias", "half_light_radius_scatter"), u.pix)
+_UNITS |= dict.fromkeys(("rate", "rate_low", "rate_high"), u.Unit("1e-6 / pix"))
 
 
 def add_captions(tables):

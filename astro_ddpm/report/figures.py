@@ -11,17 +11,6 @@ from astro_ddpm.evaluation.plots import Panel, draw_panels, flux_scale, residual
 
 from .tables import sigma_of
 
-__all__ = [
-    "plot_completeness",
-    "plot_coverage",
-    "plot_excess",
-    "plot_panels",
-    "plot_pulls",
-    "plot_ranks",
-    "plot_reliability",
-    "plot_spectra",
-]
-
 _COLORS = {"input": "#888888", "raunet": "#2a6fbb", "ddpm": "#c8452d", "bm3d": "#3a8f5c"}
 _OTHERS = ("#8a5fb0", "#b8860b", "#4fb0ae", "#d477a5", "#6b7b3a", "#a0522d")
 
@@ -31,9 +20,16 @@ def _color(method, methods):
     return _COLORS.get(method) or _OTHERS[others.index(method) % len(_OTHERS)]
 
 
-def _axes(width=6.0, height=4.2):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+def _axes(rows=1, columns=1, *, size, **options):
+    """Return a figure and its axes, an array of rows and columns unless there is one only."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def _by_method(table):
+    """Return name, color and rows of each method of a table, in order."""
+    methods = list(dict.fromkeys(table["method"]))
+    return [(method, _color(method, methods), table[table["method"] == method]) for method in methods]
 
 
 def plot_panels(pairs, results, numbers, methods):
@@ -89,7 +85,7 @@ def _few(methods, number=6):
 
 def plot_excess(pixels):
     """Show the noise that each method leaves, in bins of brightness, from `pixel_rows`."""
-    figure, ax = _axes(7.5)
+    figure, ax = _axes(size=(7.5, 4.2))
     methods = _few([name for name in dict.fromkeys(pixels["method"]) if name != "input"])
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
@@ -106,13 +102,10 @@ def plot_excess(pixels):
 
 def plot_coverage(curves):
     """Show the fraction covered against the probability of the interval, from `coverage_rows`."""
-    figure, ax = _axes(4.6, 4.6)
+    figure, ax = _axes(size=(4.6, 4.6))
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
-    methods = list(dict.fromkeys(curves["method"]))
-    for method in methods:
-        pick = curves["method"] == method
-        style = {"color": _color(method, methods), "label": method, "marker": "o", "ms": 3}
-        ax.plot(curves["level"][pick], curves["covered"][pick], **style)
+    for method, color, rows in _by_method(curves):
+        ax.plot(rows["level"], rows["covered"], color=color, label=method, marker="o", ms=3)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set(xlabel="probability of the interval", ylabel="fraction of pixels in it")
     ax.legend(frameon=False)
@@ -121,17 +114,15 @@ def plot_coverage(curves):
 
 def plot_ranks(calibration):
     """Show rank histograms, relative to flat, of each method (rows) and bin (columns)."""
-    methods = list(dict.fromkeys(calibration["method"]))
-    figure = Figure(figsize=(8.5, 1.9 * len(methods) + 0.3), layout="constrained")
-    axes = figure.subplots(len(methods), len(BINS), squeeze=False, sharey=True)
+    methods = _by_method(calibration)
+    size = (8.5, 1.9 * len(methods) + 0.3)
+    figure, axes = _axes(len(methods), len(BINS), size=size, squeeze=False, sharey=True)
     for ax, name in zip(axes[0], BINS, strict=True):
         ax.set_title(name, fontsize="medium")
-    for row, method in zip(axes, methods, strict=True):
+    for row, (method, color, rows) in zip(axes, methods, strict=True):
         for ax, name in zip(row, BINS, strict=True):
-            pick = (calibration["method"] == method) & (calibration["bin"] == name)
-            ranks = np.asarray(calibration["ranks"][pick][0], float)
-            look = {"color": _color(method, methods), "alpha": 0.7}
-            ax.bar(np.arange(len(ranks)), ranks / max(ranks.mean(), 1e-9), 1.0, **look)
+            ranks = np.asarray(rows["ranks"][rows["bin"] == name][0], float)
+            ax.bar(np.arange(len(ranks)), ranks / max(ranks.mean(), 1e-9), 1.0, color=color, alpha=0.7)
             ax.axhline(1, color="black", lw=0.8)
             ax.set(ylim=(0, 2.5), xticks=[0, len(ranks) - 1])
         row[0].set_ylabel(method)
@@ -142,8 +133,8 @@ def plot_ranks(calibration):
 def plot_pulls(fluxes, methods):
     """Show the pulls of fluxes against magnitude, from `flux_rows`, for each radius and method."""
     radii = sorted(set(fluxes["radius"]))
-    figure = Figure(figsize=(3.2 * len(methods), 2.4 * len(radii) + 0.3), layout="constrained")
-    axes = figure.subplots(len(radii), len(methods), squeeze=False, sharex=True, sharey=True)
+    size, shared = (3.2 * len(methods), 2.4 * len(radii) + 0.3), {"sharex": True, "sharey": True}
+    figure, axes = _axes(len(radii), len(methods), size=size, squeeze=False, **shared)
     for top, bottom, method in zip(axes[0], axes[-1], methods, strict=True):
         top.set_title(method, fontsize="medium")
         bottom.set_xlabel("magnitude")
@@ -161,8 +152,7 @@ def plot_pulls(fluxes, methods):
 
 def plot_spectra(spectra):
     """Show the ratio of powers and the correlation with the reference, from `spectrum_rows`."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = _axes(1, 2, size=(9, 3.8))
     methods = _few(list(dict.fromkeys(spectra["method"])))
     for method in methods:
         pick = spectra["method"] == method
@@ -182,24 +172,23 @@ def plot_spectra(spectra):
 
 def plot_completeness(curves):
     """Show completeness against magnitude, from ``curve`` of `detection_curve` for every model."""
-    figure = Figure(figsize=(4.4 * len(curves), 3.6), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
-    for ax, (model, curve) in zip(axes, curves.items(), strict=True):
-        for method, color in zip(dict.fromkeys(curve["method"]), ("#888888", *_OTHERS), strict=False):
-            pick = curve["method"] == method
-            error = np.asarray(curve["completeness_err"][pick], float)
+    size = (4.4 * len(curves), 3.6)
+    figure, axes = _axes(1, len(curves), size=size, sharey=True, squeeze=False)
+    for ax, (model, curve) in zip(axes[0], curves.items(), strict=True):
+        for (method, _, rows), color in zip(_by_method(curve), ("#888888", *_OTHERS), strict=False):
+            error = np.asarray(rows["completeness_err"], float)
             look = {"color": color, "label": method, "marker": "o", "ms": 3, "lw": 1.2}
-            ax.errorbar(curve["magnitude"][pick].value, curve["completeness"][pick], error, **look)
+            ax.errorbar(rows["magnitude"].value, rows["completeness"], error, **look)
         ax.axhline(0.9, color="#888888", lw=1, ls="--")
         ax.set(title=model, xlabel="magnitude", ylim=(0, 1.03))
         ax.legend(frameon=False, fontsize="small")
-    axes[0].set_ylabel("completeness at 90 % purity")
+    axes[0, 0].set_ylabel("completeness at 90 % purity")
     return figure
 
 
 def plot_reliability(diagrams):
     """Show the frequency of existence against its probability, from `detection_curve`."""
-    figure, ax = _axes(4.6, 4.6)
+    figure, ax = _axes(size=(4.6, 4.6))
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
     for method, table in diagrams.items():
         look = {"color": _color(method, [method]), "label": method, "marker": "o", "ms": 4}

@@ -18,7 +18,7 @@ from astropy.utils.decorators import deprecated
 from astro_ddpm.listing import read_listing
 from astro_ddpm.nddata import Exposure, read_image
 from astro_ddpm.noise import estimate_sky_sigma
-from astro_ddpm.utils import renamed_argument
+from astro_ddpm.utils import renamed_argument, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,8 +52,7 @@ class Pair:
 
     fitted : bool, optional
         Whether the kernel that brought the reference to the PSF of the image was fitted to the image. The
-        reference then follows a part of the noise of the image, which is not in its uncertainty: in the flux
-        of the galaxy that dominates a stamp it is most of it.
+        reference then follows a part of the noise of the image, which is not in its uncertainty.
 
     Raises
     ------
@@ -80,9 +79,7 @@ class Pair:
     @property
     @deprecated("0.1", alternative="noise_ratio")
     def depth(self):
-        """
-        The noise ratio.
-        """
+        """The noise ratio."""
         return self.noise_ratio
 
     def __repr__(self):
@@ -133,9 +130,7 @@ def read_pairs(
     --------
     astro_ddpm.training.homogenize_psf : How one PSF is made of two.
     """
-    if gain is not None and not gain > 0:
-        msg = f"gain must be positive, not {gain}"
-        raise ValueError(msg)
+    require(gain is None or gain > 0, f"gain must be positive, not {gain}")
     pairs: list[Pair] = []
     rejected: list[str] = []
     rows = read_listing(listing)
@@ -159,8 +154,7 @@ def degrade_images(paths: Iterable[str | Path], factor: float = 10.0, *, seed: i
     r"""
     Make shallow images of deep ones by adding noise.
 
-    An image with the noise :math:`\sigma` receives Gaussian noise of :math:`k \sigma` and has then
-    :math:`\sqrt{1 + k^2} \, \sigma`; the image itself is the reference.
+    An image with the noise :math:`\sigma` receives Gaussian noise of :math:`k \sigma`; it is the reference.
 
     Parameters
     ----------
@@ -186,9 +180,7 @@ def degrade_images(paths: Iterable[str | Path], factor: float = 10.0, *, seed: i
     OSError
         If a file cannot be read.
     """
-    if not factor >= 2:
-        msg = f"factor must be at least 2, not {factor}"
-        raise ValueError(msg)
+    require(factor >= 2, f"factor must be at least 2, not {factor}")
     paths = [Path(path) for path in paths]
     return [
         _degrade(name, read_image(path), factor, np.random.default_rng([seed, number]))
@@ -227,21 +219,14 @@ def _noise(noisy):
 
 def _with_noise(like, data, sigma, mask):
     """Return an image with WCS, unit and header of another."""
-    return CCDData(
-        data.astype(np.float32),
-        unit=like.unit,
-        wcs=like.wcs,
-        meta=like.meta.copy(),
-        mask=mask,
-        uncertainty=StdDevUncertainty(sigma.astype(np.float32)),
-    )
+    uncertainty = StdDevUncertainty(sigma.astype(np.float32))
+    carried = {"unit": like.unit, "wcs": like.wcs, "meta": like.meta.copy()}
+    return CCDData(data.astype(np.float32), uncertainty=uncertainty, mask=mask, **carried)
 
 
 def _with_full_mask(ccd, name):
     """Return a shallow copy whose mask is an array with all pixels that are not finite."""
-    if ccd.uncertainty is None:
-        msg = f"{name} must have an uncertainty"
-        raise ValueError(msg)
+    require(ccd.uncertainty is not None, f"{name} must have an uncertainty")
     masked = copy(ccd)
     masked.uncertainty = copy(ccd.uncertainty)  # which knows one parent
     masked.mask = ~np.isfinite(ccd.data) | (False if ccd.mask is None else np.asarray(ccd.mask, bool))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from astro_ddpm.evaluation.detection import detection_curve, noise_image
 from astro_ddpm.evaluation.honesty import calibration_tests
 from astro_ddpm.nddata import EnhancedCCDData
 from astro_ddpm.pipeline.files import find_difference
-from astro_ddpm.utils import atomic_path, progress
+from astro_ddpm.utils import atomic_path, progress, require
 
 from . import tables as measures
 from .classics import CLASSICS, REQUIREMENTS
@@ -58,8 +59,7 @@ def evaluate(
     """
     Test models on pairs and write tables, figures and a page.
 
-    The folder keeps every enhanced image. An interrupted run goes on from there, and a run after a change of
-    the models enhances only what has changed.
+    The folder keeps every enhanced image: a run that was interrupted goes on from there.
 
     Parameters
     ----------
@@ -75,12 +75,9 @@ def evaluate(
     classics : sequence of str, optional
         The classical methods to compare with: names of ``astro_ddpm.report.classics.CLASSICS``.
 
-    n_samples : int, optional
-        The samples of each image.
-
-    n_injections : int, optional
-        The number of point sources of each magnitude for `detection_curve`, in white noise of the level of
-        the images; 0 to do without.
+    n_samples, n_injections : int, optional
+        The samples of each image, and the point sources of each magnitude for `detection_curve`, in white
+        noise of the level of the images; 0 to do without.
 
     seed : int, optional
         Selects samples and noise; that of a pair is its number added to it.
@@ -116,9 +113,7 @@ def evaluate(
     OSError
         If the folder cannot be written.
     """
-    if not pairs:
-        msg = "pairs must hold at least one pair"
-        raise ValueError(msg)
+    require(pairs, "pairs must hold at least one pair")
     folder = Path(folder)
     loaded = load_methods(models, classics, n_samples)
     names = [model.name for model in loaded]
@@ -132,7 +127,9 @@ def evaluate(
     add_captions(tables)
     sections = make_sections(pairs, results, tables, names, area=np.prod(NOISE_SHAPE))
     describe(tables, loaded, {"n_samples": n_samples, "seed": seed, "zero_point": zero_point})
-    _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), _footer(loaded))
+    hashes = "; ".join(f"{model.name} sha256 {model.sha256}" for model in loaded)
+    footer = f"astro_ddpm {astro_ddpm.__version__}; {hashes}"
+    _write(folder, tables, sections, _summary(pairs, names, n_samples, rejected), footer)
     return folder / "index.html"
 
 
@@ -152,9 +149,7 @@ def _write(folder, tables, sections, summary, footer):
 def load_methods(models, classics, n_samples):
     """Check the options of the same names of `evaluate`, before the long work, and return the models."""
     unknown = sorted(set(classics) - set(CLASSICS))
-    if unknown:
-        msg = f"classics must be names among {', '.join(CLASSICS)}, not {', '.join(unknown)}"
-        raise ValueError(msg)
+    require(not unknown, f"classics must be names among {', '.join(CLASSICS)}, not {', '.join(unknown)}")
     for package in ("jinja2", "scoringrules", "skimage"):
         if find_spec(package) is None:
             msg = f"evaluate needs {package}: pip install 'astro_ddpm[evaluate]'"
@@ -169,8 +164,8 @@ def load_methods(models, classics, n_samples):
     if n_samples < 2 and any(model.draws_samples for model in loaded):
         msg = f"n_samples must be at least 2 to judge the spread of samples, not {n_samples}"
         raise ValueError(msg)
-    names = ["input", *classics, *(model.name for model in loaded)]  # by which the tables tell them apart
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(["input", *classics, *(model.name for model in loaded)])  # they tell rows of tables apart
+    repeated = sorted(name for name, number in names.items() if number > 1)
     if repeated:
         msg = f"models and classics must differ in name; rename the file of {', '.join(repeated)}"
         raise ValueError(msg)
@@ -179,77 +174,63 @@ def load_methods(models, classics, n_samples):
 
 def _run_methods(pairs, folder, models, classics, n_samples, *, seed, device, progress_bar):
     """Return the images of every method, the enhanced pure noise of every model, and the cost."""
-    results = {"input": [pair.image for pair in pairs]}
-    noise, seconds = {}, {}
-    blank = noise_image(NOISE_SHAPE, seed=seed)
+    results, noise, seconds = {"input": [pair.image for pair in pairs]}, {}, {}
+    blank, ratio = noise_image(NOISE_SHAPE, seed=seed), _noise_ratio(pairs)
     with progress(len(models) * (len(pairs) + 1), show=progress_bar) as advance:
         for model in models:
-            options = {"model": model, "n_samples": n_samples, "device": device}
-            done = []
+            options, done = {"model": model, "n_samples": n_samples, "device": device}, []
             for number, pair in enumerate(pairs):
                 path = folder / model.name / f"{pair.name}.fits"
-                options |= {"seed": seed + number, "noise_ratio": pair.noise_ratio}
-                done.append(_enhance(pair.image, path, options))
+                own = {"seed": seed + number, "noise_ratio": pair.noise_ratio}
+                done.append(_enhance(pair.image, path, options | own))
                 advance()
-            ratio = float(np.median([pair.noise_ratio for pair in pairs]))
             path = folder / "pure noise" / f"{model.name}.fits"
             noise[model.name] = _enhance(blank, path, options | {"seed": seed, "noise_ratio": ratio})
             advance()
-            results[model.name] = done
-            seconds[model.name] = [image.meta["EVALTIME"] for image in done]
+            results[model.name], seconds[model.name] = done, [image.meta["EVALTIME"] for image in done]
     for name in classics:
         results[name], seconds[name] = _denoise(pairs, CLASSICS[name])
-    return results, noise, _cost(pairs, seconds)
+    pixels = np.array([pair.image.data.size for pair in pairs])
+    cost = QTable({"method": list(seconds), "seconds": [np.median(times) for times in seconds.values()]})
+    cost["pixel_rate"] = [np.median(pixels / np.array(times)) for times in seconds.values()]
+    return results, noise, cost
+
+
+def _noise_ratio(pairs):
+    return float(np.median([pair.noise_ratio for pair in pairs]))
 
 
 def _enhance(image, path, options):
     """Return the enhanced image, from its file if that holds the same result."""
-    kept = _kept(path, image, options)
-    if kept is not None:
-        return kept
-    start = time.perf_counter()
-    enhanced = enhance(image, progress_bar=False, **options)
-    enhanced.meta["EVALTIME"] = (time.perf_counter() - start, "[s] time it took")
-    enhanced.meta["EVALCRC"] = (_checksum(image), "CRC-32 of the input")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    enhanced.write(path, format="fits", overwrite=True)
-    return enhanced
-
-
-def _kept(path, image, options):
-    """Return the image in a file, or None if it is incomplete or another one."""
-    draws = options["model"].draws_samples
+    mask = np.zeros(image.shape, bool) if image.mask is None else image.mask
+    planes = (image.data, measures.sigma_of(image), mask)
+    checksum = crc32(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
     wanted = {
         "DDPMVERS": astro_ddpm.__version__,
         "DDPMSHA": options["model"].sha256,
-        "DDPMNSAM": options["n_samples"] if draws else 0,
+        "DDPMNSAM": options["n_samples"] if options["model"].draws_samples else 0,
         "DDPMSEED": options["seed"],
         "DDPMDEP": options["noise_ratio"],
-        "EVALCRC": _checksum(image),
+        "EVALCRC": checksum,
     }
     difference = find_difference(path, wanted) if path.is_file() else "is not there"
-    if difference:
-        log.info("%s is made: it %s", path, difference)
-        return None
-    return EnhancedCCDData.read(path, format="fits")
-
-
-def _same(meta, wanted):
-    return all(meta.get(key) == value for key, value in wanted.items())
-
-
-def _checksum(image):
-    mask = np.zeros(image.shape, bool) if image.mask is None else image.mask
-    planes = (image.data, measures.sigma_of(image), mask)
-    return crc32(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
+    if not difference:
+        return EnhancedCCDData.read(path, format="fits")
+    log.info("%s is made: it %s", path, difference)
+    start = time.perf_counter()
+    enhanced = enhance(image, progress_bar=False, **options)
+    enhanced.meta["EVALTIME"] = (time.perf_counter() - start, "[s] time it took")
+    enhanced.meta["EVALCRC"] = (checksum, "CRC-32 of the input")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    enhanced.write(path, format="fits", overwrite=True)
+    return enhanced
 
 
 def _denoise(pairs, method):
     """Return the images of a classical method and the seconds that each took."""
     images, seconds = [], []
     for pair in pairs:
-        sigma = measures.sigma_of(pair.image)
-        mask = pair.image.mask
+        sigma, mask = measures.sigma_of(pair.image), pair.image.mask
         data = np.where(mask, np.median(pair.image.data[~mask]), pair.image.data).astype(float)
         start = time.perf_counter()
         clean = method(data, float(np.median(sigma[~mask])))
@@ -258,25 +239,26 @@ def _denoise(pairs, method):
     return images, seconds
 
 
-def _cost(pairs, seconds):
-    pixels = np.array([pair.image.data.size for pair in pairs])
-    rates = [np.median(pixels / np.array(times)) for times in seconds.values()]
-    medians = [np.median(times) for times in seconds.values()]
-    return QTable({"method": list(seconds), "seconds": medians, "pixel_rate": rates})
-
-
 def _measure(pairs, results, noise, zero_point):
     """Return all tables that need nothing but images, by name."""
     drawn = {name: images for name, images in results.items() if measures.have_samples(images)}
-    sources = measures.source_rows(pairs, _with_one_sample(results, drawn), zero_point=zero_point)
-    positions = [_positions(sources, pair.name) for pair in pairs]
+    compared = results | {  # with the first sample of each model as a method of its own
+        f"{name} sample": [CCDData(image.samples[0], unit=image.unit) for image in images]
+        for name, images in drawn.items()
+    }
+    sources = measures.source_rows(pairs, compared, zero_point=zero_point)
+    positions = [np.empty((0, 2))] * len(pairs)
+    if len(sources):
+        found = sources[sources["method"] == "input"]
+        found = [found[found["pair"] == pair.name] for pair in pairs]
+        positions = [np.transpose([rows["x"].value, rows["y"].value]) for rows in found]
     fluxes = measures.flux_rows(pairs, results, positions, zero_point=zero_point)
     ratios = {name: image.meta["DDPMDEP"] for name, image in noise.items()}
     tables = {
         "pixels": measures.pixel_rows(pairs, results),
         "calibration": measures.calibration_rows(pairs, results),
         "coverage": measures.coverage_rows(pairs, results),
-        "images": measures.image_rows(pairs, _with_one_sample(results, drawn)),
+        "images": measures.image_rows(pairs, compared),
         "spectra": measures.spectrum_rows(pairs, results),
         "sources": sources,
         "fluxes": fluxes,
@@ -293,52 +275,25 @@ def _measure(pairs, results, noise, zero_point):
     return tables
 
 
-def _with_one_sample(results, drawn):
-    """Add the first sample of each model as a method of its own."""
-    return results | {
-        f"{name} sample": [CCDData(image.samples[0], unit=image.unit) for image in images]
-        for name, images in drawn.items()
-    }
-
-
-def _positions(sources, name):
-    if not len(sources):
-        return np.empty((0, 2))
-    pick = (sources["pair"] == name) & (sources["method"] == "input")
-    return np.transpose([sources["x"][pick].value, sources["y"][pick].value])
-
-
-def _find_sources(
-    pairs, results, model, folder, *, n_injections, seed, zero_point, device=None, progress_bar=False
-):
+def _find_sources(pairs, results, model, folder, *, device, progress_bar, **options):
     """Inject point sources into noise like that of the images; return the tables, or those in the folder."""
     sky = float(np.median([measures.sky_noise(pair) for pair in pairs]))
     widths = [image.meta.get("DDPMPSF", np.nan) for image in results[model.name]]
     fwhm = float(np.nanmedian(widths)) if np.isfinite(widths).any() else 4.0
-    noise_ratio = float(np.median([pair.noise_ratio for pair in pairs]))
-    wanted = {"version": astro_ddpm.__version__, "model_sha256": model.sha256, "seed": seed}
-    wanted |= {"n_injections": n_injections}
-    wanted |= {"sky_noise": sky, "psf_fwhm": fwhm, "noise_ratio": noise_ratio, "zero_point": zero_point}
+    wanted = {"version": astro_ddpm.__version__, "model_sha256": model.sha256, "sky_noise": sky}
+    wanted |= {"psf_fwhm": fwhm, "noise_ratio": _noise_ratio(pairs)} | options
     names = [f"{kind}_{model.name}" for kind in ("detection_curve", "detection_limits", "reliability")]
-    kept = {name: _read_table(folder / f"{name}.ecsv") for name in names}
-    kept = {name: table for name, table in kept.items() if table is not None}
-    if kept and all(_same(table.meta, wanted) for table in kept.values()):
+    paths = {name: folder / f"{name}.ecsv" for name in names}
+    kept = {n: QTable.read(path, format="ascii.ecsv") for n, path in paths.items() if path.is_file()}
+    if kept and all(wanted.items() <= table.meta.items() for table in kept.values()):
         return kept
-    noise = noise_image(NOISE_SHAPE, sky * pairs[0].image.unit, seed=seed)
 
     def run(image, seed):
-        options = {"noise_ratio": noise_ratio, "device": device, "progress_bar": False}
-        return enhance(image, model=model, n_samples=8, seed=seed, **options)
+        own = {"model": model, "noise_ratio": wanted["noise_ratio"], "device": device, "progress_bar": False}
+        return enhance(image, n_samples=8, seed=seed, **own)
 
-    found = detection_curve(
-        noise,
-        model=run,
-        psf=fwhm,
-        zero_point=zero_point,
-        n_injections=n_injections,
-        seed=seed,
-        progress_bar=progress_bar,
-    )
+    noise = noise_image(NOISE_SHAPE, sky * pairs[0].image.unit, seed=options["seed"])
+    found = detection_curve(noise, model=run, psf=fwhm, progress_bar=progress_bar, **options)
     tables = dict(zip(names, (found.curve, found.limits, found.reliability), strict=True))
     tables = {name: table for name, table in tables.items() if table is not None}
     for table in tables.values():
@@ -346,12 +301,7 @@ def _find_sources(
     return tables
 
 
-def _read_table(path):
-    return QTable.read(path, format="ascii.ecsv") if path.is_file() else None
-
-
 def _summary(pairs, names, n_samples, rejected):
-    noise_ratio = np.median([pair.noise_ratio for pair in pairs])
     left_out = f" {len(rejected)} more differ by more than noise and were left out." if rejected else ""
     fitted = any(pair.fitted for pair in pairs)
     shared = (
@@ -361,12 +311,8 @@ def _summary(pairs, names, n_samples, rejected):
         "theirs: compare methods with each other there."
     )
     return (
-        f"{len(pairs)} images, whose references have a noise of {noise_ratio:.2f} times theirs (median), "
-        f"enhanced by {', '.join(names)} with {n_samples} samples where a model draws them.{left_out} Unless "
-        f"said otherwise, numbers are in units of the noise of the input.{shared if fitted else ''}"
+        f"{len(pairs)} images, whose references have a noise of {_noise_ratio(pairs):.2f} times theirs "
+        f"(median), enhanced by {', '.join(names)} with {n_samples} samples where a model draws "
+        f"them.{left_out} Unless said otherwise, numbers are in units of the noise of the "
+        f"input.{shared if fitted else ''}"
     )
-
-
-def _footer(models):
-    hashes = "; ".join(f"{model.name} sha256 {model.sha256}" for model in models)
-    return f"astro_ddpm {astro_ddpm.__version__}; {hashes}"

@@ -95,13 +95,11 @@ def _pictures(pairs, results, tables, names):
         "first": (range(min(4, len(pairs))), "One of the first pairs of the list."),
         "worst": (worst_pairs(tables["images"], names), "One of the pairs with the largest errors."),
     }
-    pictures = [
-        Picture(
-            f"{name}_{place}", figures.plot_panels(pairs, results, [number], shown), f"{caption} {_PANELS}"
-        )
-        for name, (numbers, caption) in chosen.items()
-        for place, number in enumerate(numbers, start=1)
-    ]
+    pictures = []
+    for name, (places, caption) in chosen.items():
+        for place, number in enumerate(places, start=1):
+            figure = figures.plot_panels(pairs, results, [number], shown)
+            pictures.append(Picture(f"{name}_{place}", figure, f"{caption} {_PANELS}"))
     return Section("What does it look like, and where does it fail?", pictures=pictures)
 
 

@@ -9,6 +9,7 @@ the order of the pairs. The errors of images with an uncertainty, or with sample
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 from astropy.stats import mad_std, poisson_conf_interval
@@ -21,24 +22,6 @@ from astro_ddpm.evaluation.images import image_metrics, power_ratio
 from astro_ddpm.evaluation.photometry import aperture_photometry
 from astro_ddpm.evaluation.sources import NoSourceError, recovered_photometry
 from astro_ddpm.nddata import std_in_unit
-
-__all__ = [
-    "Pixels",
-    "calibration_rows",
-    "coverage_rows",
-    "flux_features",
-    "flux_rows",
-    "flux_summary",
-    "image_rows",
-    "invented_rows",
-    "noise_rows",
-    "pixel_rows",
-    "sigma_of",
-    "sky_noise",
-    "source_rows",
-    "spectrum_rows",
-    "structure_summary",
-]
 
 STRUCTURE = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
 LEVELS = tuple(np.arange(0.05, 1, 0.05).round(2).tolist())
@@ -100,11 +83,9 @@ class Pixels:
         if have_samples(images):
             return self.gather([image.samples for image in images])
         std = self.std(images)
-        return (
-            None
-            if std is None
-            else (self.gather([image.data for image in images]), np.hypot(std, self.floor))
-        )
+        if std is None:
+            return None
+        return self.gather([image.data for image in images]), np.hypot(std, self.floor)
 
 
 def _choose(pair, seed):
@@ -120,10 +101,9 @@ def pixel_rows(pairs, results):
     r"""
     Tabulate the error of the images, one row per method and bin of the brightness of the reference.
 
-    ``excess`` is :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}`. All methods share the pixels of a
-    bin. Pixels that are chosen by the truth are a biased sample of a posterior: in a bin of bright pixels
-    even the best estimate is too faint on average, and ``std_over_rmse`` of a calibrated posterior is not
-    exactly 1. `calibration_rows` has bins of the estimate.
+    ``excess`` is :math:`\sqrt{\mathrm{rmse}^2 - \sigma_\mathrm{ref}^2}`. In a bin of bright pixels even the
+    best estimate is too faint on average, and ``std_over_rmse`` of a calibrated posterior is not exactly 1.
+    `calibration_rows` has bins of the estimate.
     """
     pixels, rows = Pixels(pairs), []
     level = pixels.truth * pixels.to_sky
@@ -132,22 +112,15 @@ def pixel_rows(pairs, results):
         std = pixels.std(images)
         for name, (low, high) in BINS.items():
             pick = (level >= low) & (level < high)
-            row = {"method": method, "bin": name, "n": int(pick.sum())}
-            planes = (None if plane is None else plane[pick] for plane in (error, pixels.floor, std))
-            rows.append(row | _error_scores(*planes))
+            rows.append({"method": method, "bin": name, "n": int(pick.sum())})
+            rows[-1] |= dict.fromkeys(("rmse", "excess", "bias", "std_over_rmse"), np.nan)
+            if pick.any():
+                square, base = np.mean(error[pick] ** 2), np.mean(pixels.floor[pick] ** 2)
+                rows[-1] |= {"rmse": np.sqrt(square), "excess": np.sqrt(max(square - base, 0.0))}
+                rows[-1] |= {"bias": np.mean(error[pick])}
+                if std is not None:
+                    rows[-1]["std_over_rmse"] = np.sqrt((np.mean(std[pick] ** 2) + base) / square)
     return QTable(rows)
-
-
-def _error_scores(error, floor, std):
-    if not error.size:
-        return dict.fromkeys(("rmse", "excess", "bias", "std_over_rmse"), np.nan)
-    square, base = np.mean(error**2), np.mean(floor**2)
-    return {
-        "rmse": np.sqrt(square),
-        "excess": np.sqrt(max(square - base, 0.0)),
-        "bias": np.mean(error),
-        "std_over_rmse": np.nan if std is None else np.sqrt((np.mean(std**2) + base) / square),
-    }
 
 
 def calibration_rows(pairs, results):
@@ -263,10 +236,9 @@ def flux_features(pairs, images, fluxes):
 def flux_summary(fluxes):
     """Summarize bias, scatter and pulls of fluxes from `flux_rows`, one row per method and radius."""
     rows = []
-    for method in dict.fromkeys(fluxes["method"]):
-        for radius in dict.fromkeys(fluxes["radius"]):
-            pick = (fluxes["method"] == method) & (fluxes["radius"] == radius)
-            rows.append({"method": method, "radius": radius} | _summarize_fluxes(fluxes[pick]))
+    for method, radius in product(dict.fromkeys(fluxes["method"]), dict.fromkeys(fluxes["radius"])):
+        pick = (fluxes["method"] == method) & (fluxes["radius"] == radius)
+        rows.append({"method": method, "radius": radius} | _summarize_fluxes(fluxes[pick]))
     table = QTable(rows)
     before = {row["radius"]: row["scatter"] for row in rows if row["method"] == "input"}
     table["scatter_ratio"] = [row["scatter"] / before[row["radius"]] for row in rows]
@@ -297,11 +269,12 @@ def invented_rows(pairs, results, *, threshold=5.0, n_pixels=5):
     standard deviations, or less than a fifth of the flux in the image. A source of the reference is *missed*
     if the image has less than half of its flux there and no pixel above the threshold.
     """
-    rows, names = [], ("sources", "invented", "references", "missed")
-    for method, images in results.items():
-        counts = [_count_invented(*args, threshold, n_pixels) for args in zip(pairs, images, strict=True)]
-        rows.append({"method": method} | dict(zip(names, np.sum(counts, axis=0).tolist(), strict=True)))
-    return QTable(rows)
+    counts = [
+        np.sum([_count_invented(*each, threshold, n_pixels) for each in zip(pairs, images, strict=True)], 0)
+        for images in results.values()
+    ]
+    names = ["sources", "invented", "references", "missed"]
+    return QTable([list(results), *np.transpose(counts)], names=["method", *names])
 
 
 def _count_invented(pair, image, threshold, n_pixels):
@@ -334,14 +307,11 @@ def noise_rows(images, noises, area):
     ``noises`` maps the method to the noise of the exposure that was asked for, in the unit of the images, and
     ``area`` is that of an image in pixels. The interval of the rate is that of Gehrels (1986).
     """
-    rows = []
-    for method, image in images.items():
-        number = label(image.data > 5 * noises[method])[1]
-        low, high = poisson_conf_interval(number, "frequentist-confidence", sigma=2)
-        rates = [1e6 * value / area for value in (number, max(low, 0), high)]
-        names = ("rate", "rate_low", "rate_high")
-        rows.append({"method": method, "sources": number} | dict(zip(names, rates, strict=True)))
-    return QTable(rows)
+    numbers = np.array([label(image.data > 5 * noises[method])[1] for method, image in images.items()])
+    low, high = poisson_conf_interval(numbers, "frequentist-confidence", sigma=2)
+    table = QTable({"method": list(images), "sources": numbers, "rate": 1e6 * numbers / area})
+    table["rate_low"], table["rate_high"] = 1e6 * np.maximum(low, 0) / area, 1e6 * high / area
+    return table
 
 
 def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
@@ -355,10 +325,9 @@ def source_rows(pairs, results, *, n_pixels=25, zero_point=0.0):
     for method, images in results.items():
         for pair, image in zip(pairs, images, strict=True):
             options = {"n_pixels": n_pixels, "zero_point": zero_point, "mask": pair.image.mask}
+            options["scene"] = not have_samples([image])
             try:
-                table = recovered_photometry(
-                    image, pair.reference, scene=not have_samples([image]), **options
-                )
+                table = recovered_photometry(image, pair.reference, **options)
             except NoSourceError:
                 continue
             table.remove_columns([name for name in table.colnames if name.startswith(("profile", "sky"))])
@@ -422,15 +391,10 @@ def spectrum_rows(pairs, results, n_bins=14):
         if have_samples(images):
             planes[f"{method} samples"] = [image.samples for image in images]
         for name, stack in planes.items():
-            spectra = [
-                power_ratio(
-                    np.arcsinh(plane / sky),
-                    np.arcsinh(pair.reference.data / sky),
-                    mask=hidden(pair),
-                    n_bins=n_bins,
-                )
-                for plane, pair, sky in zip(stack, pairs, skies, strict=True)
-            ]
+            spectra = []
+            for plane, pair, sky in zip(stack, pairs, skies, strict=True):
+                scaled, reference = np.arcsinh(plane / sky), np.arcsinh(pair.reference.data / sky)
+                spectra.append(power_ratio(scaled, reference, mask=hidden(pair), n_bins=n_bins))
             table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
             for key in ("ratio", "correlation"):
                 table[key] = np.median([numbers(spectrum[key]) for spectrum in spectra], axis=0)

@@ -10,19 +10,6 @@ import math
 import numpy as np
 from astropy.stats import binom_conf_interval
 
-__all__ = [
-    "FAILS",
-    "HOLDS",
-    "TOO_FEW",
-    "combine",
-    "coverage",
-    "fluxes",
-    "gains",
-    "invented",
-    "judge",
-    "pulls",
-]
-
 HOLDS, FAILS, TOO_FEW = "holds", "fails", "too few"
 _BIAS = 0.1  # in units of the error of the input
 _WIDTHS = (0.85, 1.15)  # of pulls
@@ -52,29 +39,20 @@ def combine(verdicts: list[str]) -> str:
 
 def fluxes(summary, names):
     """Judge the bias of fluxes, from `~astro_ddpm.report.tables.flux_summary`."""
-    sentences = []
-    for row in _rows_of(summary, names):
-        text = (
-            f"{row['method']}, {row['n']} sources within {row['radius']:g} pixels: biased by "
-            f"{row['bias']:+.2f} ± {row['bias_err']:.2f} of the error of the input (allowed ±{_BIAS}); their "
-            f"scatter is {row['scatter_ratio']:.2f} times that of the input."
-        )
-        verdict = judge(row["bias"], row["bias_err"], -_BIAS, _BIAS)
-        sentences.append((verdict if row["n"] >= _MIN_SOURCES else TOO_FEW, text))
-    return sentences
+    text = (
+        "{method}, {n} sources within {radius:g} pixels: biased by {bias:+.2f} ± {bias_err:.2f} of the error "
+        "of the input (allowed ±{high}); their scatter is {scatter_ratio:.2f} times that of the input."
+    )
+    return [_judge_row(row, "bias", -_BIAS, _BIAS, text) for row in _rows_of(summary, names)]
 
 
 def pulls(summary, names):
     """Judge the width of the pulls of fluxes, from `~astro_ddpm.report.tables.flux_summary`."""
-    sentences, (low, high) = [], _WIDTHS
-    for row in _rows_of(summary, names):
-        text = (
-            f"{row['method']}: pulls of fluxes within {row['radius']:g} pixels have a width of "
-            f"{row['pull']:.2f} ± {row['pull_err']:.2f} (allowed {low} to {high})."
-        )
-        verdict = judge(row["pull"], row["pull_err"], low, high)
-        sentences.append((verdict if row["n"] >= _MIN_SOURCES else TOO_FEW, text))
-    return sentences
+    text = (
+        "{method}: pulls of fluxes within {radius:g} pixels have a width of {pull:.2f} ± {pull_err:.2f} "
+        "(allowed {low} to {high})."
+    )
+    return [_judge_row(row, "pull", *_WIDTHS, text) for row in _rows_of(summary, names)]
 
 
 def coverage(calibration, names):
@@ -133,6 +111,13 @@ def gains(limits):
             )
             sentences.append((None, text))
     return sentences
+
+
+def _judge_row(row, name, low, high, text):
+    """Return the verdict on a value of a row, and a text with the values of the row in it."""
+    verdict = judge(row[name], row[f"{name}_err"], low, high)
+    text = text.format(low=low, high=high, **dict(row))
+    return verdict if row["n"] >= _MIN_SOURCES else TOO_FEW, text
 
 
 def _rows_of(table, names):
