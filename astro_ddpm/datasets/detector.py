@@ -13,6 +13,8 @@ from astropy.io import fits
 from astropy.modeling.models import Polynomial2D
 from astropy.nddata import CCDData
 
+from astro_ddpm.utils import require
+
 from .simulate import GalaxyField, _count, _positive, detector_cards
 
 __all__ = ["Detector"]
@@ -28,8 +30,8 @@ class Detector:
     r"""
     A CCD that exposes a simulated sky and writes raw, bias and flat frames.
 
-    What is fixed in a chip, which is the response of its pixels, the structure of its bias and its bad
-    columns, is drawn from ``seed``. Each frame draws its noise from a seed of its own.
+    What is fixed in a chip (the response of its pixels, the structure of its bias, its bad columns) is drawn
+    from ``seed``. Each frame draws its noise from a seed of its own.
 
     Parameters
     ----------
@@ -43,12 +45,10 @@ class Detector:
         The part of a frame that sees light, all of it by default, and the overscan, as FITS sections such as
         ``'[17:528, 1:520]'``. Frames name the overscan in their header; nothing else depends on it.
 
-    saturation : float or `~astropy.units.Quantity`, optional
-        The largest value that is written, in adu, at most 65535.
-
-    bias_level, bias_structure : float or `~astropy.units.Quantity`, optional
-        The mean bias, which differs from frame to frame and drifts along the rows by about 1 adu, and its
-        standard deviation between columns, which the overscan does not have. Both in adu.
+    saturation, bias_level, bias_structure : float or `~astropy.units.Quantity`, optional
+        The largest value that is written, at most 65535; the mean bias, which differs from frame to frame and
+        drifts along the rows by about 1; and its standard deviation between columns, which the overscan does
+        not have. All in adu.
 
     response_scatter, vignetting : float, optional
         The standard deviation of the response between pixels, and the part of the light that is lost in the
@@ -103,18 +103,14 @@ class Detector:
     seed: int = 0
 
     def __post_init__(self):
-        positive = {"gain": u.electron / u.adu, "saturation": u.adu}
-        others = {"read_noise": u.electron, "bias_level": u.adu, "bias_structure": u.adu}
-        others |= {"response_scatter": u.one, "vignetting": u.one}
-        for name, unit in (positive | others).items():
-            number = _positive(name, getattr(self, name), unit, zero=name in others)
-            object.__setattr__(self, name, number)
-        if self.saturation > 65535:
-            msg = f"saturation must be at most 65535 adu, got {self.saturation}"
-            raise ValueError(msg)
-        if self.vignetting >= 1:
-            msg = f"vignetting must be less than 1, got {self.vignetting}"
-            raise ValueError(msg)
+        units = {"gain": u.electron / u.adu, "read_noise": u.electron}
+        units |= dict.fromkeys(("saturation", "bias_level", "bias_structure"), u.adu)
+        units |= dict.fromkeys(("response_scatter", "vignetting"), u.one)
+        for name, unit in units.items():
+            zero = name not in ("gain", "saturation")
+            object.__setattr__(self, name, _positive(name, getattr(self, name), unit, zero=zero))
+        require(self.saturation <= 65535, f"saturation must be at most 65535 adu, got {self.saturation}")
+        require(self.vignetting < 1, f"vignetting must be less than 1, got {self.vignetting}")
         _count("bad_columns", self.bad_columns, maximum=self.light_shape[1] - 1)
 
     @classmethod
@@ -126,9 +122,7 @@ class Detector:
         are there. A missing keyword raises ValueError.
         """
         missing = [name for name in ("NAXIS1", "NAXIS2", "GAIN", "RDNOISE") if name not in header]
-        if missing:
-            msg = f"header lacks {', '.join(missing)}"
-            raise ValueError(msg)
+        require(not missing, f"header lacks {', '.join(missing)}")
         names = {"gain": "GAIN", "read_noise": "RDNOISE", "saturation": "SATURATE"}
         names |= {"trim_section": "TRIMSEC", "bias_section": "BIASSEC"}
         values = {name: header[keyword] for name, keyword in names.items() if keyword in header}
@@ -199,11 +193,10 @@ class Detector:
         if field.truth.shape != self.light_shape:
             msg = f"field must be of shape {self.light_shape}, got {field.truth.shape}"
             raise ValueError(msg)
-        number = _count("cosmic_rays", cosmic_rays)
-        frame = self._read(
-            field.truth + field.sky_level, "object", field.image.header["EXPTIME"], seed, cosmic_rays=number
-        )
-        frame.header["OBJECT"] = field.image.header["OBJECT"]
+        number, header = _count("cosmic_rays", cosmic_rays), field.image.header
+        sky = field.truth + field.sky_level
+        frame = self._read(sky, "object", header["EXPTIME"], seed, cosmic_rays=number)
+        frame.header["OBJECT"] = header["OBJECT"]
         wcs = field.image.wcs.deepcopy()
         wcs.wcs.crpix += [part.start for part in self.light[::-1]]
         wcs.array_shape = self.shape

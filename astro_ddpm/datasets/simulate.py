@@ -21,7 +21,7 @@ from scipy.signal import fftconvolve
 from scipy.special import gammainc, gammaincinv, i0e
 
 from astro_ddpm.noise import sigma_from_gain
-from astro_ddpm.utils import renamed_argument
+from astro_ddpm.utils import renamed_argument, require
 
 __all__ = ["GalaxyField", "make_galaxy_field"]
 
@@ -61,9 +61,8 @@ class GalaxyField:
     Parameters
     ----------
     image : `~astropy.nddata.CCDData`
-        The noisy, sky-subtracted image, shape ``(ny, nx)``, in adu. It carries the standard deviation of
-        every pixel as its uncertainty, a mask of the bad columns (their data are garbage), the PSF, a TAN WCS
-        and a header.
+        The noisy, sky-subtracted image, shape ``(ny, nx)``, in adu, with its uncertainty, a mask of the bad
+        columns (their data are garbage), the PSF, a TAN WCS and a header.
 
     truth : `~numpy.ndarray`
         The noise-free scene, shape ``(ny, nx)``, in adu.
@@ -94,17 +93,17 @@ class GalaxyField:
         Parameters
         ----------
         noise_ratio : float, optional
-            The noise of the exposure in units of that of ``image``, in every pixel: 0.1 for a mean of 100
-            exposures like ``image``. The old name ``depth`` is deprecated.
+            The noise of the exposure in units of that of ``image``: 0.1 for a mean of 100 exposures like it.
+            The old name ``depth`` is deprecated.
 
         seed : int or None, optional
-            The seed of the noise, which is independent of the noise in ``image``.
+            The seed of the noise.
 
         Returns
         -------
         exposure : `~astropy.nddata.CCDData`
             The sky-subtracted exposure, shape ``(ny, nx)``, in adu on the scale of ``image``, with its own
-            uncertainty. No pixel is bad. GAIN and RDNOISE in its header are those of the mean image.
+            uncertainty, GAIN and RDNOISE. No pixel is bad.
 
         Raises
         ------
@@ -150,10 +149,9 @@ def make_galaxy_field(
     Simulate a CCD image of galaxies and stars with known truth.
 
     Galaxies run from barely seen to bright: single Sersic profiles, and bulges in exponential discs with two
-    logarithmic spiral arms. The first of them is a large spiral near the center of the image. The galaxies
-    with the highest surface brightness have a companion. Everything is convolved with a Moffat PSF on a grid
-    four times finer than the pixels and then summed into pixels, so that fluxes are conserved. The noise is
-    the Poisson noise of sources and sky and the Gaussian read noise.
+    logarithmic spiral arms. The first is a large spiral near the center; those with the highest surface
+    brightness have a companion. Everything is convolved with a Moffat PSF on a grid four times finer than the
+    pixels. The noise is the Poisson noise of sources and sky and the Gaussian read noise.
 
     Parameters
     ----------
@@ -163,29 +161,16 @@ def make_galaxy_field(
     seed : int or None, optional
         The seed of sources and noise: the same seed gives the same field. `None` draws a new one.
 
-    n_galaxies, n_stars : int, optional
-        The number of galaxies, without companions, and of stars.
+    n_galaxies, n_stars, n_companions : int, optional
+        The number of galaxies, of stars, and of companions of the first galaxies, one each.
 
-    n_companions : int, optional
-        The number of companions; the first galaxies have one each, so there are at most ``n_galaxies``.
+    psf_fwhm, psf_beta : float or `~astropy.units.Quantity`, optional
+        The FWHM of the PSF in pixels, at least 1, and the power-law index of its Moffat profile, more than 1,
+        which ends at 8 FWHM.
 
-    psf_fwhm : float or `~astropy.units.Quantity`, optional
-        The full width at half maximum of the PSF in pixels, at least 1.
-
-    psf_beta : float, optional
-        The power-law index of the Moffat profile, more than 1. The profile ends at 8 FWHM.
-
-    gain : float or `~astropy.units.Quantity`, optional
-        The gain in electron/adu.
-
-    read_noise : float or `~astropy.units.Quantity`, optional
-        The read noise in electron, not negative.
-
-    sky_level : float or `~astropy.units.Quantity`, optional
-        The sky in adu, not negative. It adds noise and is subtracted.
-
-    pixel_scale : float or `~astropy.units.Quantity`, optional
-        The pixel scale of the WCS in arcsec.
+    gain, read_noise, sky_level, pixel_scale : float or `~astropy.units.Quantity`, optional
+        The gain in electron/adu, the read noise in electron, the sky in adu, which adds noise and is
+        subtracted, and the pixel scale of the WCS in arcsec.
 
     bad_columns : int, optional
         The number of bad columns.
@@ -206,12 +191,11 @@ def make_galaxy_field(
     Notes
     -----
     The uncertainty of the image comes from the noise-free scene :math:`S` and the sky :math:`B` in adu, with
-    gain :math:`g` and read noise :math:`R`, as the best case of what a pipeline can know:
+    gain :math:`g` and read noise :math:`R`:
 
     .. math:: \sigma^2 = (S + B) / g + (R / g)^2
 
-    Source sizes and brightnesses are set relative to the PSF and to the
-    noise of the sky, so the field looks alike for every camera.
+    Sizes and brightnesses are relative to the PSF and the noise of the sky: every camera sees a like field.
 
     Examples
     --------
@@ -256,9 +240,7 @@ def _check_shape(shape):
     except (TypeError, ValueError) as error:
         msg = f"shape must be two integers (ny, nx), got {shape!r}"
         raise TypeError(msg) from error
-    if min(ny, nx) < 32:
-        msg = f"shape must be at least (32, 32), got {shape!r}"
-        raise ValueError(msg)
+    require(min(ny, nx) >= 32, f"shape must be at least (32, 32), got {shape!r}")
     return ny, nx
 
 
@@ -289,12 +271,8 @@ class _Moffat:
     """The PSF, of unit flux; ``radius`` is where it ends, and ``peak`` the value at the center per pixel."""
 
     def __init__(self, fwhm, beta):
-        if fwhm < 1:
-            msg = f"psf_fwhm must be at least 1 pixel, got {fwhm!r}"
-            raise ValueError(msg)
-        if beta <= 1:
-            msg = f"psf_beta must be more than 1, got {beta!r}"
-            raise ValueError(msg)
+        require(fwhm >= 1, f"psf_fwhm must be at least 1 pixel, got {fwhm!r}")
+        require(beta > 1, f"psf_beta must be more than 1, got {beta!r}")
         self.fwhm = fwhm
         self.radius = _PSF_RADIUS * fwhm
         gamma = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
@@ -427,15 +405,11 @@ def _draw_sources(rng, shape, numbers, psf, sky_noise):
     n_galaxies, n_stars, n_companions = numbers
     positions = _draw_positions(rng, shape, n_galaxies + n_stars)
     galaxies = _draw_galaxies(rng, shape, positions[:n_galaxies], psf, sky_noise)
-    companions = [
-        _draw_companion(rng, shape, number, host)
-        for number, host in enumerate(galaxies[:n_companions], start=1)
-    ]
-    peaks = sky_noise * np.geomspace(5, 800, n_stars) * rng.uniform(0.8, 1.25, n_stars)
-    stars = [
-        _Source("star", x, y, peak / psf.peak)
-        for (x, y), peak in zip(positions[n_galaxies:], peaks, strict=True)
-    ]
+    hosts = enumerate(galaxies[:n_companions], start=1)
+    companions = [_draw_companion(rng, shape, number, host) for number, host in hosts]
+    fluxes = sky_noise * np.geomspace(5, 800, n_stars) * rng.uniform(0.8, 1.25, n_stars) / psf.peak
+    places = positions[n_galaxies:]
+    stars = [_Source("star", x, y, flux) for (x, y), flux in zip(places, fluxes, strict=True)]
     return galaxies + companions + stars
 
 
@@ -462,24 +436,12 @@ def _draw_galaxies(rng, shape, positions, psf, sky_noise):
     for i, (x, y) in enumerate(positions):
         ellipticity = 0.3 if i == 0 else rng.uniform(0.05, 0.65)
         area = np.pi * np.hypot(radii[i], psf.fwhm / 2) ** 2 * (1 - ellipticity)
-        galaxy = _Source(
-            "sersic",
-            x,
-            y,
-            flux=2 * surface[i] * area,
-            radius=radii[i],
-            ellipticity=ellipticity,
-            theta=rng.uniform(0, 180),
-            sersic_index=rng.uniform(0.8, 2.0),
-        )
+        form = {"ellipticity": ellipticity, "theta": rng.uniform(0, 180), "sersic_index": rng.uniform(0.8, 2)}
+        galaxy = _Source("sersic", x, y, flux=2 * surface[i] * area, radius=radii[i], **form)
         if i % 3 == 0 or rank[i] > 0.8:
-            galaxy = replace(
-                galaxy,
-                kind="two-component",
-                sersic_index=1.0,
-                bulge_fraction=rng.uniform(0.1, 0.3),
-                spiral=rng.choice([-1, 1]) * rng.uniform(1.0, 2.0),
-            )
+            form = {"bulge_fraction": rng.uniform(0.1, 0.3), "sersic_index": 1.0}
+            form["spiral"] = rng.choice([-1, 1]) * rng.uniform(1.0, 2.0)
+            galaxy = replace(galaxy, kind="two-component", **form)
         galaxies.append(galaxy)
     return galaxies
 
@@ -491,17 +453,9 @@ def _draw_companion(rng, shape, number, host):
     distance = rng.uniform(1.6, 2.2) * host.r_half
     x = np.clip(host.x + distance * np.cos(angle), 0, shape[1] - 1)
     y = np.clip(host.y + distance * np.sin(angle), 0, shape[0] - 1)
-    return _Source(
-        "companion",
-        x,
-        y,
-        flux=host.flux * rng.uniform(0.02, 0.06),
-        radius=host.radius * rng.uniform(0.12, 0.25),
-        ellipticity=rng.uniform(0, 0.4),
-        theta=rng.uniform(0, 180),
-        sersic_index=1.0,
-        host=number,
-    )
+    flux, radius = host.flux * rng.uniform(0.02, 0.06), host.radius * rng.uniform(0.12, 0.25)
+    form = {"ellipticity": rng.uniform(0, 0.4), "theta": rng.uniform(0, 180), "sersic_index": 1.0}
+    return _Source("companion", x, y, flux, radius, **form, host=number)
 
 
 def _expose(rng, truth, sky_level, gain, read_noise):
@@ -526,12 +480,9 @@ def _spoil_columns(rng, data, number, sky_level):
 def _make_wcs(shape, pixel_scale):
     """Return a TAN WCS with north up and east to the left."""
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.cunit = ["deg", "deg"]
-    wcs.wcs.crval = _CENTER
-    wcs.wcs.crpix = [(size + 1) / 2 for size in shape[::-1]]
+    wcs.wcs.ctype, wcs.wcs.cunit, wcs.wcs.radesys = ["RA---TAN", "DEC--TAN"], ["deg", "deg"], "ICRS"
+    wcs.wcs.crval, wcs.wcs.crpix = _CENTER, [(size + 1) / 2 for size in shape[::-1]]
     wcs.wcs.cdelt = [-pixel_scale / 3600, pixel_scale / 3600]
-    wcs.wcs.radesys = "ICRS"
     wcs.array_shape = shape
     return wcs
 
@@ -560,15 +511,9 @@ def detector_cards(gain, read_noise, saturation):
 
 def _pack(data, sigma, *, meta, wcs, psf, mask=None):
     """Return a float32 CCDData."""
-    return CCDData(
-        data.astype(np.float32),
-        unit=u.adu,
-        mask=mask,
-        meta=meta,
-        uncertainty=StdDevUncertainty(sigma.astype(np.float32)),
-        wcs=wcs.deepcopy(),
-        psf=psf.copy(),
-    )
+    data, sigma = data.astype(np.float32), StdDevUncertainty(sigma.astype(np.float32))
+    carried = {"unit": u.adu, "meta": meta, "wcs": wcs.deepcopy(), "psf": psf.copy()}
+    return CCDData(data, uncertainty=sigma, mask=mask, **carried)
 
 
 def _make_catalog(sources, snr, wcs):
@@ -586,7 +531,5 @@ def _make_catalog(sources, snr, wcs):
         "sky_center": wcs.pixel_to_world(x, y),
         "peak_snr": snr[np.rint(y).astype(int), np.rint(x).astype(int)],
     }
-    catalog = QTable({name: fields[name] for name in _COLUMNS})
-    for name, (_, description) in _COLUMNS.items():
-        catalog[name].info.description = description
-    return catalog
+    descriptions = {name: description for name, (_, description) in _COLUMNS.items()}
+    return QTable({name: fields[name] for name in _COLUMNS}, descriptions=descriptions)

@@ -14,6 +14,7 @@ from astro_ddpm.core import enhance
 from astro_ddpm.nddata import EnhancedCCDData, Exposure
 from astro_ddpm.noise import LEVEL_BLOCK, LEVEL_RADIUS
 from astro_ddpm.tiling import make_tiles
+from astro_ddpm.utils import require
 
 from .workers import is_loaded, locate_model, process_alone
 
@@ -32,10 +33,9 @@ def enhance_blocks(
     Nothing is computed yet: the planes of the result are Dask arrays, which threads or the workers of a
     `dask.distributed.Client` compute. Each block is enhanced with a halo of the receptive field of the
     network, of the level of the sky and of the holes in it, so that it is, to rounding errors, what
-    `astro_ddpm.enhance` makes of the whole frame with ``verify=False``: the check needs the whole frame. The
-    result differs around pixels with less than 4 measured ones in the box of 129 pixels around them. What has
-    been done to the frame is recorded in the header, without the measures of its PSF and noise;
-    `astro_ddpm.enhance` warns where a block is computed.
+    `astro_ddpm.enhance` makes of the whole frame with ``verify=False``. The result differs around pixels with
+    less than 4 measured ones in the box of 129 pixels around them. The header does not record the measures of
+    PSF and noise.
 
     Parameters
     ----------
@@ -52,22 +52,15 @@ def enhance_blocks(
     background : float, optional
         The level of the sky, in the unit of the frame.
 
-    mask_treatment : {"fill", "propagate"}, optional
-        As for `astro_ddpm.enhance`.
-
-    device : str or `torch.device`, optional
-        Where a worker computes.
-
-    memory_limit : float, str or `~astropy.units.Quantity`, optional
-        The memory that the network may use in each process, as for `astro_ddpm.enhance`.
+    mask_treatment, device, memory_limit : str, str or `torch.device`, float or str, optional
+        As for `astro_ddpm.enhance`, in each process.
 
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
-        Data and uncertainty are Dask arrays with a chunk for each block. Compute them together, as
-        ``dask.compute(enhanced.data, enhanced.uncertainty.array)``, since either takes as long as both. The
-        mask is that of the frame. Blocks without 4 measured pixels are as they were, with an uncertainty
-        of NaN.
+        Data and uncertainty are Dask arrays with a chunk for each block, to be computed together:
+        ``dask.compute(enhanced.data, enhanced.uncertainty.array)``. The mask is that of the frame. Blocks
+        without 4 measured pixels are as they were, with an uncertainty of NaN.
 
     Raises
     ------
@@ -94,12 +87,8 @@ def enhance_blocks(
     if loaded.draws_samples:
         msg = f"model must be one that draws no samples, such as 'raunet', not {loaded.name!r}"
         raise ValueError(msg)
-    options = {
-        "background": background,
-        "mask_treatment": mask_treatment,
-        "device": device,
-        "memory_limit": memory_limit,
-    }
+    options = {"background": background, "mask_treatment": mask_treatment}
+    options |= {"device": device, "memory_limit": memory_limit}
     carried = {"unit": ccd.unit, "psf": ccd.psf}
     dtype = np.promote_types(ccd.data.dtype.newbyteorder("="), np.float32)
     data, sigma = [], []
@@ -107,17 +96,10 @@ def enhance_blocks(
     halo = loaded.receptive_radius + max(HOLE_RADIUS, LEVEL_RADIUS)
     for tile in make_tiles((ny, 1), rows, halo, max(loaded.stride, LEVEL_BLOCK)):
         outer, inner = tile.outer[0], tile.inner[0]
-        block = dask.delayed(_enhance_rows, pure=False)(
-            ccd.data[outer],
-            ccd.uncertainty.array[outer],
-            None if ccd.mask is None else ccd.mask[outer],
-            type(ccd.uncertainty),
-            ccd.uncertainty.unit,
-            carried,
-            inner,
-            model,
-            options,
-        )
+        noise = ccd.uncertainty.array[outer], type(ccd.uncertainty), ccd.uncertainty.unit
+        mask = None if ccd.mask is None else ccd.mask[outer]
+        work = dask.delayed(_enhance_rows, pure=False)
+        block = work(ccd.data[outer], *noise, mask, carried, inner, model, options)
         block = da.from_delayed(block, (2, inner.stop - inner.start, nx), dtype)
         data.append(block[0])
         sigma.append(block[1])
@@ -125,21 +107,17 @@ def enhance_blocks(
 
 
 def _check(ccd, rows, background):
-    if ccd.data.ndim != 2:
-        msg = f"ccd must be two-dimensional (ny, nx), not of shape {ccd.shape}"
-        raise ValueError(msg)
+    require(ccd.data.ndim == 2, f"ccd must be two-dimensional (ny, nx), not of shape {ccd.shape}")
     if ccd.uncertainty is None:
         msg = "ccd must have an uncertainty: noise that is measured in each block would differ between them"
         raise ValueError(msg)
-    if rows != int(rows) or rows < 1:
-        msg = f"rows must be an integer of at least 1, not {rows}"
-        raise ValueError(msg)
+    require(rows == int(rows) and rows >= 1, f"rows must be an integer of at least 1, not {rows}")
     if not isinstance(background, Number):
         msg = f"background must be a number, not {background!r}: subtract other skies before"
         raise TypeError(msg)
 
 
-def _enhance_rows(data, noise, mask, noise_class, noise_unit, carried, inner, model, options):
+def _enhance_rows(data, noise, noise_class, noise_unit, mask, carried, inner, model, options):
     """Enhance a block with its halo; return data and uncertainty without, shape (2, rows, nx)."""
     block = CCDData(data, uncertainty=noise_class(noise, unit=noise_unit), mask=mask, **carried)
     if Exposure.parse(block).valid.sum() < MIN_MEASURED:

@@ -25,7 +25,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astro_ddpm import __version__, provenance, zoo
 from astro_ddpm.nddata import read_check, split_extension
 from astro_ddpm.selfcheck import pool_tables, sentence
-from astro_ddpm.utils import atomic_path, progress, remove_partials
+from astro_ddpm.utils import atomic_path, progress, remove_partials, require
 
 from .files import ENHANCE_DEFAULTS, PLANES, enhance_file, find_difference, make_record
 from .workers import is_loaded, locate_model, process_alone
@@ -61,17 +61,9 @@ class Frame:
 
     def row(self, status, reason="", messages=(), **values):
         """Make a row of the manifest: a value for each name of ``COLUMNS``."""
-        row = {
-            "input": str(self.input),
-            "output": self.output.name,
-            "status": status,
-            "reason": _one_line(reason),
-            "warnings": "; ".join(dict.fromkeys(map(_one_line, messages))),
-            "seed": self.seed,
-            "model_sha256": "",
-            "seconds": np.nan,
-            **dict.fromkeys(CHECKED, np.nan),
-        }
+        row = {"input": str(self.input), "output": self.output.name, "status": status}
+        row |= {"reason": _one_line(reason), "warnings": "; ".join(dict.fromkeys(map(_one_line, messages)))}
+        row |= {"seed": self.seed, "model_sha256": ""} | dict.fromkeys(("seconds", *CHECKED), np.nan)
         return row | values
 
 
@@ -105,7 +97,10 @@ class Manifest:
                 camera, table = read_check(location / row["output"])
                 if table is not None:
                     cameras.setdefault(camera, []).append(table)
-        self._meta["checks"] = {name: _plain(pool_tables(tables)) for name, tables in cameras.items()}
+        checks = self._meta["checks"] = {}
+        for name, tables in cameras.items():
+            pooled = pool_tables(tables)
+            checks[name] = {"sentence": sentence(pooled)} | {c: pooled[c].tolist() for c in pooled.colnames}
 
     def table(self):
         """Make a `~astropy.table.QTable` with descriptions of the columns."""
@@ -125,11 +120,10 @@ def enhance_collection(
     """
     Enhance many FITS images, on a Dask cluster if there is one.
 
-    A frame that cannot be enhanced becomes a row of the manifest and does not stop the others. What was
-    done before is skipped, so an interrupted call is continued by repeating it: an output is kept if it is
-    complete and was made from the same contents of the input and its planes, with the same weights, options
-    and (if it is given) seed. Any other file in its place is left alone, and the frame fails, unless
-    ``overwrite`` is set.
+    A frame that cannot be enhanced becomes a row of the manifest and does not stop the others. An interrupted
+    call is continued by repeating it: an output is kept if it is complete and was made from the same contents
+    of the input and its planes, with the same weights, options and (if it is given) seed. Any other file in
+    its place is left alone, and the frame fails, unless ``overwrite`` is set.
 
     Parameters
     ----------
@@ -138,18 +132,15 @@ def enhance_collection(
         its ``ext`` holds unless another is given.
 
     location : str or path-like
-        The folder for the results; made if it does not exist. Each result has the name of its input with
-        the suffix ``.fits``, with the names of its folders in front as far as needed to tell inputs
-        of the same name apart.
+        The folder for the results; made if it does not exist. Each has the name of its input with the suffix
+        ``.fits``, and names of folders in front as far as needed to tell inputs of the same name apart.
 
     client : `dask.distributed.Client`, optional
-        The cluster that does the work; the frames are done one after the other without. All files must
-        have the same paths on all machines. Each worker does one frame at a time, with as many threads
-        of PyTorch as the worker has threads.
+        The cluster that does the work, where all files have the same paths on all machines. Each worker does
+        one frame at a time, with as many threads of PyTorch as it has itself.
 
     overwrite : bool, optional
-        Whether to replace files in ``location`` that are not what this call would write. Those that are
-        remain, also then.
+        Whether to replace files in ``location`` that are not what this call would write.
 
     seed : int, optional
         The seed of a frame is derived from this and the name of its output, whatever the order and number
@@ -162,8 +153,8 @@ def enhance_collection(
     **options
         Passed to `enhance_file` and `astro_ddpm.enhance`. The planes ``stddev``, ``variance``, ``weight``
         and ``mask`` are each a file for all frames; or a text with ``{path}``, ``{folder}`` or ``{stem}``
-        in place of the path of the input, its folder, or its name without suffixes; or a function that
-        takes the path of the input, a `~pathlib.Path`, and returns that of the plane, or None.
+        for the path of the input, its folder, or its name without suffixes; or a function that returns the
+        path of the plane, or None, for that of the input.
 
     Returns
     -------
@@ -172,9 +163,8 @@ def enhance_collection(
         "failed"), ``reason``, ``warnings``, ``seed``, ``model_sha256``, ``seconds``, and what the check
         found: the errors of the worst bin ``worst_before`` and ``worst_after``, ``sky_bias`` and
         ``stated_noise``. Its metadata hold, under ``checks``, the pooled tables of all images of a camera
-        (the keyword INSTRUME). It is also in
-        ``location`` as ``manifest.ecsv``, in place of that of an earlier call, and kept up to date
-        while the call runs ("pending" is what has not been done).
+        (the keyword INSTRUME). It is also in ``location`` as ``manifest.ecsv``, kept up to date while the
+        call runs ("pending" is what has not been done).
 
     Raises
     ------
@@ -182,8 +172,7 @@ def enhance_collection(
         If the model is unknown, two frames would have the same output, or an output would replace an input.
 
     TypeError
-        If an option is unknown or ``collection`` is a single path, or if a loaded model is given together
-        with ``client``: workers need its name or path.
+        If an option is unknown, ``collection`` is a single path, or a loaded model meets a ``client``.
 
     ImportError
         If ``client`` is given and Dask is not installed.
@@ -203,7 +192,8 @@ def enhance_collection(
     frames = _plan(_list_paths(collection), location, planes, base_seed, seed is None)
 
     location.mkdir(parents=True, exist_ok=True)
-    call = {"model_sha256": sha256, "seed": base_seed, "options": _given(planes | options)}
+    given = {name: str(value) for name, value in (planes | options).items() if value is not None}
+    call = {"model_sha256": sha256, "seed": base_seed, "options": given}
     manifest = Manifest(location / MANIFEST, [frame.row("pending") for frame in frames], call)
     work = _work_here if client is None else _work_on(client)
     results = work(frames, options, overwrite, sha256)
@@ -218,9 +208,7 @@ def enhance_collection(
 
 def _check_options(options, client):
     unknown = options.keys() - ENHANCE_DEFAULTS.keys() - {"ext", "ignore_bits", *PLANES}
-    if unknown:
-        msg = f"unknown options: {', '.join(sorted(unknown))}"
-        raise TypeError(msg)
+    require(not unknown, f"unknown options: {', '.join(sorted(unknown))}", TypeError)
     if not options.get("add_keyword", True):
         msg = "add_keyword must be True: the keywords tell a later call what has been done"
         raise ValueError(msg)
@@ -246,14 +234,12 @@ def _plan(paths, location, planes, seed, any_seed):
     """Decide about output, planes and seed of every frame."""
     frames = []
     for path, name in zip(paths, _output_names(paths), strict=True):
-        own = {
-            key: plane_path(plane, Path(split_extension(path)[0]))
-            for key, plane in planes.items()
-            if plane is not None
-        }
+        own = {key: plane_path(plane, Path(split_extension(path)[0])) for key, plane in planes.items()}
         own = {key: plane for key, plane in own.items() if plane is not None}
+        digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+        own_seed = int.from_bytes(digest[:8], "big") >> 1  # below 2**63
         output = location / name
-        frames.append(Frame(path, output, own, _frame_seed(seed, name), any_seed, output.exists()))
+        frames.append(Frame(path, output, own, own_seed, any_seed, output.exists()))
     sources = [split_extension(frame.input)[0] for frame in frames]
     sources += [split_extension(p, frame.input)[0] for frame in frames for p in frame.planes.values()]
     sources = {os.path.realpath(file) for file in sources}
@@ -304,11 +290,6 @@ def plane_path(plane, path):
     for field, value in {"path": path, "folder": path.parent, "stem": _stem(path)}.items():
         plane = plane.replace(f"{{{field}}}", str(value))
     return plane if plane.startswith("[") else str(Path(plane).absolute())
-
-
-def _frame_seed(seed, name):
-    """A seed for each name, below 2**63."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
 
 
 def _enhance_frame(frame, options, overwrite, sha256):
@@ -382,16 +363,6 @@ def _work_on(client):
 def _enhance_on_worker(*args):
     with process_alone():
         return _enhance_frame(*args)
-
-
-def _plain(table):
-    """A table of a check as what a manifest can hold."""
-    return {"sentence": sentence(table)} | {name: table[name].tolist() for name in table.colnames}
-
-
-def _given(options):
-    """Options that are not None, as text."""
-    return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def _one_line(text):

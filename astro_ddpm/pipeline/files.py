@@ -34,7 +34,7 @@ from astro_ddpm.nddata import (
     split_extension,
     std_unit,
 )
-from astro_ddpm.utils import check_output
+from astro_ddpm.utils import check_output, require
 
 from .reduction import enhance_ccd
 
@@ -42,11 +42,7 @@ __all__ = ["PLANES", "enhance_file", "find_difference", "make_record", "read_ccd
 
 log = logging.getLogger(__name__)
 
-NOISE_PLANES = {
-    "stddev": StdDevUncertainty,
-    "variance": VarianceUncertainty,
-    "weight": InverseVariance,
-}
+NOISE_PLANES = {"stddev": StdDevUncertainty, "variance": VarianceUncertainty, "weight": InverseVariance}
 PLANES = (*NOISE_PLANES, "mask")
 
 ENHANCE_DEFAULTS = {
@@ -56,28 +52,11 @@ ENHANCE_DEFAULTS = {
     if parameter.kind is parameter.KEYWORD_ONLY
 }
 # These have a keyword of their own, or do not change the result.
-NOT_IN_DIGEST = {
-    "model",
-    "seed",
-    "tile_size",
-    "batch_size",
-    "memory_limit",
-    "device",
-    "progress_bar",
-    "add_keyword",
-    "again",
-}
+NOT_IN_DIGEST = {"model", "seed", "tile_size", "batch_size", "memory_limit", "device", "progress_bar"}
+NOT_IN_DIGEST |= {"add_keyword", "again"}
 # Named bits of LSST and HSC that say something of good pixels.
-GOOD_BITS = (
-    "DETECTED",
-    "DETECTED_NEGATIVE",
-    "BRIGHT_OBJECT",
-    "NOT_DEBLENDED",
-    "INEXACT_PSF",
-    "CLIPPED",
-    "REJECTED",
-    "SENSOR_EDGE",
-)
+GOOD_BITS = ("DETECTED", "DETECTED_NEGATIVE", "BRIGHT_OBJECT", "NOT_DEBLENDED", "INEXACT_PSF", "CLIPPED")
+GOOD_BITS += ("REJECTED", "SENSOR_EDGE")
 MEANINGS = {
     "DDPMFSHA": "other contents of the input or its planes",
     "DDPMOPTS": "other options",
@@ -116,22 +95,20 @@ def enhance_file(
         ``"FILE[SCI,2]"``.
 
     stddev, variance, weight : str or path-like, optional
-        An image of the noise: as standard deviation, variance or inverse variance (at most one). A
+        An image of the noise: as standard deviation, variance or inverse variance (at most one), where a
         weight of zero marks a pixel without information. Each is ``"FILE[EXT]"``, ``"[EXT]"`` for an
         extension of the file of the image, or ``"FILE"`` for what has the name and version of the image
-        there, or is the only image. Of several extensions of one name that with the version (EXTVER) of
-        the image is taken, whether the image was chosen by number or by name.
+        there, or is the only image. Of extensions of one name that with the EXTVER of the image is taken.
 
     mask : str or path-like, optional
-        An image that differs from zero at bad pixels, such as a data quality plane, given as above. These
-        pixels join those of another mask that the image has already, as CCDData writes it.
+        An image, given as above, that differs from zero at bad pixels, which join those of another mask that
+        the image has already.
 
     ignore_bits : int, str or list, optional
-        Bits of ``mask`` that do not make a pixel bad, as
-        `~astropy.nddata.bitmask.interpret_bit_flags` takes them: their sum, ``[4, 64]`` or ``"4,64"``, and
-        ``"~4,64"`` for all but these. Or their names, such as ``"DETECTED,CROSSTALK"``, where the header
-        of the plane gives the numbers of bits (0, 1, ...) in cards such as ``MP_DETECTED`` or
-        ``MB_DETECTED``. By default those whose name says that they mark good pixels: DETECTED,
+        Bits of ``mask`` that do not make a pixel bad, as `~astropy.nddata.bitmask.interpret_bit_flags` takes
+        them: their sum, ``[4, 64]`` or ``"4,64"``, and ``"~4,64"`` for all but these. Or their names, such as
+        ``"DETECTED,CROSSTALK"``, where cards such as ``MP_DETECTED`` or ``MB_DETECTED`` in the header of the
+        plane give the numbers of bits. By default those whose name says that they mark good pixels: DETECTED,
         DETECTED_NEGATIVE, BRIGHT_OBJECT, NOT_DEBLENDED, INEXACT_PSF, CLIPPED, REJECTED and SENSOR_EDGE.
 
     overwrite : bool, optional
@@ -143,8 +120,8 @@ def enhance_file(
     Returns
     -------
     enhanced : `~astro_ddpm.EnhancedCCDData`
-        What was written. Its header also tells the file that it was made from (``DDPMFILE``), and has the
-        SHA-256 of that file and its planes (``DDPMFSHA``) and of the options (``DDPMOPTS``).
+        What was written. Its header also has the name of the file that it was made from (``DDPMFILE``), and
+        the SHA-256 of that file and its planes (``DDPMFSHA``) and of the options (``DDPMOPTS``).
 
     Raises
     ------
@@ -152,9 +129,8 @@ def enhance_file(
         If ``output`` exists and is not to be overwritten; nothing is computed then.
 
     ValueError
-        If more than one plane of noise is given, a file lacks the extension or several could be meant,
-        shapes differ,
-        ``ignore_bits`` makes no sense, or `enhance_ccd` refuses.
+        If more than one plane of noise is given, a file lacks the extension or several could be meant, shapes
+        differ, ``ignore_bits`` makes no sense, or `enhance_ccd` refuses.
 
     OSError
         If a file cannot be read or written.
@@ -165,13 +141,8 @@ def enhance_file(
     """
     output = Path(output)
     check_output(output, overwrite)
-    planes = {
-        "stddev": stddev,
-        "variance": variance,
-        "weight": weight,
-        "mask": mask,
-        "ignore_bits": ignore_bits,
-    }
+    planes = {"stddev": stddev, "variance": variance, "weight": weight}
+    planes |= {"mask": mask, "ignore_bits": ignore_bits}
     ccd = read_ccd(path, ext=ext, **planes)
     path, ext = _split(path, ext)
     record = make_record(path, ext=ext, **planes, **options)
@@ -185,27 +156,13 @@ def enhance_file(
 
 
 def read_ccd(path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, ignore_bits=None):
-    """
-    Read a FITS image with its planes of noise and mask.
-
-    Parameters
-    ----------
-    path, ext, stddev, variance, weight, mask, ignore_bits
-        As for `enhance_file`.
-
-    Returns
-    -------
-    ccd : `~astropy.nddata.CCDData`
-        The image.
-    """
+    """Read a FITS image, as a CCDData, with its planes of noise and mask; see `enhance_file`."""
     planes = {"stddev": stddev, "variance": variance, "weight": weight}
     given = [name for name, value in planes.items() if value is not None]
     if len(given) > 1:
         msg = f"at most one of stddev, variance and weight may be given, not {' and '.join(given)}"
         raise ValueError(msg)
-    if ignore_bits is not None and mask is None:
-        msg = "ignore_bits needs a mask that holds the bits"
-        raise ValueError(msg)
+    require(ignore_bits is None or mask is not None, "ignore_bits needs a mask that holds the bits")
     path, ext = _split(path, ext)
     with fits.open(path) as hdus:
         image = path, hdus, find_image(hdus, ext)
@@ -236,9 +193,7 @@ def _read_plane(plane, image, name):
         hdu, shape = others[found], hdus[index].shape
         header, values = hdu.header.copy(), np.array(hdu.data)  # which changes BITPIX
     values, shape = values.reshape(_squeezed(values.shape)), _squeezed(shape)
-    if values.shape != shape:
-        msg = f"{name} {plane} has shape {values.shape}, the image {shape}"
-        raise ValueError(msg)
+    require(values.shape == shape, f"{name} {plane} has shape {values.shape}, the image {shape}")
     return values, header, same and hdu.name == "MASK"
 
 
@@ -272,9 +227,7 @@ def _bad_pixels(plane, header, ignore_bits):
         empty = np.isnan(plane)
         whole = np.where(empty, 0, plane)
         plane = whole.astype(np.int64) if np.array_equal(whole, np.rint(whole)) else plane
-    if plane.dtype.kind not in "iu":
-        msg = f"ignore_bits needs a mask of integers, not of {plane.dtype}"
-        raise ValueError(msg)
+    require(plane.dtype.kind in "iu", f"ignore_bits needs a mask of integers, not of {plane.dtype}")
     plane = plane.astype(plane.dtype.newbyteorder("="))
     names = extend_bit_flag_map("names", **bits) if bits else None
     try:
@@ -288,31 +241,21 @@ def make_record(path, *, ext=None, ignore_bits=None, **options):
     """
     Return the FITS keywords that tell what a result of `enhance_file` is made from.
 
-    These are the SHA-256 of the contents of all files, and of the options.
+    These are the SHA-256 of the contents of all files, with the extensions that their names choose, and of
+    the options, of which arrays count with their contents.
     """
     path, ext = _split(path, ext)
     files = {"image": path} | {name: options[name] for name in PLANES if options.get(name) is not None}
     options = {"ext": ext, "ignore_bits": ignore_bits} | ENHANCE_DEFAULTS | options
     options = {name: value for name, value in options.items() if name not in NOT_IN_DIGEST.union(PLANES)}
-    return {"DDPMFSHA": _digest_files(files), "DDPMOPTS": _digest_options(options)}
-
-
-def _digest_files(files):
-    """SHA-256 of the contents of named files, and of the extensions chosen by their names."""
-    digest = hashlib.sha256()
+    contents = []
     for name, plane in files.items():
-        path, ext = (plane, None) if name == "image" else split_extension(plane, files["image"])
-        with Path(path).open("rb") as file:
-            digest.update(f"{name} {ext} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _digest_options(options):
-    """SHA-256 of names and values; arrays count with their contents."""
-    digest = hashlib.sha256()
-    for name, value in sorted(options.items()):
-        digest.update(f"{name} {_describe(value)}\n".encode())
-    return digest.hexdigest()
+        file, chosen = (plane, None) if name == "image" else split_extension(plane, path)
+        with Path(file).open("rb") as opened:
+            contents.append(f"{name} {chosen} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n")
+    values = [f"{name} {_describe(value)}\n" for name, value in sorted(options.items())]
+    texts = {"DDPMFSHA": contents, "DDPMOPTS": values}
+    return {key: hashlib.sha256("".join(lines).encode()).hexdigest() for key, lines in texts.items()}
 
 
 def _describe(value):

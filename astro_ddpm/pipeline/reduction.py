@@ -22,7 +22,7 @@ from astro_ddpm.noise import (
     sigma_from_uncertainty,
     smooth_sigma,
 )
-from astro_ddpm.utils import warn_user
+from astro_ddpm.utils import require, warn_user
 
 __all__ = ["enhance_ccd", "prepare_ccd"]
 
@@ -53,33 +53,28 @@ def enhance_ccd(
     r"""
     Enhance an image between other steps of a reduction.
 
-    It composes with the functions of ccdproc: `~astropy.nddata.CCDData` in, a new
-    `~astropy.nddata.CCDData` out. Beyond what `~astro_ddpm.enhance` does, it makes the noise of an image
-    without uncertainty from gain and read noise, repairs an uncertainty that was left in adu when the data
-    were turned into electrons, smooths one that was computed from each pixel alone, and masks saturated
-    pixels.
+    It composes with the functions of ccdproc. Beyond what `~astro_ddpm.enhance` does, it makes the noise of
+    an image without uncertainty from gain and read noise, repairs an uncertainty that was left in adu when
+    the data were turned into electrons, smooths one that was computed from each pixel alone, and masks
+    saturated pixels.
 
     Parameters
     ----------
     ccd : `~astropy.nddata.CCDData`
         An image of shape (ny, nx), bias-subtracted and flat-fielded. It is never changed.
 
-    gain : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
-        The gain in electron/adu or the header keyword that holds it; by default the first of EGAIN, GAIN
-        and CCDGAIN in the header that is a positive number.
-
-    read_noise : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
-        The read noise in electron or the header keyword that holds it; by default the first of RDNOISE,
-        READNOIS, RON and ENOISE in the header.
+    gain, read_noise : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
+        The gain in electron/adu and the read noise in electron, or the header keywords that hold them; by
+        default the first of EGAIN, GAIN and CCDGAIN, and of RDNOISE, READNOIS, RON and ENOISE, in the header
+        that is a positive number.
 
     saturation : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
         The level from which on pixels are masked, in the unit of the image, or the header keyword that
         holds it in adu; by default SATURATE or SATLEVEL if it is in the header.
 
     add_keyword : bool, None, str, dict or `ccdproc.Keyword`, optional
-        What to write to the header. True stands for all that is needed to repeat the step, defaults
-        included, unless ``ccdproc.conf.auto_logging`` is off; None or False for nothing; anything else for
-        just these items.
+        What to write to the header: with True all that is needed to repeat the step, unless
+        ``ccdproc.conf.auto_logging`` is off; nothing with None or False; or just these items.
 
     **options
         Passed to `~astro_ddpm.enhance`.
@@ -117,28 +112,19 @@ def enhance_ccd(
 
     .. math:: \sigma^2 = \frac{\max(\tilde y, 0)}{g} + \left(\frac{R}{g}\right)^2
 
-    where :math:`\tilde y` is the image, sky included, smoothed over its unmasked pixels. An image whose sky
-    was subtracted, which is what ``background=None`` says, has lost the photons of the sky but not their
-    noise. So the measured noise of the sky, unless the read noise is larger, takes the place of the last
-    term. If gain or read noise are not known, `~astro_ddpm.enhance` measures the noise and warns.
+    where :math:`\tilde y` is the image, sky included, smoothed over its unmasked pixels. Where the sky was
+    subtracted, as ``background=None`` says, the measured noise of the sky, unless the read noise is larger,
+    takes the place of the last term. If gain or read noise are not known, `~astro_ddpm.enhance` measures the
+    noise and warns.
 
-    `ccdproc.cosmicray_lacosmic` of ccdproc 2.5 and older multiplies the data, but not the uncertainty, by
-    the gain. Such an uncertainty is multiplied by the gain here, unless the noise of the image tells that
-    its data were not.
+    Noise from a gain of the header is used only if it is 0.4 to 1.5 times the noise measured in the sky.
 
-    An uncertainty that was computed from the counts of each pixel alone, like that of
-    `ccdproc.create_deviation`, makes sources too faint. Where `~astro_ddpm.noise.detect_self_noise` finds a
-    slope of more than 0.01 in the uncertainty of the image, its variance is smoothed by a Gaussian of one
-    pixel, or of two or four if that is not enough, and the header says so. It must be in the image for that;
-    what is given as ``uncertainty=`` is taken as it is.
-
-    `ccdproc.combine` leaves the scatter of the N values of each pixel as uncertainty, which is itself
-    uncertain by :math:`1 / \sqrt{2 (N - 1)}`. Where `~astro_ddpm.noise.detect_scatter` finds more than 0.3,
-    the variance is smoothed by a Gaussian of three pixels and brought to the noise of the sky.
-
-    Noise from a gain of the header is used only if it is 0.4 to 1.5 times the noise measured in the sky:
-    cameras write the number of a setting as GAIN, and a mean of N frames has N times the gain of one. The
-    latter is tried where the header tells N (NCOMBINE and the like).
+    An uncertainty in the image (not in ``uncertainty=``) is multiplied by the gain where
+    `ccdproc.cosmicray_lacosmic` did so with the data alone. Its variance is smoothed by a Gaussian of one to
+    four pixels where `~astro_ddpm.noise.detect_self_noise` finds a slope of more than 0.01, as in that of
+    `ccdproc.create_deviation`, and where `~astro_ddpm.noise.detect_scatter` finds more than 0.3, as in the
+    scatter of N values that `ccdproc.combine` leaves; the latter is brought to the noise of the sky.
+    :doc:`/pipelines` says why.
 
     Examples
     --------
@@ -164,24 +150,11 @@ def enhance_ccd(
 
 def prepare_ccd(ccd, gain=None, read_noise=None, saturation=None, **options):
     """
-    Give an image the mask and the uncertainty that `enhance_ccd` gives it.
+    Give an image the mask and the uncertainty that `enhance_ccd`, with its parameters, gives it.
 
-    Parameters
-    ----------
-    ccd, gain, read_noise, saturation, **options
-        As for `enhance_ccd`.
-
-    Returns
-    -------
-    prepared : `~astropy.nddata.CCDData`
-        A shallow copy.
-
-    record : dict
-        What was done.
+    Returns a shallow copy, and what was done as a dict.
     """
-    if not isinstance(ccd, CCDData):
-        msg = f"ccd must be a CCDData, not {type(ccd).__name__}"
-        raise TypeError(msg)
+    require(isinstance(ccd, CCDData), f"ccd must be a CCDData, not {type(ccd).__name__}", TypeError)
     ccd = squeeze_image(ccd)
     must_work = gain is not None or read_noise is not None
     gain = _number("gain", gain, ccd.meta, GAIN_UNIT)
@@ -198,14 +171,11 @@ def prepare_ccd(ccd, gain=None, read_noise=None, saturation=None, **options):
         if _is_left_in_adu(ccd):
             prepared.uncertainty = _repair(prepared, gain)
             changes, record["gain"] = ["multiplied by gain"], gain
-        scatter = _without_scatter(prepared)
-        if scatter is not None:
-            prepared.uncertainty = scatter
-            changes.append("scatter of few frames smoothed")
-        smooth = _smoothed(prepared)
-        if smooth is not None:
-            prepared.uncertainty = smooth
-            changes.append("smoothed")
+        for mend, change in ((_without_scatter, "scatter of few frames smoothed"), (_smoothed, "smoothed")):
+            mended = mend(prepared)
+            if mended is not None:
+                prepared.uncertainty = mended
+                changes.append(change)
         if changes:
             record["noise"] = ", ".join(changes)
     elif options.get("uncertainty") is None:
@@ -225,17 +195,12 @@ def _number(name, value, header, unit):
         return _find_number(name, header, unit)
     if hasattr(value, "value_from"):
         value = value.value_from(header)
+    label = name
     if isinstance(value, str):
-        if value not in header:
-            msg = f"{name} {value!r} is not a keyword of the header"
-            raise ValueError(msg)
+        require(value in header, f"{name} {value!r} is not a keyword of the header")
         label, value = f"{name}, {value} in the header,", header[value]
-    else:
-        label = name
     number = _positive(name, value, unit)
-    if number is None:
-        msg = f"{label} must be a positive number in {unit}, not {value!r}"
-        raise ValueError(msg)
+    require(number is not None, f"{label} must be a positive number in {unit}, not {value!r}")
     return number
 
 
@@ -269,17 +234,13 @@ def _positive(name, value, unit):
 
 def _saturation(saturation, ccd, gain):
     """Return the saturation level in the unit of the image, or None."""
-    in_header = saturation is None or isinstance(saturation, str) or hasattr(saturation, "value_from")
-    if not in_header and not isinstance(saturation, u.Quantity):
-        return _number("saturation", saturation, ccd.meta, ccd.unit)
-    if in_header:
-        unit = u.one if ccd.unit == u.one else u.adu
-        level = _number("saturation", saturation, ccd.meta, unit)
-        if level is None:
-            return None
-        level = level * unit
-    else:
-        level = _number("saturation", saturation, ccd.meta, saturation.unit) * saturation.unit
+    unit = getattr(saturation, "unit", ccd.unit)
+    if saturation is None or isinstance(saturation, str) or hasattr(saturation, "value_from"):
+        unit = u.one if ccd.unit == u.one else u.adu  # that of headers
+    level = _number("saturation", saturation, ccd.meta, unit)
+    if level is None:
+        return None
+    level = level * unit
     adu_to_electron = [] if gain is None else [(u.adu, u.electron, lambda x: gain * x, lambda x: x / gain)]
     if level.unit.is_equivalent(ccd.unit, adu_to_electron):
         return level.to_value(ccd.unit, adu_to_electron)
@@ -301,9 +262,7 @@ def _repair(ccd, gain):
     story = (
         "the image is in electron but its uncertainty in adu, as cosmicray_lacosmic of ccdproc leaves them"
     )
-    if gain is None:
-        msg = f"{story}; give the gain to repair it"
-        raise u.UnitConversionError(msg)
+    require(gain is not None, f"{story}; give the gain to repair it", u.UnitConversionError)
     measured = estimate_sky_sigma(ccd.data, ccd.mask) / np.median(sigma[np.isfinite(sigma)])
     if abs(np.log(measured / gain)) > max(abs(np.log(measured)), np.log(1.25)):
         msg = (
@@ -315,14 +274,19 @@ def _repair(ccd, gain):
     return StdDevUncertainty(gain * sigma, unit=u.electron)
 
 
+def _noise(ccd):
+    """Return the noise of an image, None if nothing can be told of it, its unit, and the bad pixels."""
+    unit, sigma = std_unit(ccd.uncertainty) or ccd.unit, sigma_from_uncertainty(ccd.uncertainty)
+    bad = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
+    # enhance refuses it, or the noise is uniform
+    useless = ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit)
+    return None if useless or not np.any(~bad & np.isfinite(sigma)) else sigma, unit, bad
+
+
 def _without_scatter(ccd):
     """Return an uncertainty that is the scatter of few frames as a smooth noise; None if it is not."""
-    unit = std_unit(ccd.uncertainty) or ccd.unit
-    sigma = sigma_from_uncertainty(ccd.uncertainty)
-    bad = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
-    if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
-        return None
-    if not np.any(~bad & np.isfinite(sigma)) or detect_scatter(sigma, bad) < MIN_SCATTER:
+    sigma, unit, bad = _noise(ccd)
+    if sigma is None or detect_scatter(sigma, bad) < MIN_SCATTER:
         return None
     typical = np.median(sigma[~bad & np.isfinite(sigma)])
     smooth = smooth_sigma(np.maximum(sigma, 1e-3 * typical), bad, SCATTER_WIDTH)
@@ -337,18 +301,14 @@ def _without_scatter(ccd):
 
 def _smoothed(ccd):
     """Return an uncertainty that was computed from each pixel alone, smoothed; None if it was not."""
-    unit = std_unit(ccd.uncertainty) or ccd.unit
-    sigma = sigma_from_uncertainty(ccd.uncertainty)
-    if ccd.data.ndim != 2 or sigma.shape != ccd.shape or not unit.is_equivalent(ccd.unit):
-        return None  # enhance refuses it, or the noise is uniform
-    mask = ~np.isfinite(ccd.data) if ccd.mask is None else ~np.isfinite(ccd.data) | ccd.mask
-    if not np.any(~mask & np.isfinite(sigma)):
+    sigma, unit, bad = _noise(ccd)
+    if sigma is None:
         return None
     smooth = sigma
     for width in (1, 2, 4):  # pixels; resampled noise needs more than one
-        if not find_self_noise(ccd.data, smooth * unit.to(ccd.unit), mask):
+        if not find_self_noise(ccd.data, smooth * unit.to(ccd.unit), bad):
             break
-        smooth = smooth_sigma(sigma, mask, width)
+        smooth = smooth_sigma(sigma, bad, width)
     if smooth is sigma:
         return None
     log.info("the uncertainty follows the noise of every pixel, and is smoothed")
