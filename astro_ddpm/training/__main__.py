@@ -37,19 +37,7 @@ def translate(args):
 
 
 def main(args=None):
-    """
-    Run the command line.
-
-    Parameters
-    ----------
-    args : list of str, optional
-        The arguments; those of the process by default.
-
-    Returns
-    -------
-    code : int
-        The exit code.
-    """
+    """Run the command line with arguments, those of the process by default; return the exit code."""
     new = translate(sys.argv[1:] if args is None else args)
     if new is None:
         sys.stderr.write(USAGE)

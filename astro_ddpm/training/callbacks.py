@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from astro_ddpm.evaluation.calibration import BINS, LEVELS, binned_scores
-from astro_ddpm.utils import atomic_path
+from astro_ddpm.utils import atomic_path, require
 from astro_ddpm.zoo.model import Model
 
 from .modules import TrainingModule
@@ -49,21 +49,15 @@ class EnsembleValidation(pl.Callback):
     r"""
     Sample the validation images during training, and judge the samples.
 
-    It works with `RAUNetModule`, of which mean and width are judged as a Gaussian, and with `DDPMModule` and
-    `CRPSModule`, of which samples are drawn as `astro_ddpm.enhance` does, at the depth of each target. In all
-    cases the weights are those that validation sees: with `PowerEMA`, the average. Nothing of it touches
-    the training, whose weights are the same to the last bit without it.
+    Of a `RAUNetModule` mean and width are judged as a Gaussian; of a `DDPMModule` or `CRPSModule` samples are
+    drawn as `astro_ddpm.enhance` does, at the depth of each target. The weights are those that validation
+    sees: with `PowerEMA`, the average. The training is the same to the last bit without it.
 
     Parameters
     ----------
-    n_samples : int, optional
-        The number of samples of each image, at least 2.
-
-    steps : int, optional
-        The number of evaluations of the denoiser for each sample.
-
-    n_images : int, optional
-        The number of validation images, the first ones of the data.
+    n_samples, steps, n_images : int, optional
+        The number of samples of each image, at least 2, of evaluations of the denoiser for each sample, and
+        of validation images, the first ones of the data.
 
     every_n_epochs : int, optional
         How often: at the first validation of a run, and whenever that many epochs have passed since.
@@ -88,8 +82,7 @@ class EnsembleValidation(pl.Callback):
     (`~astro_ddpm.evaluation.crps`) of all pixels, and in bins of brightness ``val_crps_*``,
     ``val_coverage68_*``, ``val_coverage95_*`` and ``val_spread_skill_*``, with ``sky`` (below 1), ``lsb``
     (1 to 5), ``mid`` (5 to 30) and ``hi`` (above 30) for the star; NaN if a bin is empty. Pixels are binned
-    by what the RAUNet takes for their brightness. That is known without the truth, so honest samples cover
-    in every bin what they promise.
+    by what the RAUNet takes for their brightness, so honest samples cover in every bin what they promise.
 
     The same numbers with the rank histograms go into the folder of the run as ``ensembles/step-*.json``, the
     picture of the first images as ``ensembles/step-*.png``. They replace files of the same step.
@@ -116,12 +109,9 @@ class EnsembleValidation(pl.Callback):
         seed: int = 0,
     ):
         numbers = {"n_samples": n_samples, "steps": steps, "n_images": n_images}
-        numbers["every_n_epochs"] = every_n_epochs
-        for name, number in numbers.items():
+        for name, number in (numbers | {"every_n_epochs": every_n_epochs}).items():
             least = 2 if name == "n_samples" else 1
-            if number < least:
-                msg = f"{name} must be at least {least}, not {number}"
-                raise ValueError(msg)
+            require(number >= least, f"{name} must be at least {least}, not {number}")
         self.n_samples, self.steps, self.n_images = n_samples, steps, n_images
         self.every_n_epochs, self.picture, self.seed = every_n_epochs, picture, seed
         self._last_epoch, self._is_due = -math.inf, False
@@ -161,9 +151,8 @@ class EnsembleValidation(pl.Callback):
                 metrics[f"val_coverage{100 * level:.0f}_{name}"] = float(fraction)
             metrics[f"val_spread_skill_{name}"] = scores["spread_skill"]
         pl_module.log_dict(metrics, sync_dist=True)
-        stem = Path(
-            trainer.log_dir or trainer.default_root_dir, "ensembles", f"step-{trainer.global_step:07d}"
-        )
+        folder = Path(trainer.log_dir or trainer.default_root_dir, "ensembles")
+        stem = folder / f"step-{trainer.global_step:07d}"
         if trainer.is_global_zero:
             self._write(stem, {"epoch": trainer.current_epoch, "step": trainer.global_step}, total, bins)
         self._last_epoch = trainer.current_epoch
@@ -197,17 +186,14 @@ class EnsembleValidation(pl.Callback):
         options = {"is_gaussian": is_gaussian, "n_ranks": self.n_samples + 1, "seed": self.seed}
         edges = [low for low, _ in BINS.values()] + [math.inf]
         (total,) = binned_scores(samples, truth, np.zeros_like(truth), edges[:: len(BINS)], **options)
-        return total, dict(
-            zip(BINS, binned_scores(samples, truth, z + estimate, edges, **options), strict=True)
-        )
+        bins = binned_scores(samples, truth, z + estimate, edges, **options)
+        return total, dict(zip(BINS, bins, strict=True))
 
     def _write(self, stem, when, total, bins):
         """Write the scores as JSON, and the picture."""
         stem.parent.mkdir(parents=True, exist_ok=True)
-        options = {name: getattr(self, name) for name in ("n_samples", "steps", "seed")}
-        record = (
-            when | options | {"n_images": len(self._images), "levels": LEVELS, "all": total, "bins": bins}
-        )
+        record = when | {name: getattr(self, name) for name in ("n_samples", "steps", "seed")}
+        record |= {"n_images": len(self._images), "levels": LEVELS, "all": total, "bins": bins}
         with atomic_path(stem.with_suffix(".json"), overwrite=True) as partial:
             partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
         if self.picture:

@@ -16,6 +16,7 @@ from astro_ddpm.noise import (
     gaussian_kernel,
     sigma_from_gain,
 )
+from astro_ddpm.utils import require
 
 __all__ = [
     "PSF",
@@ -71,8 +72,7 @@ def broaden_psf(image, kernel):
     """
     Convolve an image, shape (ny, nx), with a kernel of unit sum, as a worse seeing would.
 
-    The image is mirrored at its edges, so keep away from them by the width of the kernel. White noise in it
-    becomes less by the root of the summed squares of the kernel.
+    The image is mirrored at its edges. White noise becomes less by the root of the kernel's summed squares.
     """
     half = [n // 2 for n in kernel.shape]
     padded = np.pad(image, [(n, n) for n in half], mode="symmetric")
@@ -88,9 +88,7 @@ def block_sum(image, factor):
     Rows and columns that do not fill a block are left out. An image smaller than a block raises ValueError.
     """
     ny, nx = (n // factor for n in image.shape)
-    if min(ny, nx) < 1:
-        msg = f"factor {factor} exceeds the size of the image {image.shape}"
-        raise ValueError(msg)
+    require(min(ny, nx) >= 1, f"factor {factor} exceeds the size of the image {image.shape}")
     blocks = image[: ny * factor, : nx * factor].reshape(ny, factor, nx, factor)
     return blocks.sum(axis=(1, 3))
 
@@ -152,9 +150,7 @@ def random_crop(planes, size, rng):
     Planes that are smaller than the square raise ValueError.
     """
     ny, nx = planes[0].shape
-    if size > min(ny, nx):
-        msg = f"size {size} exceeds the planes of shape {(ny, nx)}"
-        raise ValueError(msg)
+    require(size <= min(ny, nx), f"size {size} exceeds the planes of shape {(ny, nx)}")
     top, left = rng.integers(ny - size + 1), rng.integers(nx - size + 1)
     return [plane[top : top + size, left : left + size] for plane in planes]
 
@@ -168,9 +164,7 @@ def add_exposure_noise(data, sigma, factor, noise):
     ``noise`` is :math:`\epsilon`, of unit variance, and ``factor`` is :math:`k`; less than 1 raises
     ValueError.
     """
-    if factor < 1:
-        msg = f"factor must be at least 1, not {factor}"
-        raise ValueError(msg)
+    require(factor >= 1, f"factor must be at least 1, not {factor}")
     return data + f32(np.sqrt(factor**2 - 1)) * sigma * noise, f32(factor) * sigma
 
 
@@ -187,14 +181,11 @@ def split_exposure(data, sigma, factor, noise):
 
     Parameters
     ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The image and its noise (1 sigma).
+    data, sigma, noise : ndarray, shape (ny, nx)
+        The image, its noise (1 sigma), and noise of unit variance that is independent of it.
 
     factor : float or ndarray, shape (ny, nx)
         The factor :math:`k`, positive.
-
-    noise : ndarray, shape (ny, nx)
-        Noise of unit variance, independent of the image's.
 
     Returns
     -------
@@ -207,9 +198,7 @@ def split_exposure(data, sigma, factor, noise):
         If ``factor`` is not positive.
     """
     factor = f32(factor)
-    if not np.all(factor > 0):
-        msg = f"factor must be positive, not {factor.min()}"
-        raise ValueError(msg)
+    require(np.all(factor > 0), f"factor must be positive, not {factor.min()}")
     step = sigma * noise
     return data + factor * step, np.sqrt(1 + factor**2) * sigma, data - step / factor
 
@@ -300,11 +289,9 @@ class PSF:
         The slope of the wings of a Moffat profile, and the central obstruction of an Airy pattern, as a share
         of the diameter.
 
-    ratio, angle : float, optional
-        The axis ratio, and the angle of the major axis from the x axis in radians.
-
-    coma : float, optional
-        How much farther the light reaches on one side, 0 to 0.5.
+    ratio, angle, coma : float, optional
+        The axis ratio, the angle of the major axis from the x axis in radians, and how much farther the light
+        reaches on one side, 0 to 0.5.
 
     spikes : tuple of float, optional
         The number of lines through the centre, their share of the flux, and the angle of the first.
@@ -442,9 +429,8 @@ def resampling_kernel(kind, rng):
     if kind == "gaussian":
         return random_noise_kernel(rng)
     if kind == "sharpened":
-        one = np.array([-rng.uniform(0.02, 0.12), 1.0, 0.0])
-        one[2] = one[0]
-        return np.outer(one, one)
+        edge = -rng.uniform(0.02, 0.12)
+        return np.outer([edge, 1, edge], [edge, 1, edge])
     phases = rng.uniform(0, 1, 2)
     if kind == "bilinear":
         rows = [np.array([1 - f, f]) for f in phases]
@@ -467,8 +453,7 @@ def sky_error(shape, image, sigma, rng):
     It is a constant of -2 to 2 sigma (the median of ``sigma``), a gradient of up to 2 sigma from the middle
     to an edge, a bowl as deep as 2 sigma in proportion to the smoothed light of ``image``, or all of them.
 
-    Add it to the input and to the target alike: the whitened residual, which networks predict, does not
-    change, and they learn to keep any sky.
+    Added to the input and to the target alike it teaches networks to keep any sky.
     """
     kind = rng.integers(5)
     sky = np.zeros(shape, np.float32)

@@ -28,8 +28,7 @@ def residual_gap(raunet, train, validation, *, batch_size=16):
                        {\langle (r - m)^2 \rangle_\mathrm{training}}
 
     with the whitened residual :math:`r` and its estimate :math:`m`, in bins of the brightness that the
-    network estimates. A diffusion model learns the spread that is left round its guide. If that knows the
-    training pairs by heart, their spread is less than that of other images, and the samples become too
+    network estimates. The samples of a diffusion model whose guide knows the training pairs by heart are too
     narrow, by a factor of up to :math:`\sqrt g`. Where a ratio exceeds about 1.05 train the network less,
     with more dropout, or on more pairs.
 
@@ -39,8 +38,7 @@ def residual_gap(raunet, train, validation, *, batch_size=16):
         The trained network. It is left as it is.
 
     train, validation : mapping of str to ndarray
-        What `prepare_pairs` wrote. Both errors contain the noise of the targets, which should be equally
-        deep in both.
+        What `prepare_pairs` wrote, with targets that are equally deep in both.
 
     batch_size : int, optional
         The number of images at a time.
@@ -88,8 +86,8 @@ def choose_average(model, folder, validation, widths=(0.05, 0.075, 0.1, 0.15, 0.
         What `prepare_pairs` wrote. The loss is that of training, without augmentation and dropout.
 
     widths : sequence of float, optional
-        The widths to try, for `average_snapshots`. Those that cannot be made of the snapshots, as after a run
-        that was stopped early, are left out with a warning; ValueError if none can.
+        The widths to try, for `average_snapshots`. Those that cannot be made of the snapshots are left out
+        with a warning; ValueError if none can.
 
     batch_size : int, optional
         The number of images at a time.

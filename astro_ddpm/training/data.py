@@ -12,6 +12,7 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 from torch.utils.data import DataLoader, Dataset
 
 from astro_ddpm.noise import photon_noise
+from astro_ddpm.utils import require
 
 from .arrays import open_arrays
 from .cameras import (
@@ -34,20 +35,7 @@ __all__ = ["DeepDataset", "FrameDataset", "PairDataModule", "PairDataset"]
 
 
 class _PreparedDataset(ExampleDataset):
-    """
-    Examples made from prepared arrays, whose first axis counts the images.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        Prepared arrays.
-
-    repeat : int
-        How often each image is visited per epoch.
-
-    *args, **options
-        Of `ExampleDataset`.
-    """
+    """Examples made from prepared arrays, whose first axis counts the images, each seen ``repeat`` times."""
 
     def __init__(self, arrays, repeat, *args, **options):
         super().__init__(*args, **options)
@@ -72,8 +60,8 @@ class PairDataset(_PreparedDataset):
     arrays : mapping of str to ndarray
         What `prepare_pairs` wrote.
 
-    seed, epoch : int, optional
-        Select the draws.
+    seed, epoch, stream : int, optional
+        Select the draws; ``stream`` tells data sets apart that are seen beside each other.
 
     repeat : int, optional
         How often each pair is visited per epoch.
@@ -93,9 +81,6 @@ class PairDataset(_PreparedDataset):
 
     split_range : tuple of float, optional
         The range of factors by which deep images are made noisier; log-uniform.
-
-    stream : int, optional
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     def __init__(
@@ -150,45 +135,36 @@ class DeepDataset(_PreparedDataset):
     """
     Examples made from single deep images, as other cameras would have seen them.
 
-    Each visit blurs the image with a Moffat PSF, sums blocks of pixels, gives the detector a sky and a
-    gain, and adds the photon noise of a long exposure and all the noise of a short one, white or correlated.
-    Then `split_exposure` makes the noises of both independent, and their ratio, the depth, is one number.
+    Each visit blurs the image with a Moffat PSF, sums blocks of pixels, and adds the photon noise of a long
+    exposure and all the noise of a short one, white or correlated. Then `split_exposure` makes the noises of
+    both independent, and their ratio, the depth, is one number.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
         What `prepare_deep` wrote.
 
-    seed, epoch : int, optional
-        Select the draws.
-
-    repeat : int, optional
-        How often each image is visited per epoch.
+    seed, epoch, repeat, stream : int, optional
+        As for `PairDataset`.
 
     size : int, optional
         The width of random crops; by default the whole images, without large pixels.
 
     noise_range : tuple of float, optional
         The noise of the short exposure, in units of the deep image's own at the same pixels; log-uniform.
-        Where what is left of that noise is not
-        white and cannot be split, at least 4 in units of what is left.
+        Where that is not white and cannot be split, at least 4 in units of what is left of it.
 
     fwhm_range : tuple of float, optional
-        The full width at half maximum of the blur in pixels; log-uniform, and at most an eighth of the
-        image before blocks are summed.
+        The FWHM of the blur in pixels; log-uniform, and at most an eighth of the image.
 
     blur_share : float, optional
         The share of images that are blurred; the others keep their PSF.
 
     sky_range : tuple of float, optional
-        The background in electrons per pixel, which sets how much photon noise sources have beside that
-        of the sky; log-uniform.
+        The background in electrons per pixel, on which the photon noise of sources depends; log-uniform.
 
     max_block : int, optional
         The largest width of the blocks in pixels.
-
-    stream : int, optional
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     def __init__(
@@ -254,30 +230,21 @@ class FrameDataset(_PreparedDataset):
     """
     Examples made from ordinary noisy frames, deep or not.
 
-    Each visit splits a frame by `split_exposure` into an input, which is noisier, and a target whose noise is
-    independent of that: with a factor below 1 the input is hardly noisier than the frame, and the target much
-    noisier than the input, yet its mean is right. The noise that is added is correlated as that of the frame.
+    Each visit splits a frame by `split_exposure` into a noisier input and a target whose noise is independent
+    of that: with a factor below 1 the target is much noisier than the input, yet its mean is right. The noise
+    that is added is correlated as that of the frame.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
         What `prepare_cameras` wrote of ``frames``.
 
-    seed, epoch : int, optional
-        Select the draws.
-
-    repeat : int, optional
-        How often each frame is visited per epoch.
-
-    size : int, optional
-        The width of random crops; by default the whole frames.
+    seed, epoch, repeat, size, stream : int, optional
+        As for `PairDataset`.
 
     split_range : tuple of float, optional
         The range of the factors; log-uniform. Frames whose noise is correlated have a higher lower end, the
         ``min_factor`` of the arrays.
-
-    stream : int, optional
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     def __init__(self, arrays, *, seed=0, epoch=0, repeat=1, size=None, split_range=(0.3, 10.0), stream=1):
@@ -298,24 +265,7 @@ def open_dataset(arrays, *, kinds=(0.5, 0.25, 0.25), frame_split=(0.3, 10.0), **
     """
     Return the data set that fits the names of prepared arrays.
 
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        What `prepare_pairs`, `prepare_deep` or `prepare_cameras` wrote.
-
-    kinds : tuple of float, optional
-        Of `PairDataset`.
-
-    frame_split : tuple of float, optional
-        The ``split_range`` of `FrameDataset`.
-
-    **options
-        Of all data sets.
-
-    Returns
-    -------
-    data : `PairDataset`, `DeepDataset` or `FrameDataset`
-        The data set.
+    ``kinds`` is for a `PairDataset`, ``frame_split`` the ``split_range`` of a `FrameDataset`.
     """
     if "shallow" in arrays:
         return PairDataset(arrays, kinds=kinds, **options)
@@ -372,7 +322,7 @@ class PairDataModule(pl.LightningDataModule):
         The share of examples made from scenes whose truth is known, `SceneDataset`.
 
     noisy_scenes : bool, optional
-        Whether the targets of scenes have noise, as a diffusion model that is told the depth needs it.
+        Whether the targets of scenes have noise, as a diffusion model needs it.
 
     frame_split : tuple of float, optional
         The ``split_range`` of `FrameDataset`. A diffusion model needs targets that are deeper than inputs.
@@ -383,11 +333,8 @@ class PairDataModule(pl.LightningDataModule):
     workers : int, optional
         The number of processes that make examples; by default the training does that itself.
 
-    deep : str or list of str, optional
+    deep, deep_share : str or list of str, float, optional
         Deprecated: give all files and their shares as ``train``.
-
-    deep_share : float, optional
-        Deprecated, the share of ``deep``.
 
     Raises
     ------
@@ -422,9 +369,7 @@ class PairDataModule(pl.LightningDataModule):
         """Open the arrays."""
         options = self.hparams
         self.shares = _all_files(options)
-        if not self.shares:
-            msg = "train must name at least one file"
-            raise ValueError(msg)
+        require(self.shares, "train must name at least one file")
         self.arrays = [self._open("train", name) for name in self.shares]
         self.validation = self._open("validation", options.validation)
         width = min(map(_width, self.arrays))
@@ -433,24 +378,18 @@ class PairDataModule(pl.LightningDataModule):
         shares = {f"train of {name}": share for name, share in self.shares.items()}
         shares |= {f"size of {size}": share for size, share in self.sizes.items()}
         for name, share in shares.items():
-            if not share > 0:
-                msg = f"the share in {name} must be positive, not {share}"
-                raise ValueError(msg)
+            require(share > 0, f"the share in {name} must be positive, not {share}")
         if not 0 <= options.scene_share < 1:
             msg = f"scene_share must be at least 0 and less than 1, not {options.scene_share}"
             raise ValueError(msg)
-        if min(self.sizes) > width:
-            msg = f"size {min(self.sizes)} exceeds images of {width} pixels"
-            raise ValueError(msg)
+        require(min(self.sizes) <= width, f"size {min(self.sizes)} exceeds images of {width} pixels")
         if max(self.sizes) > max(map(_width, self.arrays)) and not options.scene_share:
             msg = f"size {max(self.sizes)} exceeds the images, and there are no scenes"
             raise ValueError(msg)
 
     def _open(self, name, file):
         path = Path(self.hparams.folder) / file
-        if not path.is_file():
-            msg = f"{name} names {path}, which does not exist"
-            raise FileNotFoundError(msg)
+        require(path.is_file(), f"{name} names {path}, which does not exist", FileNotFoundError)
         return open_arrays(path)
 
     def _datasets(self, epoch, size, stream):
@@ -497,10 +436,9 @@ class PairDataModule(pl.LightningDataModule):
 
         Of several processes each gets its share of every batch, and together they see what one would.
         """
-        options, trainer = self.hparams, self.trainer
-        epoch, rank, world = (
-            (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
-        )
+        options, trainer, (epoch, rank, world) = self.hparams, self.trainer, (0, 0, 1)
+        if trainer:
+            epoch, rank, world = trainer.current_epoch, trainer.global_rank, trainer.world_size
         if options.batch_size % world:
             msg = f"batch_size {options.batch_size} must be a multiple of the {world} processes"
             raise ValueError(msg)
@@ -522,9 +460,8 @@ def _all_files(options):
     warnings.warn(message, AstropyDeprecationWarning, stacklevel=2)
     deep = [options.deep] if isinstance(options.deep, str) else options.deep
     rest = (1 - options.scene_share - options.deep_share) / sum(files.values())
-    return {name: rest * share for name, share in files.items()} | dict.fromkeys(
-        deep, options.deep_share / len(deep)
-    )
+    files = {name: rest * share for name, share in files.items()}
+    return files | dict.fromkeys(deep, options.deep_share / len(deep))
 
 
 def _visits(data, number, rng):

@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
-from astro_ddpm.utils import atomic_path
+from astro_ddpm.utils import atomic_path, require
 
 __all__ = ["EMASnapshots", "PowerEMA", "average_snapshots"]
 
@@ -34,9 +34,7 @@ def exponent(width):
 
     .. math:: \gamma^3 + 7 \gamma^2 + (16 - w^{-2}) \gamma + 12 - w^{-2} = 0
     """
-    if not 0 < width <= 12**-0.5:
-        msg = f"width must be positive and at most 0.288, not {width}"
-        raise ValueError(msg)
+    require(0 < width <= 12**-0.5, f"width must be positive and at most 0.288, not {width}")
     return float(np.roots([1, 7, 16 - width**-2, 12 - width**-2]).real.max())
 
 
@@ -196,8 +194,8 @@ def average_snapshots(folder, width):
         The folder ``ema`` that `EMASnapshots` filled.
 
     width : float
-        The width of the profile in units of the length of the training, from about half of the least to
-        twice the greatest of the snapshots'. ValueError if the snapshots cannot make it.
+        The width of the profile in units of the length of the training; ValueError if the snapshots cannot
+        make it.
 
     Returns
     -------
@@ -208,9 +206,7 @@ def average_snapshots(folder, width):
 
     gamma = exponent(width)
     paths = sorted(Path(folder).glob("step-*.safetensors"))
-    if not paths:
-        msg = f"folder {folder} holds no snapshots; train with the callback EMASnapshots"
-        raise ValueError(msg)
+    require(paths, f"folder {folder} holds no snapshots; train with the callback EMASnapshots")
     profiles = []
     for path in paths:
         with safe_open(path, framework="pt") as file:

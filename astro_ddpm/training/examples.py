@@ -6,6 +6,7 @@ Examples of training: what networks see and what they predict, whatever the imag
 import numpy as np
 
 from astro_ddpm.noise import fill_holes, remaining_sky, whiten
+from astro_ddpm.utils import require
 
 from .cameras import dihedral, random_crop, random_holes, saturated, sky_error
 
@@ -17,20 +18,10 @@ class ExampleDataset:
     Whitened inputs and residuals, drawn anew at each visit.
 
     A subclass says in ``_draw`` what image, noise, target and depth are, and which pixels were measured and
-    can teach. Crops, in two fifths a wrong sky of input and target alike, in three tenths holes, flips and
-    quarter turns come on top. Every draw follows from seed, epoch, stream and
-    index alone, so a resumed training sees what an uninterrupted one would have seen.
-
-    Parameters
-    ----------
-    seed, epoch : int
-        Select the draws.
-
-    size : int or None
-        The width of the crops; None for the whole images.
-
-    stream : int
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
+    can teach. Crops of a ``size`` (None for whole images), in two fifths a wrong sky of input and target
+    alike, in three tenths holes, flips and quarter turns come on top. Every draw follows from seed, epoch,
+    stream and index alone, so a resumed training sees what an uninterrupted one would have seen. The
+    ``stream`` tells data sets apart that are seen beside each other, which otherwise would share their draws.
     """
 
     sky_share, hole_share = 0.4, 0.3
@@ -40,9 +31,7 @@ class ExampleDataset:
 
     def __getitem__(self, index):
         """Return ``z``, ``valid``, ``residual`` and ``use`` of shape (1, ny, nx) and the scalar ``depth``."""
-        if not 0 <= index < len(self):
-            msg = f"index {index} is outside of {len(self)} examples"
-            raise IndexError(msg)
+        require(0 <= index < len(self), f"index {index} is outside of {len(self)} examples", IndexError)
         rng = np.random.default_rng([self.seed, self.epoch, self.stream, index])
         data, sigma, target, depth, valid, use = self._draw(self._row(index), rng)
         planes = random_crop((data, sigma, target, valid, use), self.size or min(data.shape), rng)

@@ -30,27 +30,9 @@ def regression_losses(
     at several scales the first, see `~astro_ddpm.diffusion.multiscale_square`. The weight has no
     gradient, nor has :math:`m` in the second.
 
-    Parameters
-    ----------
-    error : Tensor, shape (batch, 1, ny, nx)
-        The target less the mean, :math:`r - m`.
-
-    variance : Tensor, shape (batch, 1, ny, nx)
-        The variance :math:`v` of the target, of the scene and of its own noise.
-
-    use : Tensor, shape (batch, 1, ny, nx), optional
-        1 where the target can teach, 0 elsewhere; by default everywhere.
-
-    weighting : float, optional
-        The weighting :math:`w`, 0 for plain least squares, 1 for a Gaussian likelihood.
-
-    scales : sequence of int, optional
-        As for `~astro_ddpm.diffusion.multiscale_square`.
-
-    Returns
-    -------
-    mean_loss, width_loss : Tensor, shape ()
-        The losses.
+    ``error`` is the target less the mean, ``variance`` that of the target, of the scene and of its own noise,
+    and ``use`` is 1 where the target can teach, 0 elsewhere, all of shape (batch, 1, ny, nx). The
+    ``weighting`` :math:`w` is 0 for plain least squares, 1 for a Gaussian likelihood.
     """
     use = torch.ones_like(error) if use is None else use
     weight = variance.detach().pow(-weighting / 2) * use / use.mean().sqrt()

@@ -20,7 +20,7 @@ from astro_ddpm.noise import (
     noise_kernel,
     photon_noise,
 )
-from astro_ddpm.utils import check_output
+from astro_ddpm.utils import check_output, require
 
 from .arrays import write_arrays
 from .cameras import noise_gain
@@ -30,11 +30,7 @@ __all__ = ["ManifestEntry", "prepare_cameras", "read_frame", "read_manifest"]
 
 log = logging.getLogger(__name__)
 
-CHOICES = {
-    "use": ("pairs", "deep", "frames"),
-    "sky": ("subtracted", "subtract"),
-    "align": ("pixels", "wcs"),
-}
+CHOICES = {"use": ("pairs", "deep", "frames"), "sky": ("subtracted", "subtract"), "align": ("pixels", "wcs")}
 POWERS = {"stddev": 1.0, "variance": 0.5, "inverse_variance": -0.5}  # of a weight, that give the noise
 LEVELS = (-np.inf, 1, 5, 30, 100, np.inf)  # in units of the noise
 
@@ -57,11 +53,8 @@ class ManifestEntry:
     files : list of str
         Patterns of their names (`pathlib.Path.glob`).
 
-    hdu : int, optional
-        The number of the HDU of the image.
-
-    plane : int, optional
-        Which plane of a cube.
+    hdu, plane : int, optional
+        The number of the HDU of the image, and which plane of a cube.
 
     weight, mask : dict, optional
         Where the plane of the noise and of the mask is: ``hdu``, its number, and ``replace``, two strings of
@@ -83,11 +76,9 @@ class ManifestEntry:
     limits : list of float, optional
         The values from and to which a pixel is valid, in the unit of the file.
 
-    align : {"pixels", "wcs"}, optional
-        Whether the exposures of pairs lie on the same pixels, or are brought there by their WCS.
-
-    offset : list of int, optional
-        The columns and rows by which sources move back from each exposure of pairs to the next.
+    align, offset : {"pixels", "wcs"}, list of int, optional
+        Whether the exposures of pairs lie on the same pixels, or are brought there by their WCS; and the
+        columns and rows by which sources move back from each exposure to the next.
 
     brightest : float, optional
         Up to which brightness, in units of the noise of the sky, exposures of pairs differ by noise alone.
@@ -95,11 +86,8 @@ class ManifestEntry:
     bayer : bool, optional
         Whether the pixels have a mosaic of colour filters of two by two. Each of the four is an image.
 
-    trim : int, optional
-        The width of the edge that is left out.
-
-    number : int, optional
-        How many stamps to take from the files together.
+    trim, number : int, optional
+        The width of the edge that is left out, and how many stamps to take from the files together.
     """
 
     camera: str
@@ -125,32 +113,19 @@ class ManifestEntry:
             if getattr(self, name) not in allowed:
                 msg = f"{name} of camera {self.camera} must be one of {allowed}, not {getattr(self, name)!r}"
                 raise ValueError(msg)
-        if self.weight.get("kind", "variance") not in POWERS:
-            msg = (
-                f"kind of the weight of {self.camera} must be one of {[*POWERS]}, not {self.weight['kind']!r}"
-            )
-            raise ValueError(msg)
+        kind, camera = self.weight.get("kind", "variance"), self.camera
+        require(kind in POWERS, f"kind of the weight of {camera} must be one of {[*POWERS]}, not {kind!r}")
         if not (self.noise in ("white", "correlated") or isinstance(self.noise, int | float)):
-            msg = (
-                f"noise of camera {self.camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
-            )
+            msg = f"noise of camera {camera} must be 'white', 'correlated' or a width, not {self.noise!r}"
             raise ValueError(msg)
 
 
 class Frame(NamedTuple):
     """
-    An image with its noise.
+    A sky-subtracted image and its noise (1 sigma), finite everywhere, shape (ny, nx).
 
-    Attributes
-    ----------
-    data, sigma : ndarray, shape (ny, nx)
-        The sky-subtracted image and its noise (1 sigma), finite everywhere.
-
-    valid, use : ndarray of bool, shape (ny, nx)
-        Where it was measured, and where its noise is known.
-
-    sky_sigma : float
-        The noise of its sky.
+    ``valid`` and ``use`` mark where it was measured and where its noise is known; ``sky_sigma`` is the noise
+    of its sky.
     """
 
     data: np.ndarray
@@ -210,9 +185,7 @@ def read_frame(entry, path):
     path = Path(path)
     data = fits.getdata(path, entry.hdu).astype(float)
     data = data if entry.plane is None else data[entry.plane]
-    if data.ndim != 2:
-        msg = f"{path}: HDU {entry.hdu} is not two-dimensional; give plane"
-        raise ValueError(msg)
+    require(data.ndim == 2, f"{path}: HDU {entry.hdu} is not two-dimensional; give plane")
     valid = np.isfinite(data)
     if entry.limits:
         valid &= (data > entry.limits[0]) & (data < entry.limits[1])
@@ -289,22 +262,13 @@ def _cut(frame, corner, size):
 
 def _frame_rows(entry, frames, size, rng):
     """Stamps of ordinary frames, to be split."""
-    white = np.zeros((9, 9))
-    white[4, 4] = 1
+    white = np.pad([[1.0]], 4)
     for frame in frames:
         whitened = frame.data / frame.sigma
         kernel = noise_kernel(whitened, frame.use) if entry.noise == "correlated" else white
         for corner in choose_stamps(frame, size, -(-entry.number // len(frames)), rng):
-            data, sigma, valid, use = _cut(frame, corner, size)
-            lowest = 0.3 if kernel[4, 4] == 1 else 1.0
-            yield {
-                "data": data,
-                "sigma": sigma,
-                "valid": valid,
-                "use": use,
-                "kernel": kernel,
-                "min_factor": lowest,
-            }
+            planes = dict(zip(("data", "sigma", "valid", "use"), _cut(frame, corner, size), strict=True))
+            yield planes | {"kernel": kernel, "min_factor": 0.3 if kernel[4, 4] == 1 else 1.0}
 
 
 def _deep_rows(entry, frames, size, rng):
@@ -343,12 +307,9 @@ def _aligned(entry, paths, frames, index):
 
 def _overlap(shift, shape, other):
     """Slices of two planes where one that is shifted lies on the other."""
-    here, there = [], []
-    for step, n, m in zip(shift, shape, other, strict=True):
-        start, stop = max(-step, 0), min(n, m - step)
-        here.append(slice(start, stop))
-        there.append(slice(start + step, stop + step))
-    return tuple(here), tuple(there)
+    ends = [(max(-d, 0), min(n, m - d), d) for d, n, m in zip(shift, shape, other, strict=True)]
+    here = tuple(slice(start, stop) for start, stop, _ in ends)
+    return here, tuple(slice(start + d, stop + d) for start, stop, d in ends)
 
 
 def _pair_rows(entry, paths, frames, size, rng):
@@ -366,28 +327,17 @@ def _pair_rows(entry, paths, frames, size, rng):
         for corner in choose_stamps(seen, full, -(-entry.number // len(frames)), rng):
             data, sigma, measured, _ = _cut(seen, corner, full)
             place = tuple(slice(start, start + full) for start in corner)
-            pair = match_pair(
-                data,
-                deep[place],
-                sigma=sigma,
-                valid=measured,
-                deep_valid=valid[place],
-                variance_per_flux=1 / gain if gain else 0.0,
-                max_residual=np.inf,
-            )
+            options = {"variance_per_flux": 1 / gain if gain else 0.0, "max_residual": np.inf}
+            options |= {"sigma": sigma, "valid": measured, "deep_valid": valid[place]}
+            pair = match_pair(data, deep[place], **options)
             use = pair.use & (pair.target < entry.brightest * frame.sky_sigma)
             depth = noise_gain(pair.kernel, own) * deep_sky / frame.sky_sigma
             rms = np.sqrt(np.mean(((data - pair.target) / sigma)[use] ** 2) / (1 + depth**2))
             if not (rms < 1.2 and use.mean() > 0.6):
                 log.info("%s %s left out: rms %.2f, used %.2f", entry.camera, corner, rms, use.mean())
                 continue
-            row = {
-                "shallow": data,
-                "sigma": sigma,
-                "target": pair.target,
-                "valid": measured & valid[place],
-                "use": use,
-            }
+            row = {"shallow": data, "sigma": sigma, "target": pair.target}
+            row |= {"valid": measured & valid[place], "use": use}
             inside = (slice(BORDER, -BORDER),) * 2
             yield {name: plane[inside] for name, plane in row.items()} | {"depth": depth}
 
@@ -438,8 +388,7 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
         If the manifest or a file in it cannot be used, or a pattern fits no file.
     """
     root = Path(manifest).parent if root is None else Path(root)
-    makers = {"frames": _frame_rows, "deep": _deep_rows}
-    rows = {}
+    makers, rows = {"frames": _frame_rows, "deep": _deep_rows}, {}
     entries = [entry for entry in read_manifest(manifest) if cameras is None or entry.camera in cameras]
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in {f"{entry.camera}_{entry.use}" for entry in entries}:
@@ -449,9 +398,7 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
         rng = np.random.default_rng([seed, turns[entry.camera]])  # whatever other cameras there are
         turns[entry.camera] += 1
         paths = [path for pattern in entry.files for path in sorted(root.glob(pattern))]
-        if not paths:
-            msg = f"files {entry.files} of camera {entry.camera} fit no file in {root}"
-            raise ValueError(msg)
+        require(paths, f"files {entry.files} of camera {entry.camera} fit no file in {root}")
         frames = [frame for path in paths for frame in read_frame(entry, path)]
         found = rows.setdefault(f"{entry.camera}_{entry.use}", [])
         if entry.use == "pairs":
@@ -459,8 +406,6 @@ def prepare_cameras(manifest, folder, *, root=None, size=96, cameras=None, seed=
         else:
             found.extend(makers[entry.use](entry, frames, size, rng))
     for name, stamps in rows.items():
-        if not stamps:
-            msg = f"no stamp of {size} pixels of {name} can be used"
-            raise ValueError(msg)
+        require(stamps, f"no stamp of {size} pixels of {name} can be used")
         write_arrays(Path(folder) / f"{name}.npz", stack_rows(stamps), overwrite=overwrite)
     return {name: len(stamps) for name, stamps in rows.items()}

@@ -55,8 +55,7 @@ class TrainingModule(pl.LightningModule):
         The steps until it is reached.
 
     muon_rate : float, optional
-        The largest learning rate of the convolutions, if they shall be trained by
-        `Muon`.
+        The largest learning rate of the convolutions, if `Muon` shall train them.
     """
 
     network: torch.nn.Module
@@ -129,8 +128,7 @@ class RAUNetModule(TrainingModule):
     loss of the mean is the (multi-scale) square of :math:`(r - m) / v^{w/2}`. The weight depends on the
     input only, so the mean stays the posterior mean whatever the weighting :math:`w`: 0 for plain least
     squares, in which bright cores count most, 1 for a Gaussian likelihood, in which the sky does
-    (:math:`1 - \beta` of Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic Uncertainty
-    Estimation*).
+    (:math:`1 - \beta` of Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic Uncertainty Estimation*).
     The width :math:`s` follows from :math:`\ln v + (r - m)^2 / v` with :math:`m` held fixed.
 
     A trained network may teach, which saves a new architecture most of the time: its mean :math:`m'` has no
@@ -140,33 +138,18 @@ class RAUNetModule(TrainingModule):
 
     Parameters
     ----------
-    channels : sequence of int, optional
-        The channels of the network at each resolution.
-
-    dropout : float, optional
-        The dropout of its two coarsest resolutions.
-
-    learning_rate : float, optional
-        The largest learning rate.
-
-    warmup_steps : int, optional
-        The steps until it is reached.
+    channels, dropout, patch : sequence of int, float, int, optional
+        As for `~astro_ddpm.nn.RAUNet`.
 
     weighting : float, optional
         The weighting :math:`w` of the loss of the mean.
 
-    start : str, optional
-        The model whose RAUNet to start from, a name or a ``.safetensors`` file; random weights by default.
+    start, teacher : str, optional
+        The models whose RAUNets to start from and to be taught by, each a name or a ``.safetensors`` file; by
+        default random weights and none.
 
-    patch : int, optional
-        The width in pixels of the patches that the finest features belong to.
-
-    teacher : str, optional
-        The model whose RAUNet teaches, a name or a ``.safetensors`` file; none by default.
-
-    muon_rate : float, optional
-        The largest learning rate of the convolutions, if they shall be trained by
-        `Muon`.
+    learning_rate, warmup_steps, muon_rate : float, int, float, optional
+        As for `TrainingModule`.
 
     Raises
     ------
@@ -263,12 +246,6 @@ class DDPMModule(TrainingModule):
     dropout : float, optional
         The dropout of its two coarsest resolutions.
 
-    learning_rate : float, optional
-        The largest learning rate.
-
-    warmup_steps : int, optional
-        The steps until it is reached.
-
     patch : int, optional
         The width in pixels of the patches that the finest features belong to; by default that of
         what it starts from.
@@ -277,9 +254,8 @@ class DDPMModule(TrainingModule):
         The network that the new one starts from, or the model that holds it, of which it is the network that
         draws, if there is one; by default the guide.
 
-    muon_rate : float, optional
-        The largest learning rate of the convolutions, if they shall be trained by
-        `Muon`.
+    learning_rate, warmup_steps, muon_rate : float, int, float, optional
+        As for `TrainingModule`.
     """
 
     network: GuidedUNet
@@ -343,36 +319,7 @@ class CRPSModule(DDPMModule):
     Training of a generator of one step by the fair CRPS, the baseline for the diffusion model.
 
     It has the network and the guide of the diffusion model, but draws in one evaluation. Two draws are made
-    of each image of a batch.
-
-    Parameters
-    ----------
-    raunet : str or `~astro_ddpm.nn.RAUNet`
-        The trained network, or the model that holds it: a name or a ``.safetensors`` file.
-
-    channels : sequence of int, optional
-        The channels of the new network at each resolution; by default those of what it starts from.
-
-    dropout : float, optional
-        The dropout of its two coarsest resolutions.
-
-    learning_rate : float, optional
-        The largest learning rate.
-
-    warmup_steps : int, optional
-        The steps until it is reached.
-
-    patch : int, optional
-        The width in pixels of the patches that the finest features belong to; by default that of
-        what it starts from.
-
-    start : str, `~astro_ddpm.nn.RAUNet` or `~astro_ddpm.nn.GuidedUNet`, optional
-        The network that the new one starts from, or the model that holds it, of which it is the network that
-        draws, if there is one; by default the guide.
-
-    muon_rate : float, optional
-        The largest learning rate of the convolutions, if they shall be trained by
-        `Muon`.
+    of each image of a batch. The parameters are those of `DDPMModule`.
     """
 
     def parts(self) -> dict:
@@ -387,19 +334,7 @@ class CRPSModule(DDPMModule):
 
 
 def restore_module(model: zoo.Model) -> TrainingModule:
-    """
-    Make the module that would train a model further.
-
-    Parameters
-    ----------
-    model : `~astro_ddpm.zoo.Model`
-        The model; it is left as it is.
-
-    Returns
-    -------
-    module : `TrainingModule`
-        The module with the weights of the model.
-    """
+    """Return the module that would train a model further, with copies of its weights."""
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
         if model.denoiser is None:
             weighting = model.training.get("weighting", 0.5)
@@ -419,15 +354,10 @@ def _shape(network):
 
 def copy_shared_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
     """
-    Copy weights into parameters of the same name, in place.
+    Copy the weights of a network into parameters of the same name of another one, in place.
 
     Where a convolution of the target, such as the first, has more input channels, the source's fill the
     leading ones.
-
-    Parameters
-    ----------
-    source, target : `torch.nn.Module`
-        The networks.
     """
     weights = source.state_dict()
     with torch.no_grad():

@@ -21,20 +21,8 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     .. math:: X_{k + 1} = a X_k + b X_k X_k^T X_k + c X_k X_k^T X_k X_k^T X_k
 
     act on each singular value by the same odd polynomial (Jordan et al. 2024, *Muon: An optimizer for hidden
-    layers in neural networks*). Theirs is steep at zero, and leaves values between about 0.7 and 1.2.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (n, m)
-        The matrix.
-
-    steps : int, optional
-        The number of steps.
-
-    Returns
-    -------
-    matrix : Tensor, shape (n, m)
-        The matrix with the same singular vectors; zero for zero.
+    layers in neural networks*). Theirs is steep at zero, and leaves values between about 0.7 and 1.2. Zero
+    becomes zero.
     """
     a, b, c = COEFFICIENTS
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
@@ -60,17 +48,11 @@ class Muon(torch.optim.AdamW):
 
     Parameters
     ----------
-    convolutions : iterable of Tensor
-        The weights to orthogonalise.
+    convolutions, others : iterable of Tensor
+        The weights to orthogonalise, and what AdamW trains.
 
-    others : iterable of Tensor
-        What AdamW trains.
-
-    rate : float
-        The learning rate :math:`\eta` of the convolutions.
-
-    learning_rate : float
-        That of the others.
+    rate, learning_rate : float
+        The learning rate :math:`\eta` of the convolutions, and that of the others.
 
     momentum : float, optional
         The momentum :math:`\mu`.
@@ -109,18 +91,10 @@ class Muon(torch.optim.AdamW):
 
 def split_parameters(network):
     """
-    Divide the parameters of a network into convolutions and others.
+    Divide the parameters of a network into lists of convolutions and of others.
 
-    Parameters
-    ----------
-    network : `torch.nn.Module`
-        The network.
-
-    Returns
-    -------
-    convolutions, others : list of Tensor
-        The weights of inner convolutions with several channels on both sides, and the rest: the first and the
-        last layers see and say physical numbers, whose scales matter.
+    The former are the weights of inner convolutions with several channels on both sides: the first and the
+    last layers see and say physical numbers, whose scales matter.
     """
     convolutions, others = [], []
     for name, weight in network.named_parameters():

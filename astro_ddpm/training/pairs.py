@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from astro_ddpm.noise import BORDER, constant_areas, estimate_sky_sigma, neighbour_correlation
-from astro_ddpm.utils import check_output
+from astro_ddpm.utils import check_output, require
 
 from .arrays import write_arrays
 from .cameras import gaussian_kernel
@@ -57,10 +57,9 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
 
     output : str or path-like
         The ``.npz`` file to write: ``shallow``, ``sigma``, ``target``, ``deep``, ``deep_sigma`` of shape
-        (n, ny - 8, nx - 8), without the border that the kernel cannot reach, and ``depth`` of shape
-        (n,), all float32; and as bool of the same shape ``valid``, where both were measured, and ``use``,
-        those of them that the target is good for. Of the shallow images ``psf_fwhm``, ``psf_is_limit``,
-        ``noise_correlation`` and ``peak_snr`` of shape (n,), from which the ranges of a model follow.
+        (n, ny - 8, nx - 8), without the border that the kernel cannot reach, and ``depth`` of shape (n,), all
+        float32; as bool ``valid``, where both were measured, and ``use``, where the target is good; and the
+        measures of `measure_stamps`, of shape (n,).
 
     variance_per_flux : float, optional
         The photon noise of the shallow images: variance per unit of flux, the inverse of the gain. An
@@ -94,9 +93,7 @@ def prepare_pairs(pairs, output, *, variance_per_flux=0.0, overwrite=False):
             log.info("%s left out: the exposures differ by more than noise", paths[0])
         else:
             rows.append(row)
-    if not rows:
-        msg = "pairs holds no pair whose exposures agree within the noise"
-        raise ValueError(msg)
+    require(rows, "pairs holds no pair whose exposures agree within the noise")
     if len({row["shallow"].shape for row in rows}) > 1:
         msg = "pairs must all be of one shape; cut stamps of one size first"
         raise ValueError(msg)
@@ -122,9 +119,7 @@ def cut_stamps(image, size):
     """
     image = np.asarray(image, float)
     ny, nx = (n // size for n in image.shape)
-    if min(ny, nx) < 1:
-        msg = f"size {size} exceeds the image of shape {image.shape}"
-        raise ValueError(msg)
+    require(min(ny, nx) >= 1, f"size {size} exceeds the image of shape {image.shape}")
     stamps = image[: ny * size, : nx * size].reshape(ny, size, nx, size).swapaxes(1, 2)
     stamps = stamps.reshape(-1, size, size)
     return stamps[np.isfinite(stamps).all(axis=(1, 2))]
@@ -175,11 +170,13 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
     FileExistsError, ValueError
         If ``output`` exists and is not to be overwritten, or the images cannot be used.
     """
+    from astropy.io import fits
+
     check_output(output, overwrite)
     stamps = []
     for number, image in enumerate(images):
         name = f"image {number}" if isinstance(image, np.ndarray) else image
-        data = image if isinstance(image, np.ndarray) else _read_fits(image)
+        data = image if isinstance(image, np.ndarray) else fits.getdata(image).astype(float)
         data = np.where(constant_areas(data, np.isfinite(data)), np.nan, data)
         if size is None and not np.isfinite(data).all():
             msg = f"{name} holds pixels that are not finite; give size to use the stamps without them"
@@ -188,28 +185,18 @@ def prepare_deep(images, output, *, size=None, overwrite=False):
     if not stamps or len({stamp.shape for stamp in stamps}) > 1:
         msg = "images must hold finite images of one shape; give size to cut them into stamps"
         raise ValueError(msg)
-    arrays = {
-        "deep": stamps,
-        "sky_sigma": [estimate_sky_sigma(stamp) for stamp in stamps],
-        "noise_width": [noise_width(stamp) for stamp in stamps],
-    }
+    arrays = {"deep": stamps, "sky_sigma": list(map(estimate_sky_sigma, stamps))}
+    arrays |= {"noise_width": list(map(noise_width, stamps))}
     arrays = {name: np.array(values, np.float32) for name, values in arrays.items()}
     write_arrays(output, arrays, overwrite=overwrite)
     return len(stamps)
-
-
-def _read_fits(path):
-    from astropy.io import fits
-
-    return fits.getdata(path).astype(float)
 
 
 def split_by_group(groups, fraction, seed=0):
     """
     Choose images for validation, True in the result, so that no group is on both sides.
 
-    Several images of one galaxy, in several bands or epochs, show the same structure: a model that trained on
-    one of them has seen the others.
+    A model that trained on one of several images of a galaxy has seen the structure of the others.
 
     Parameters
     ----------
@@ -224,9 +211,7 @@ def split_by_group(groups, fraction, seed=0):
     """
     names, member = np.unique(groups, return_inverse=True)
     number = round(fraction * len(names))
-    if not 0 < number < len(names):
-        msg = f"fraction {fraction} of {len(names)} groups leaves none on one side"
-        raise ValueError(msg)
+    require(0 < number < len(names), f"fraction {fraction} of {len(names)} groups leaves none on one side")
     chosen = np.zeros(len(names), bool)
     chosen[np.random.default_rng(seed).permutation(len(names))[:number]] = True
     return chosen[member]

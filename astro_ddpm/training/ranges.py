@@ -5,6 +5,8 @@ The ranges that training covers, for the guard of `astro_ddpm.enhance`.
 
 import numpy as np
 
+from astro_ddpm.utils import require
+
 __all__ = ["measure_ranges", "measure_stamps", "merge_ranges"]
 
 NAMES = ("psf_fwhm", "noise_correlation", "peak_snr")
@@ -27,10 +29,6 @@ def measure_stamps(data, sigma, valid=None):
     measures : dict of str to ndarray, shape (n,), float32
         ``psf_fwhm`` in pixels, ``psf_is_limit``, 1 where that is an upper limit, ``noise_correlation`` and
         ``peak_snr``; NaN where an image does not tell.
-
-    Notes
-    -----
-    This step needs SciPy and astropy, so it belongs to the preparation of the arrays, not to the fit.
     """
     from astro_ddpm.domain import Measure, measure_image
 
@@ -52,11 +50,9 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
       the upper end of ``psf_fwhm`` is the percentile of those, otherwise the median of the limits: at least
       half of the stamps have a PSF that narrow.
     * Training adds noise to images, most of it white, so the lower end of ``noise_correlation`` is at most
-      what images of white noise of the same shape give. The upper end stays that of the images, although some
-      of the noise that is added is correlated more. The lower end of ``peak_snr`` is 0: there is sky in
-      every image.
-    * ``noise_ratio`` includes that of the noisier images and of split deep images; its upper end may stem
-      from those.
+      what images of white noise of the same shape give. That of ``peak_snr`` is 0: there is sky in every
+      image.
+    * ``noise_ratio`` includes that of the noisier images and of split deep images.
 
     Parameters
     ----------
@@ -83,18 +79,16 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
         If there is no image, or ``percentiles`` do not ascend from 0 or more to 100 or less.
     """
     images = arrays["shallow" if "shallow" in arrays else "data"]
-    if not len(images):
-        msg = "arrays hold no pair"
-        raise ValueError(msg)
+    require(len(images), "arrays hold no pair")
     if not 0 <= percentiles[0] < percentiles[1] <= 100:
         msg = f"percentiles must ascend between 0 and 100, not {percentiles}"
         raise ValueError(msg)
-    known = NAMES[-1] in arrays
-    measures = arrays if known else measure_stamps(images, arrays["sigma"], arrays.get("valid"))
+    measures = arrays
+    if NAMES[-1] not in arrays:
+        measures = measure_stamps(images, arrays["sigma"], arrays.get("valid"))
     found = {name: np.isfinite(measures[name]) for name in NAMES}
-    ranges = {
-        name: np.percentile(measures[name][found[name]], percentiles) for name in NAMES if found[name].any()
-    }
+    known = [name for name in NAMES if found[name].any()]
+    ranges = {name: np.percentile(measures[name][found[name]], percentiles) for name in known}
     if "psf_fwhm" in ranges:
         columns = (measures[name][found["psf_fwhm"]] for name in ("psf_fwhm", "psf_is_limit"))
         ranges["psf_fwhm"][1] = _upper_psf(*columns, percentiles[1])
@@ -112,19 +106,7 @@ def measure_ranges(arrays, *, percentiles=(0.5, 99.5), max_extra_noise=10.0, spl
 
 
 def merge_ranges(several):
-    """
-    Merge the ranges of several sources of examples.
-
-    Parameters
-    ----------
-    several : iterable of dict
-        Ranges as `measure_ranges` returns them.
-
-    Returns
-    -------
-    ranges : dict
-        The ranges that hold those of all; the default noise ratio is the first.
-    """
+    """Return ranges that hold those of several sources of examples; the default noise ratio is the first."""
     ranges = {}
     for each in several:
         for name, new in each.items():

@@ -16,6 +16,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from astro_ddpm import __version__, zoo
+from astro_ddpm.utils import require
 
 from .data import PairDataModule
 from .ema import PowerEMA
@@ -75,12 +76,8 @@ class TrainingCLI(LightningCLI):
         """Add what is not Lightning's."""
         parser.add_argument("--output", type=str, help="the .safetensors file to write")
         parser.add_argument("--overwrite", type=bool, default=False, help="whether to replace it")
-        parser.add_argument(
-            "--compile",
-            type=bool,
-            default=False,
-            help="whether to compile; needs a C++ compiler",
-        )
+        text = "whether to compile; needs a C++ compiler"
+        parser.add_argument("--compile", type=bool, default=False, help=text)
         parser.add_lightning_class_args(PowerEMA, "ema")
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
@@ -113,9 +110,7 @@ class TrainingCLI(LightningCLI):
             options["logger"] = CSVLogger(folder, name=None)
         fixed = ("seed_everything", "model.", "data.", "ema.", "trainer.max_steps")
         free = ("data.init_args.folder", "data.init_args.workers")  # which do not change the examples
-        settings = {
-            key: str(value) for key, value in self.config.items() if key.startswith(fixed) and key not in free
-        }
+        settings = {k: str(v) for k, v in self.config.items() if k.startswith(fixed) and k not in free}
         self.trainer_defaults["callbacks"] = [
             Repeatable(config.seed_everything, settings),
             Timer(config.trainer.max_time, "epoch", verbose=False),
@@ -160,19 +155,15 @@ def train(config, options=()):
         If there is no such ``config``, or settings cannot be used: among them those that differ from the
         settings of the run to be continued, and bfloat16 where the hardware lacks it.
     """
+    defaults = {"default_root_dir": "runs", "devices": 1, "max_epochs": -1}
+    defaults |= {"reload_dataloaders_every_n_epochs": 1, "use_distributed_sampler": False}
     cli = TrainingCLI(
         TrainingModule,
         PairDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "default_root_dir": "runs",
-            "devices": 1,
-            "max_epochs": -1,
-            "reload_dataloaders_every_n_epochs": 1,
-            "use_distributed_sampler": False,
-        },
+        trainer_defaults=defaults,
         seed_everything_default=0,
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "astro-ddpm train CONFIG.yaml"},
@@ -219,9 +210,7 @@ def find_config(name):
     """Return the path of a file of settings; the name of one that comes with the package will do."""
     names = sorted(path.stem for path in HOME.glob("*.yaml"))
     path = HOME / f"{name}.yaml" if str(name) in names else Path(name)
-    if not path.is_file():
-        msg = f"unknown config {str(name)!r}: neither a file nor one of {', '.join(names)}"
-        raise ValueError(msg)
+    require(path.is_file(), f"unknown config {str(name)!r}: neither a file nor one of {', '.join(names)}")
     return path
 
 
@@ -246,15 +235,12 @@ def pack(module, data, trainer):
     settings = {k: v for k, v in {**data.hparams, **module.hparams}.items() if k not in files}
     ranges = [measure_ranges(arrays) for arrays in data.arrays if "sigma" in arrays]
     ranges += [SceneDataset.ranges] if settings["scene_share"] else []
-    return zoo.Model(
-        **module.parts(),
-        ranges=merge_ranges(ranges),
-        training={
-            "version": __version__,
-            "steps": trainer.global_step,
-            "train": {Path(name).name: share for name, share in data.shares.items()},
-            "pairs": sum(len(arrays["depth"]) for arrays in data.arrays if "depth" in arrays),
-            "precision": trainer.precision,
-            **{k: v for k, v in settings.items() if not k.startswith("_")},
-        },
-    )
+    training = {
+        "version": __version__,
+        "steps": trainer.global_step,
+        "train": {Path(name).name: share for name, share in data.shares.items()},
+        "pairs": sum(len(arrays["depth"]) for arrays in data.arrays if "depth" in arrays),
+        "precision": trainer.precision,
+        **{k: v for k, v in settings.items() if not k.startswith("_")},
+    }
+    return zoo.Model(**module.parts(), ranges=merge_ranges(ranges), training=training)

@@ -10,6 +10,8 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage, special
 
+from astro_ddpm.utils import require
+
 from .cameras import (
     RESAMPLING,
     correlated_noise,
@@ -83,14 +85,12 @@ class Optics:
 
     def __init__(self, psf):
         self.psf, self.oversampling = psf, psf.oversampling
-        self._spectra = {}
-
-    @functools.cached_property
-    def _kernels(self):
-        return self.psf.kernels()
+        self._kernels, self._spectra = None, {}
 
     def spectra(self, n, phases):
         """Transform the kernels of the first ``phases`` sub-pixel positions per axis on n x n pixels."""
+        if self._kernels is None:
+            self._kernels = self.psf.kernels()
         if (n, phases) not in self._spectra:
             kernels = self._kernels[:phases, :phases]
             size = kernels.shape[-1]
@@ -249,8 +249,8 @@ def _merger(rng):
     light = 0
     for _ in range(rng.integers(2, 4)):
         place = centre + scale * rng.uniform(-2, 2, 2)
-        part = _structured_galaxy(rng, place, scale * rng.uniform(0.3, 1)) if rng.random() < 0.6 else None
-        part = _smooth_galaxy(rng, place, scale * rng.uniform(0.3, 1)) if part is None else part
+        draw = _structured_galaxy if rng.random() < 0.6 else _smooth_galaxy
+        part = draw(rng, place, scale * rng.uniform(0.3, 1))
         light = light + log_uniform(rng, 0.2, 1) * part / part.max()
         if rng.random() < 0.7:
             light = light + f32(log_uniform(rng, 0.003, 0.1)) * _tail(rng, place, scale * rng.uniform(1, 5))
@@ -323,9 +323,8 @@ def _stars(rng, number):
     flux = np.minimum(rng.random(number) ** (-1 / rng.uniform(0.3, 1.5)), 1e4)
     stars = np.column_stack([rng.uniform(0, WIDTH, (number, 2)), flux])
     if rng.random() < 0.3:  # a cluster
-        stars[:, :2] = _centre(rng) + log_uniform(rng, 5, 40) * np.clip(
-            rng.standard_t(3, (number, 2)), -20, 20
-        )
+        centre, width = _centre(rng), log_uniform(rng, 5, 40)
+        stars[:, :2] = centre + width * np.clip(rng.standard_t(3, (number, 2)), -20, 20)
     return stars
 
 
@@ -391,17 +390,17 @@ class SceneDataset(ExampleDataset):
     Examples made from scenes, each seen by a camera of its own.
 
     A scene is convolved with a random PSF and scaled to a brightness. It gets read noise and the photon noise
-    of an exposure, or in 30 % of a stack of up to 300. The noise is white in 60 %, otherwise like that of a
-    resampled image. In 20 % the noise that the network is told was estimated from the image itself. Some
-    inputs have rows or columns that are a little off, or hot pixels.
+    of an exposure, or in 30 % of a stack of up to 300, white in 60 %, otherwise like that of a resampled
+    image. In 20 % the noise that the network is told was estimated from the image itself. Some inputs have
+    rows or columns that are a little off, or hot pixels.
 
     A scene and a PSF serve several examples, in other company and other cuts, within a block of
     examples: read them in order, which saves much time.
 
     Parameters
     ----------
-    seed, epoch : int, optional
-        Select the draws.
+    seed, epoch, stream : int, optional
+        Select the draws; ``stream`` tells data sets apart that are seen beside each other.
 
     number : int, optional
         How many examples there are.
@@ -410,23 +409,15 @@ class SceneDataset(ExampleDataset):
         The width of the examples in pixels, 8 to 96.
 
     noisy_target : bool, optional
-        Whether the target has noise of its own, white and ``depth`` times that of the input; otherwise it
-        is the truth, and the depth is 0.
+        Whether the target has white noise, ``depth`` times that of the input; otherwise it is the truth,
+        and the depth is 0.
 
-    depth_range : tuple of float, optional
-        The range of the depth; log-uniform.
-
-    snr_range : tuple of float, optional
-        The range of the brightest pixel in units of the noise of the sky; log-uniform.
-
-    sky_range : tuple of float, optional
-        The range of the background of an exposure in electrons per pixel; log-uniform.
+    depth_range, snr_range, sky_range : tuple of float, optional
+        The ranges of the depth, of the brightest pixel in units of the noise of the sky, and of the
+        background of an exposure in electrons per pixel; log-uniform.
 
     reuse : int, optional
         How many examples share a scene, and as many others a PSF.
-
-    stream : int, optional
-        Tells data sets apart that are seen beside each other, which otherwise would share their draws.
 
     Raises
     ------
@@ -456,9 +447,7 @@ class SceneDataset(ExampleDataset):
         reuse=8,
         stream=1000,
     ):
-        if not 8 <= size <= 96:
-            msg = f"size must be between 8 and 96, not {size}"
-            raise ValueError(msg)
+        require(8 <= size <= 96, f"size must be between 8 and 96, not {size}")
         super().__init__(seed, epoch, size, stream)
         self.number, self.reuse, self.noisy_target = number, reuse, noisy_target
         self.depth_range, self.snr_range, self.sky_range = depth_range, snr_range, sky_range
