@@ -7,6 +7,7 @@ when interrupted.
 """
 
 import argparse
+import inspect
 import math
 import os
 import re
@@ -47,10 +48,7 @@ def _parser():
     _add_prepare(commands)
     _add_train(commands)
     _add_average(commands)
-    models = commands.add_parser(
-        "models", help="list the models that come with the package, and what each is for"
-    )
-    models.set_defaults(run=models_command)
+    _command(commands, models_command)
     return parser
 
 
@@ -107,23 +105,32 @@ COMMON = {
     "--device": {"help": "where to compute, such as cpu or cuda:0"},
     "--model": {"help": "name or .safetensors file (the default_model of astro_ddpm.cfg: ddpm)"},
     "--overwrite": {"action": "store_true", "help": "replace existing files"},
-    "--pairs": {
-        "metavar": "LIST.csv",
-        "help": "pairs of a shallow and a deep image: paths relative to the list",
-    },
     "--quiet": {
         "action": "store_true",
         "help": "no progress bar, which long work shows in a terminal, and no summary",
     },
-    "--samples": {
-        "dest": "n_samples",
-        "type": _whole(1),
-        "default": 16,
-        "metavar": "N",
-        "help": "samples to draw (%(default)s)",
-    },
+    "--samples": {"dest": "n_samples", "type": _whole(1), "default": 16, "metavar": "N"}
+    | {"help": "samples to draw (%(default)s)"},
     "--seed": {"type": _whole(0), "default": 0, "help": "seed of all that is drawn (%(default)s)"},
 }
+POSITIVE = _real(positive=True)
+
+
+def _command(commands, run, **defaults):
+    """
+    Return the parser of a new command, and a function that adds an option that takes a value.
+
+    The docstring of the function that runs the command is its help.
+    """
+    text = inspect.getdoc(run) or ""  # python -OO leaves none
+    summary = text[:1].lower() + text.partition(".")[0][1:]
+    parser = commands.add_parser(run.__name__.removesuffix("_command"), help=summary, description=text)
+    parser.set_defaults(run=run, **defaults)
+
+    def add(names, metavar, text, to=parser, **options):
+        to.add_argument(*names.split(), metavar=metavar, help=text, **options)
+
+    return parser, add
 
 
 def _add_common(parser, *options):
@@ -132,249 +139,151 @@ def _add_common(parser, *options):
 
 
 def _add_demo(commands):
-    demo = commands.add_parser(
-        "demo",
-        help="enhance a simulated galaxy field and compare with its truth",
-        description="Simulate a galaxy field, enhance it, write FITS files and a picture, and print "
-        "recovered fluxes beside the true ones.",
-    )
-    demo.add_argument(
-        "-o", "--output", default="astro-ddpm-demo", metavar="DIR", help="folder for the files (%(default)s)"
-    )
-    demo.add_argument(
-        "--size", type=_whole(32), default=256, help="width of the field in pixels (%(default)s)"
-    )
+    demo, add = _command(commands, demo_command)
+    add("-o --output", "DIR", "folder for the files (%(default)s)", default="astro-ddpm-demo")
+    add("--size", None, "width of the field in pixels (%(default)s)", type=_whole(32), default=256)
     _add_common(demo, "--seed", "--model", "--samples", "--overwrite", "--quiet")
-    demo.set_defaults(run=demo_command)
 
 
 def _add_enhance(commands):
-    enhance = commands.add_parser(
-        "enhance",
-        help="enhance FITS images",
-        description="Enhance FITS images. A result holds the posterior mean, its uncertainty, the mask "
-        "and the samples. Those of several images go into a folder, with a table of how it went; what is "
-        "there already from the same call is kept. In the paths of their noise and masks {folder}, {stem} "
-        "and {path} stand for those of each image.",
-    )
-    add = enhance.add_argument
-    add("input", nargs="+", metavar="IN.fits", help="sky-subtracted images, may be compressed")
-    add("-o", "--output", required=True, metavar="OUT", help="file to write; a folder for several images")
-    _add_planes(enhance)
-    add("--mask-treatment", choices=["fill", "propagate"], default="fill")
-    add(
-        "--noise-ratio",
-        "--depth",
-        dest="noise_ratio",
-        type=_real(positive=True),
-        metavar="RATIO",
-        help="noise of the samples / noise of the image",
-    )
-    add("--steps", type=_whole(1), help="evaluations of the denoiser per sample (4)")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the numbers of samples")
-    add("--seed", type=_whole(0), help="same seed, same samples (drawn and recorded)")
-    add("--memory-limit", metavar="SIZE", help="memory of the networks, such as 500MB")
-    add("--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only")
-    add("--again", action="store_true", help="enhance what has been enhanced once more")
-    add("--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct")
+    enhance, add = _command(commands, enhance_command)
+    add("input", "IN.fits", "sky-subtracted images, may be compressed", nargs="+")
+    add("-o --output", "OUT", "file to write; a folder for several images", required=True)
+    _add_planes(enhance, add)
+    add("--mask-treatment", None, None, choices=["fill", "propagate"], default="fill")
+    add("--noise-ratio --depth", "RATIO", "noise of the samples / noise of the image", type=POSITIVE)
+    add("--steps", None, "evaluations of the denoiser per sample (4)", type=_whole(1))
+    add("--precision", None, "of the numbers of samples", choices=["float32", "bfloat16"], default="float32")
+    add("--seed", None, "same seed, same samples (drawn and recorded)", type=_whole(0))
+    add("--memory-limit", "SIZE", "memory of the networks, such as 500MB")
+    switch = enhance.add_argument
+    switch("--no-samples", dest="keep_samples", action="store_false", help="write mean and uncertainty only")
+    switch("--again", action="store_true", help="enhance what has been enhanced once more")
+    switch("--no-verify", dest="verify", action="store_false", help="neither estimate the error nor correct")
     _add_common(enhance, "--device", "--model", "--samples", "--overwrite", "--quiet")
-    enhance.set_defaults(run=enhance_command)
 
 
 def _add_check(commands):
-    check = commands.add_parser(
-        "check",
-        help="estimate from an image alone how wrong its enhancement is",
-        description="Estimate from the image alone how wrong an enhancement is, by Stein's lemma, and say "
-        "where the networks help. An enhanced image has that in it; any other one is enhanced first, and not "
-        "written.",
-    )
-    check.add_argument("input", metavar="IN.fits", help="sky-subtracted or enhanced image, may be compressed")
-    _add_planes(check)
+    check, add = _command(commands, check_command, model="raunet")
+    add("input", "IN.fits", "sky-subtracted or enhanced image, may be compressed")
+    _add_planes(check, add)
     _add_common(check, "--device", "--model", "--seed")
-    check.set_defaults(run=check_command, model="raunet")
 
 
 def _add_adapt(commands):
-    adapt = commands.add_parser(
-        "adapt",
-        help="fit a model to a camera from its noisy frames alone",
-        description="Fit a model to a camera from noisy frames alone, without any deep image. The model is "
-        "written only if it is better on blocks of the frames that were held out; otherwise the exit code is "
-        "1. In the paths of noise and masks {folder}, {stem} and {path} stand for those of each frame.",
-    )
-    add = adapt.add_argument
-    add("input", nargs="+", metavar="IN.fits", help="sky-subtracted frames of one camera")
-    add(
-        "-o",
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="the .safetensors file to write; with --groupby a folder",
-    )
-    add(
-        "--groupby",
-        nargs="+",
-        metavar="KEYWORD",
-        help="keywords of the headers that tell cameras apart, such as INSTRUME FILTER: a model for each",
-    )
-    add("--minutes", type=_real(positive=True), default=10.0, help="time (%(default)s)")
-    add("--steps", type=_whole(1), default=400, help="steps at most (%(default)s)")
-    add("--picture", action="store_true", help="draw errors and a part of a frame into a .png file beside it")
-    _add_planes(adapt)
+    adapt, add = _command(commands, adapt_command)
+    cameras = "keywords of the headers that tell cameras apart, such as INSTRUME FILTER: a model for each"
+    picture = "draw errors and a part of a frame into a .png file beside it"
+    add("input", "IN.fits", "sky-subtracted frames of one camera", nargs="+")
+    add("-o --output", "OUT", "the .safetensors file to write; with --groupby a folder", required=True)
+    add("--groupby", "KEYWORD", cameras, nargs="+")
+    add("--minutes", None, "time (%(default)s)", type=POSITIVE, default=10.0)
+    add("--steps", None, "steps at most (%(default)s)", type=_whole(1), default=400)
+    adapt.add_argument("--picture", action="store_true", help=picture)
+    _add_planes(adapt, add)
     _add_common(adapt, "--seed", "--device", "--model", "--overwrite", "--quiet")
-    adapt.set_defaults(run=adapt_command)
 
 
-def _add_planes(parser):
+def _add_planes(parser, add):
     """Options that say what belongs to an image."""
-    add = parser.add_argument
-    add("--ext", help="extension of the image, number or name (the first image)")
-    noise = parser.add_mutually_exclusive_group()
-    plane = "FILE[EXT]"
-    noise.add_argument(
-        "--stddev", metavar=plane, help="image of the noise, one sigma; [EXT] in the same file"
-    )
-    noise.add_argument("--variance", metavar=plane, help="image of the variance")
-    noise.add_argument("--weight", metavar=plane, help="image of the inverse variance")
-    add("--mask", "--dq", metavar=plane, help="image that is not zero at bad pixels")
-    add("--ignore-bits", metavar="BITS", help="bits of it that are not bad: 4,64 or ~4,64")
-    for name, unit in (("gain", "electron/adu"), ("read-noise", "electron"), ("saturation", "image units")):
-        add(
-            f"--{name}",
-            type=_number_or_keyword,
-            metavar="NUMBER",
-            help=f"{name.replace('-', ' ')} in {unit}, or its keyword in the header",
-        )
+    add("--ext", None, "extension of the image, number or name (the first image)")
+    noise, plane = parser.add_mutually_exclusive_group(), "FILE[EXT]"
+    add("--stddev", plane, "image of the noise, one sigma; [EXT] in the same file", noise)
+    add("--variance", plane, "image of the variance", noise)
+    add("--weight", plane, "image of the inverse variance", noise)
+    add("--mask --dq", plane, "image that is not zero at bad pixels")
+    add("--ignore-bits", "BITS", "bits of it that are not bad: 4,64 or ~4,64")
+    units = {"gain": "electron/adu", "read-noise": "electron", "saturation": "image units"}
+    for name, unit in units.items():
+        text = f"{name.replace('-', ' ')} in {unit}, or its keyword in the header"
+        add(f"--{name}", "NUMBER", text, type=_number_or_keyword)
     add(
         "--background",
-        type=_sky,
-        help="sky to subtract before and to add back after: 'photutils', 'photutils:256' for boxes of 256 "
+        None,
+        "sky to subtract before and to add back after: 'photutils', 'photutils:256' for boxes of 256 "
         "pixels, or a number (none)",
+        type=_sky,
     )
+
+
+def _add_pairs(parser, add):
+    """Options that say what images with a deep counterpart there are; one of them is required."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    add("--pairs", "LIST.csv", "pairs of a shallow and a deep image: paths relative to the list", group)
+    return group
 
 
 def _add_evaluate(commands):
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="judge models on images whose deep counterpart is known",
-        description="Enhance images whose deep counterpart is known and write tables, figures and a page "
-        "that says whether fluxes and errors are right and whether anything is invented. A run that was "
-        "interrupted goes on from there.",
+    evaluate, add = _command(
+        commands,
+        evaluate_command,
+        models=["raunet", "ddpm"],
+        classics=["gaussian", "starlet", "nlm", "tv", "wavelet"],
     )
-    add = evaluate.add_argument
-    data = evaluate.add_mutually_exclusive_group(required=True)
-    _add_common(data, "--pairs")
-    data.add_argument("--degrade", nargs="+", metavar="DEEP.fits", help="deep images to be made shallow")
-    add("-o", "--output", required=True, metavar="DIR", help="folder to write to")
-    add(
-        "--model",
-        dest="models",
-        nargs="+",
-        default=["raunet", "ddpm"],
-        metavar="MODEL",
-        help="names or .safetensors files (raunet ddpm)",
-    )
-    add(
-        "--compare",
-        dest="classics",
-        nargs="*",
-        default=["gaussian", "starlet", "nlm", "tv", "wavelet"],
-        metavar="METHOD",
-        help="classical methods (gaussian starlet nlm tv wavelet; bm3d where that package is installed)",
-    )
-    add("--limit", type=_whole(1), metavar="N", help="only the first N images")
-    add("--gain", type=_real(positive=True), help="gain in electron per unit of flux")
-    add(
-        "--factor",
-        type=_real(positive=True),
-        default=10.0,
-        help="noise added by --degrade / noise of the image (%(default)s)",
-    )
-    add("--zero-point", type=_real(), default=0.0, help="magnitude of unit flux (%(default)s)")
-    add(
-        "--injections",
-        dest="n_injections",
-        type=_whole(0),
-        default=30,
-        metavar="N",
-        help="sources of each magnitude, 0 for none (%(default)s)",
-    )
+    data = _add_pairs(evaluate, add)
+    classics = "classical methods (gaussian starlet nlm tv wavelet; bm3d where that package is installed)"
+    added = "noise added by --degrade / noise of the image (%(default)s)"
+    sources = "sources of each magnitude, 0 for none (%(default)s)"
+    add("--degrade", "DEEP.fits", "deep images to be made shallow", data, nargs="+")
+    add("-o --output", "DIR", "folder to write to", required=True)
+    add("--model", "MODEL", "names or .safetensors files (raunet ddpm)", dest="models", nargs="+")
+    add("--compare", "METHOD", classics, dest="classics", nargs="*")
+    add("--limit", "N", "only the first N images", type=_whole(1))
+    add("--gain", None, "gain in electron per unit of flux", type=POSITIVE)
+    add("--factor", None, added, type=POSITIVE, default=10.0)
+    add("--zero-point", None, "magnitude of unit flux (%(default)s)", type=_real(), default=0.0)
+    add("--injections", "N", sources, dest="n_injections", type=_whole(0), default=30)
     _add_common(evaluate, "--samples", "--seed", "--device", "--quiet")
-    evaluate.set_defaults(run=evaluate_command)
 
 
 def _add_prepare(commands):
-    prepare = commands.add_parser(
-        "prepare",
-        help="turn images into the arrays that a training reads",
-        description="Turn pairs of exposures, single deep images, or frames of many cameras into arrays "
-        "for training.",
-    )
-    add = prepare.add_argument
-    data = prepare.add_mutually_exclusive_group(required=True)
-    _add_common(data, "--pairs")
-    data.add_argument("--deep", nargs="+", metavar="DEEP.fits", help="sky-subtracted deep images")
-    data.add_argument("--cameras", metavar="MANIFEST.yaml", help="frames of many cameras that it describes")
-    add("-o", "--output", required=True, metavar="OUT.npz", help="file to write, of --cameras the folder")
-    add("--root", metavar="DIR", help="folder of the frames of --cameras (its own)")
-    add("--gain", type=_real(positive=True), help="gain of the shallow images in electron per unit of flux")
-    add(
-        "--size",
-        type=_whole(32),
-        help="width in pixels of the stamps of --deep (as they are) or --cameras (96)",
-    )
+    prepare, add = _command(commands, prepare_command)
+    data = _add_pairs(prepare, add)
+    size = "width in pixels of the stamps of --deep (as they are) or --cameras (96)"
+    add("--deep", "DEEP.fits", "sky-subtracted deep images", data, nargs="+")
+    add("--cameras", "MANIFEST.yaml", "frames of many cameras that it describes", data)
+    add("-o --output", "OUT.npz", "file to write, of --cameras the folder", required=True)
+    add("--root", "DIR", "folder of the frames of --cameras (its own)")
+    add("--gain", None, "gain of the shallow images in electron per unit of flux", type=POSITIVE)
+    add("--size", None, size, type=_whole(32))
     _add_common(prepare, "--seed", "--overwrite", "--quiet")
-    prepare.set_defaults(run=prepare_command)
 
 
 def _add_train(commands):
-    train = commands.add_parser(
-        "train",
-        help="train a model",
-        description="Train a model on the arrays of 'astro-ddpm prepare'. The file holds the settings. "
-        "Options replace them, as --trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --print_config' "
-        "lists them.",
-    )
-    train.add_argument("config", metavar="CONFIG.yaml", help="settings, a file or the name of a model")
-    train.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="...", help="settings that replace those of the file"
-    )
-    train.set_defaults(run=train_command)
+    _, add = _command(commands, train_command)
+    add("config", "CONFIG.yaml", "settings, a file or the name of a model")
+    add("options", "...", "settings that replace those of the file", nargs=argparse.REMAINDER)
 
 
 def _add_average(commands):
-    average = commands.add_parser(
-        "average",
-        help="choose the average of the weights after a training",
-        description="Try averages of the weights that reach back over different parts of a training, and "
-        "write the model whose loss on validation pairs is least.",
-    )
-    add = average.add_argument
-    add("trained", metavar="MODEL.safetensors", help="what the training wrote")
-    add("snapshots", metavar="DIR", help="the folder ema in that of the run")
-    add("validation", metavar="VAL.npz", help="pairs to choose by")
-    add("-o", "--output", required=True, metavar="OUT.safetensors", help="the file to write")
-    add(
-        "--widths",
-        type=_real(positive=True),
-        nargs="+",
-        default=[0.05, 0.075, 0.1, 0.15, 0.2],
-        metavar="WIDTH",
-        help="in units of the length of the training (0.05 0.075 0.1 0.15 0.2)",
-    )
+    average, add = _command(commands, average_command, widths=[0.05, 0.075, 0.1, 0.15, 0.2])
+    widths = "in units of the length of the training (0.05 0.075 0.1 0.15 0.2)"
+    add("trained", "MODEL.safetensors", "what the training wrote")
+    add("snapshots", "DIR", "the folder ema in that of the run")
+    add("validation", "VAL.npz", "pairs to choose by")
+    add("-o --output", "OUT.safetensors", "the file to write", required=True)
+    add("--widths", "WIDTH", widths, type=POSITIVE, nargs="+")
     _add_common(average, "--overwrite")
-    average.set_defaults(run=average_command)
 
 
 def enhance_command(args):
-    """Run ``astro-ddpm enhance``."""
-    taken = {"command", "debug", "run", "input", "output", "quiet"}
-    options = {name: value for name, value in vars(args).items() if name not in taken}
-    options["progress_bar"] = False if args.quiet else None
+    """
+    Enhance FITS images.
+
+    A result holds the posterior mean, its uncertainty, the mask and the samples. Those of several images go
+    into a folder, with a table of how it went; what is there already from the same call is kept. In the paths
+    of their noise and masks {folder}, {stem} and {path} stand for those of each image.
+    """
+    options = _options(args) | {"progress_bar": False if args.quiet else None}
     if len(args.input) > 1 or Path(args.output).is_dir() or args.output.endswith(("/", os.sep)):
         return _enhance_several(args, options)
     return _enhance_one(args, options)
+
+
+def _options(args):
+    """Return the options that are arguments of `enhance_file` of the same name."""
+    others = {"command", "debug", "run", "input", "output", "quiet"}
+    return {name: value for name, value in vars(args).items() if name not in others}
 
 
 def _enhance_one(args, options):
@@ -394,7 +303,12 @@ def _say_check(table):
 
 
 def check_command(args):
-    """Run ``astro-ddpm check``."""
+    """
+    Estimate from an image alone how wrong its enhancement is.
+
+    The estimate, by Stein's lemma, says where the networks help. An enhanced image has it in it; any other
+    one is enhanced first, and not written.
+    """
     from tempfile import TemporaryDirectory
 
     from .nddata import read_check
@@ -402,22 +316,23 @@ def check_command(args):
 
     _, table = read_check(args.input)
     if table is None:
-        taken = {"command", "debug", "run", "input"}
-        options = {name: value for name, value in vars(args).items() if name not in taken}
         with TemporaryDirectory() as folder:
             output = Path(folder) / "enhanced.fits"
-            table = enhance_file(args.input, output, keep_samples=False, **options).check
+            table = enhance_file(args.input, output, keep_samples=False, **_options(args)).check
     if table is None:
         msg = f"{args.input} has too few valid pixels to be checked"
         raise ValueError(msg)
-    for name in table.colnames[3:]:
-        table[name].info.format = ".3f"
-    _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+    _say_table(table, ".3f")
     _say_check(table)
 
 
 def adapt_command(args):
-    """Run ``astro-ddpm adapt``."""
+    """
+    Fit a model to a camera from its noisy frames alone.
+
+    The model is written only if it is better on blocks of the frames that were held out; otherwise the exit
+    code is 1. In the paths of noise and masks {folder}, {stem} and {path} stand for those of each frame.
+    """
     from .pipeline.collection import plane_path
     from .pipeline.files import PLANES, read_ccd
     from .pipeline.reduction import prepare_ccd
@@ -441,9 +356,7 @@ def adapt_command(args):
         found = {args.output: adapt(frames, output=args.output, **options)}
     for name, adaptation in found.items():
         if adaptation.table is not None and not args.quiet:
-            for column in adaptation.table.colnames[3:]:
-                adaptation.table[column].info.format = ".4f"
-            _say("\n".join(adaptation.table.pformat(max_lines=-1, max_width=-1)))
+            _say_table(adaptation.table, ".4f")
         if args.picture and adaptation.table is not None:
             with atomic_path(folder / Path(name).with_suffix(".png"), overwrite=args.overwrite) as partial:
                 adaptation.plot().savefig(partial, dpi=120)
@@ -480,46 +393,42 @@ def _summary(output, enhanced, seconds):
 
 
 def demo_command(args):
-    """Run ``astro-ddpm demo``."""
+    """
+    Enhance a simulated galaxy field and compare with its truth.
+
+    FITS files and a picture are written, and recovered fluxes printed beside the true ones.
+    """
     from . import enhance
     from .datasets import make_galaxy_field
     from .evaluation import plot_comparison
     from .utils import atomic_path
 
     folder = Path(args.output)
-    files = {
-        "input": folder / "input.fits",
-        "enhanced": folder / "enhanced.fits",
-        "picture": folder / "demo.png",
-        "table": folder / "fluxes.ecsv",
-    }
-    taken = [str(path) for path in files.values() if path.exists()]
+    source, result, picture, fluxes = files = [
+        folder / name for name in ("input.fits", "enhanced.fits", "demo.png", "fluxes.ecsv")
+    ]
+    taken = [str(path) for path in files if path.exists()]
     if taken and not args.overwrite:
         msg = f"{', '.join(taken)} would be overwritten; use --overwrite or another --output"
         raise FileExistsError(msg)
     start = time.perf_counter()
     field = make_galaxy_field((args.size, args.size), seed=args.seed)
-    enhanced = enhance(
-        field.image,
-        model=args.model,
-        n_samples=args.n_samples,
-        seed=args.seed,
-        progress_bar=False if args.quiet else None,
-    )
+    options = {"model": args.model, "n_samples": args.n_samples, "seed": args.seed}
+    enhanced = enhance(field.image, progress_bar=False if args.quiet else None, **options)
     table = compare_fluxes(field, enhanced)
     folder.mkdir(parents=True, exist_ok=True)
-    field.image.write(files["input"], overwrite=args.overwrite)
-    enhanced.write(files["enhanced"], overwrite=args.overwrite)
-    table.write(files["table"], overwrite=args.overwrite)
+    field.image.write(source, overwrite=args.overwrite)
+    enhanced.write(result, overwrite=args.overwrite)
+    table.write(fluxes, overwrite=args.overwrite)
     figure = plot_comparison(enhanced, field.truth, image=field.image)
-    with atomic_path(files["picture"], overwrite=args.overwrite) as partial:
+    with atomic_path(picture, overwrite=args.overwrite) as partial:
         figure.savefig(partial, dpi=120)
-    _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+    _say_table(table)
     if not args.quiet:
         _say(_pixel_verdict(field, enhanced))
         _say(_flux_verdict(table))
-        _say(_summary(files["enhanced"], enhanced, time.perf_counter() - start))
-        _say(f"picture: {files['picture']}")
+        _say(_summary(result, enhanced, time.perf_counter() - start))
+        _say(f"picture: {picture}")
 
 
 def compare_fluxes(field, enhanced):
@@ -586,7 +495,12 @@ def _pixel_verdict(field, enhanced):
 
 
 def evaluate_command(args):
-    """Run ``astro-ddpm evaluate``."""
+    """
+    Judge models on images whose deep counterpart is known.
+
+    Tables, figures and a page say whether fluxes and errors are right and whether anything is invented. A run
+    that was interrupted goes on from there.
+    """
     from .core import choose_device
     from .report import degrade_images, evaluate, read_pairs
     from .report.run import load_methods
@@ -599,27 +513,24 @@ def evaluate_command(args):
     else:
         pairs, rejected = degrade_images(args.degrade[: args.limit], args.factor, seed=args.seed), []
     names = ("models", "classics", "n_samples", "n_injections", "seed", "zero_point", "device")
-    page = evaluate(
-        pairs,
-        args.output,
-        rejected=rejected,
-        progress_bar=False if args.quiet else None,
-        **{name: getattr(args, name) for name in names},
-    )
+    options = {name: getattr(args, name) for name in names} | {"rejected": rejected}
+    page = evaluate(pairs, args.output, progress_bar=False if args.quiet else None, **options)
     if not args.quiet:
         _say(f"{page}: {len(pairs)} images, {len(rejected)} left out")
 
 
 def prepare_command(args):
-    """Run ``astro-ddpm prepare``."""
+    """
+    Turn images into the arrays that a training reads.
+
+    The images are pairs of exposures, single deep ones, or frames of many cameras.
+    """
     from .training import prepare_cameras, prepare_deep, prepare_pairs, read_listing
 
     output, overwrite = args.output, args.overwrite
     if args.pairs:
-        variance = 1 / args.gain if args.gain else 0.0
-        used, rejected = prepare_pairs(
-            read_listing(args.pairs), output, variance_per_flux=variance, overwrite=overwrite
-        )
+        options = {"variance_per_flux": 1 / args.gain if args.gain else 0.0, "overwrite": overwrite}
+        used, rejected = prepare_pairs(read_listing(args.pairs), output, **options)
         result = f"{used} pairs, {rejected} left out"
     elif args.deep:
         result = f"{prepare_deep(args.deep, output, size=args.size, overwrite=overwrite)} stamps"
@@ -632,7 +543,12 @@ def prepare_command(args):
 
 
 def train_command(args):
-    """Run ``astro-ddpm train``."""
+    """
+    Train a model.
+
+    It learns from the arrays of 'astro-ddpm prepare'. The file holds the settings. Options replace them, as
+    --trainer.max_steps 100; 'astro-ddpm train CONFIG.yaml --print_config' lists them.
+    """
     from . import zoo
     from .training import train
 
@@ -642,7 +558,12 @@ def train_command(args):
 
 
 def average_command(args):
-    """Run ``astro-ddpm average``."""
+    """
+    Choose the average of the weights after a training.
+
+    Averages that reach back over different parts of it are tried, and the model whose loss on validation
+    pairs is least is written.
+    """
     from . import zoo
     from .training import choose_average, open_arrays
     from .utils import check_output
@@ -657,7 +578,7 @@ def average_command(args):
 
 
 def models_command(_):
-    """Run ``astro-ddpm models``."""
+    """List the models that come with the package, and what each is for."""
     from . import conf, domain, zoo
 
     labels = domain.LABELS | {"noise_ratio": "noise of the samples / noise of the image"}
@@ -679,6 +600,13 @@ def _say(text):
     sys.stdout.write(f"{text}\n")
 
 
+def _say_table(table, number_format=None):
+    """Print all of a table, with a format for what follows its first three columns."""
+    for name in table.colnames[3:] if number_format else ():
+        table[name].info.format = number_format
+    _say("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+
+
 def _name_options(message, args):
     """Put options in place of the arguments of Python that a message of the package names."""
     known = {"output", *vars(args)} - {"command", "input", "config", "options", "run"}
@@ -696,19 +624,7 @@ def _name_options(message, args):
 
 
 def main(args=None):
-    """
-    Run the command line.
-
-    Parameters
-    ----------
-    args : list of str, optional
-        The arguments; those of the process by default.
-
-    Returns
-    -------
-    code : int
-        The exit code.
-    """
+    """Run the command line with arguments, those of the process by default; return the exit code."""
     from astropy.utils.exceptions import AstropyUserWarning
 
     args = _parser().parse_args(args)

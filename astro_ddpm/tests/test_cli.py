@@ -210,10 +210,10 @@ class TestEnhance:
         assert line.startswith("astro-ddpm: warning: the image has no uncertainty")
 
     def test_interrupt(self, monkeypatch, capsys):
-        def interrupt(args):
+        def interrupt():
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("astro_ddpm.cli.models_command", interrupt)
+        monkeypatch.setattr("astro_ddpm.zoo.list_models", interrupt)
         assert main(["models"]) == 130
         assert "interrupted" in capsys.readouterr().err
 
