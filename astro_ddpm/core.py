@@ -15,7 +15,7 @@ import numpy as np
 
 from . import provenance, zoo
 from .noise import fill_frame, frame_sigma, frame_sky, unwhiten, whiten
-from .utils import renamed_argument, warn_user
+from .utils import renamed_argument, require, warn_user
 
 if TYPE_CHECKING:
     import torch
@@ -102,14 +102,10 @@ def enhance(
         they came. Pixels beyond the receptive field of any valid pixel (55 pixels, default models) keep the
         fill value and its noise.
 
-    tile_size : int, optional
+    tile_size, batch_size : int, optional
         The width in pixels of the parts in which the networks see the image, without the halo of 55 pixels
-        that is added to each (default models); chosen by ``memory_limit`` by default. Results do not
-        depend on it.
-
-    batch_size : int, optional
-        How many samples to draw at once; chosen by the size of the image and ``memory_limit`` by default.
-        Results do not depend on it.
+        (default models), and how many samples to draw at once; by default chosen by ``memory_limit``.
+        Results do not depend on them.
 
     memory_limit : float, str or `~astropy.units.Quantity`, optional
         The memory that the networks may use, beside that of image and result: a number of bytes, or such
@@ -205,7 +201,7 @@ def enhance(
         raise ValueError(msg)
     model, device = _as_model(model), choose_device(device)
     _check_precision(precision, device)
-    noise_ratio = _choose_noise_ratio(noise_ratio, model)
+    noise_ratio = float(model.ranges.get("default_noise_ratio", 0.2) if noise_ratio is None else noise_ratio)
     seed = secrets.randbits(31) if seed is None else int(seed)
     steps = 1 if model.one_step else steps or model.default_steps
     memory = _choose_memory(memory_limit, device)
@@ -217,42 +213,23 @@ def enhance(
     verifier = Verifier(frame.data, frame.sigma, exposure.valid, seed) if verify else None
     frame = frame.filled()
 
+    draw = {"n_samples": n_samples, "steps": steps, "seed": seed, "noise_ratio": noise_ratio}
+    compute = {"memory": memory, "tile_size": tile_size, "batch_size": batch_size, "device": device}
+    compute |= {"precision": precision, "progress_bar": progress_bar}
     with _store(keep_samples, samples_file, model, n_samples, exposure) as samples:
-        mean, std = sample_posterior(
-            model,
-            whiten(frame.data, frame.sigma),
-            exposure.valid,
-            n_samples=n_samples,
-            steps=steps,
-            seed=seed,
-            noise_ratio=noise_ratio,
-            memory=memory,
-            keep=frame.keep_in(samples),
-            check=verifier and verifier.verify,
-            tile_size=tile_size,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            progress_bar=progress_bar,
-        )
+        use = {"keep": frame.keep_in(samples), "check": verifier and verifier.verify}
+        z = whiten(frame.data, frame.sigma)
+        mean, std = sample_posterior(model, z, exposure.valid, **draw, **use, **compute)
 
     verdict = verifier.report(given=exposure.sigma is not None) if verifier else {}
     meta = deepcopy(exposure.ccd.meta)
     if add_keyword:
-        record = {
-            "model": model.name,
-            "sha256": model.sha256,
-            "seed": seed,
-            "n_samples": n_samples if model.draws_samples else 0,
-            "steps": steps if model.draws_samples else 0,
-            "noise_ratio": noise_ratio,
-            "device": str(device),
-            "noise": "estimated" if exposure.sigma is None else "given",
-            "background": background,
-            "mask_treatment": mask_treatment,
-        }
-        if precision != "float32":
-            record["precision"] = precision
+        record = {"model": model.name, "sha256": model.sha256, "seed": seed} | draw
+        if not model.draws_samples:
+            record |= {"n_samples": 0, "steps": 0}
+        record |= {"device": str(device), "noise": "estimated" if exposure.sigma is None else "given"}
+        record |= {"background": background, "mask_treatment": mask_treatment}
+        record |= {"precision": precision} if precision != "float32" else {}
         provenance.write(meta, record | measures | verdict)
     enhanced = exposure.pack(frame.image(mean), frame.uncertainty(std), samples, meta)
     enhanced.check = verifier and verifier.table
@@ -376,11 +353,6 @@ def _store(keep_samples, path, model, n_samples, exposure):
             yield samples
 
 
-def _choose_noise_ratio(noise_ratio, model):
-    """Return the noise ratio asked for, or a typical one."""
-    return float(model.ranges.get("default_noise_ratio", 0.2) if noise_ratio is None else noise_ratio)
-
-
 def _choose_memory(limit, device):
     """Bytes that the networks may use."""
     from astropy import units as u
@@ -391,9 +363,7 @@ def _choose_memory(limit, device):
         except TypeError:
             msg = f"memory_limit must be a number of bytes or a quantity such as '500 MB', not {limit!r}"
             raise ValueError(msg) from None
-        if not memory > 0:
-            msg = f"memory_limit must be positive, not {limit}"
-            raise ValueError(msg)
+        require(memory > 0, f"memory_limit must be positive, not {limit}")
         return memory
     if device.type == "cuda":
         import torch

@@ -246,26 +246,11 @@ def sample_posterior(
     :math:`f(\epsilon_i)`, and what is linear in that map is taken out as a control variate, :math:`\langle
     f(\epsilon_i) \rangle - f(\langle \epsilon_i \rangle) + f(0)`.
 
-    Parameters
-    ----------
-    model : `~astro_ddpm.zoo.Model`
-        The model.
-
-    z, valid : ndarray, shape (ny, nx)
-        The whitened image, and False for pixels that were not measured.
-
-    n_samples, steps, seed, noise_ratio, tile_size, batch_size, device, precision, progress_bar
-        As for `~astro_ddpm.enhance`, but none of the first four may be None.
-
-    memory : float
-        The memory in bytes that the networks may use. If that of a GPU is exhausted, less is tried at once.
-
-    keep : callable
-        Called as ``keep(i, draw)`` with each draw, shape (ny, nx), in units of the noise.
-
-    check : callable, optional
-        Called as ``check(z, mean, std, regressor)`` with image, estimate and
-        `TiledModel.estimate_again`; returns the mean and standard deviation to go on with.
+    ``z`` is the whitened image, and ``valid`` is False for pixels that were not measured. The networks may
+    use ``memory`` bytes; if that of a GPU is exhausted, less is tried at once. ``keep(i, draw)`` is called
+    with each draw, shape (ny, nx), in units of the noise. ``check(z, mean, std, regressor)``, with
+    `TiledModel.estimate_again` as regressor, returns the mean and standard deviation to go on with. The rest
+    is as for `~astro_ddpm.enhance`, but the number of samples, steps, seed and noise ratio may not be None.
     """
     tile_size, batch_size = choose_sizes(model, z.shape, memory, tile_size, batch_size)
     batch_size = min(batch_size, n_samples + 2) if model.draws_samples else 1

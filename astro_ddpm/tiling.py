@@ -15,13 +15,8 @@ class Tile(NamedTuple):
     """
     A part of a frame.
 
-    Attributes
-    ----------
-    core : tuple of slice
-        The pixels (y, x) of the frame that belong to this tile and to no other.
-
-    outer : tuple of slice
-        The pixels of the frame that are needed to compute the core: core and halo, cut at the edges.
+    Its ``core`` are pixels (y, x) that belong to no other tile, and its ``outer`` part those that are needed
+    to compute them: core and halo, cut at the edges of the frame.
     """
 
     core: tuple[slice, slice]
@@ -29,9 +24,7 @@ class Tile(NamedTuple):
 
     @property
     def inner(self):
-        """
-        The core as a part of the outer pixels.
-        """
+        """The core as a part of the outer pixels."""
         return tuple(
             slice(core.start - outer.start, core.stop - outer.start)
             for core, outer in zip(self.core, self.outer, strict=True)
@@ -40,30 +33,12 @@ class Tile(NamedTuple):
 
 def make_tiles(shape, size=None, halo=0, stride=1):
     """
-    Cut a frame in tiles of about equal size, row by row.
+    Cut a frame, shape (ny, nx), in tiles of about equal size, row by row; their cores cover each pixel once.
 
-    The outer part of a tile begins a multiple of ``stride`` pixels behind the first pixel of the frame and
-    ends a multiple before the last one. So pixels that a network combines in blocks of that size, counted
-    from either end of the frame, are the same pixels in each tile.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape (ny, nx) of the frame.
-
-    size : int, optional
-        The largest width of a core in pixels; None for the whole frame.
-
-    halo : int, optional
-        The least width of the halo in pixels.
-
-    stride : int, optional
-        The width in pixels of the blocks that the outer parts keep whole.
-
-    Returns
-    -------
-    tiles : list of `Tile`
-        Their cores cover each pixel of the frame once.
+    A core is at most ``size`` pixels wide (None for the whole frame), a halo at least ``halo``. The outer
+    part of a tile begins a multiple of ``stride`` pixels behind the first pixel of the frame and ends a
+    multiple before the last one. So pixels that a network combines in blocks of that size, counted from
+    either end of the frame, are the same pixels in each tile.
 
     Examples
     --------

@@ -49,11 +49,8 @@ def stratified_levels(
     log_mean, log_std : float, optional
         Mean and standard deviation of the natural logarithm.
 
-    generator : torch.Generator, optional
-        The source of randomness.
-
-    device : torch.device or str, optional
-        Where the result lives.
+    generator, device : torch.Generator, torch.device or str, optional
+        The source of randomness, and where the result lives.
 
     Returns
     -------
@@ -84,8 +81,8 @@ def multiscale_square(error: Tensor, scales: tuple[int, ...] = (1, 4, 16), limit
         The sizes of the blocks in pixels; those larger than the image are left out.
 
     limit : float, optional
-        What :math:`e` and :math:`s_k \, \bar e_{s_k}` are limited to, so that a few examples whose target is
-        far off do not rule a step; by default nothing is limited.
+        What :math:`e` and :math:`s_k \, \bar e_{s_k}` are limited to, so that a few targets that are far off
+        do not rule a step; by default nothing.
 
     Returns
     -------

@@ -75,11 +75,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        embedding_channels: int = 0,
-        dropout: float = 0.0,
+        self, in_channels: int, out_channels: int, embedding_channels: int = 0, dropout: float = 0.0
     ):
         super().__init__()
         self.norm1 = ChannelNorm(in_channels)

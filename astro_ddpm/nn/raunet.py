@@ -27,9 +27,8 @@ def gram_filters(size: int) -> Tensor:
 
     The polynomials are those of Gram (Savitzky & Golay 1964 smooth with them), orthonormal on ``size``
     equidistant points: :math:`\sum_x p_i(x) p_j(x) = \delta_{ij}`. As filters, shape (size**2 - 1, 1, size,
-    size), their products measure the derivatives of an image, from low to high order along x, then y. They
-    have zero sum and unit noise gain, and those of high order see noise but no smooth structure, however
-    bright.
+    size), their products measure the derivatives of an image, from low to high order along x, then y, with
+    zero sum and unit noise gain. Those of high order see no smooth structure, however bright.
     """
     x = torch.linspace(-1, 1, size, dtype=torch.float64)
     axis = torch.linalg.qr(torch.stack([x**order for order in range(size)], dim=1)).Q.T
@@ -62,15 +61,12 @@ class WhitenedStem(nn.Module):
     compresses image and filter outputs. The filters start as ``gram_filters`` and are trained.
 
     The features may belong to square patches of pixels rather than to single ones. No pixel is lost: all
-    those of a patch are features of it, and the filters see them with their neighbours.
+    those of a patch are features of it.
 
     Parameters
     ----------
-    patch : int, optional
-        The width of the patches in pixels.
-
-    margin : int, optional
-        How many pixels beyond a patch the filters reach.
+    patch, margin : int, optional
+        The width of the patches, and how far beyond a patch the filters reach, in pixels.
     """
 
     def __init__(self, patch: int = 1, margin: int = 2):
@@ -95,11 +91,8 @@ class WhitenedStem(nn.Module):
 
         Parameters
         ----------
-        z : Tensor, shape (batch, 1, ny, nx)
-            The image divided by its noise.
-
-        valid : Tensor, shape (batch, 1, ny, nx)
-            1 where a pixel was measured, 0 where it was filled from its neighbours.
+        z, valid : Tensor, shape (batch, 1, ny, nx)
+            The image divided by its noise, and 1 where a pixel was measured, 0 where it was filled.
 
         measured : Tensor, shape (batch, n, ny / patch, nx / patch), optional
             The output of `measure`, if it is known.
@@ -314,9 +307,8 @@ class RAUNet(PatchNetwork):
         The dropout of the two coarsest resolutions.
 
     patch : int, optional
-        The width in pixels of the patches that the finest features belong to. A PSF is wider than two
-        pixels, so with 2 hardly anything is lost, and most of the time of a network is saved. Above 1 only
-        the starlet planes are filtered.
+        The width in pixels of the patches that the finest features belong to: with 2 hardly anything is lost,
+        and most of the time is saved. Above 1 only the starlet planes are filtered.
     """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1):
@@ -365,14 +357,11 @@ class RAUNet(PatchNetwork):
 
         Parameters
         ----------
-        z, valid : Tensor, shape (batch, 1, ny, nx)
+        z, valid, core : Tensor, Tensor, tuple of slice
             As for `forward`.
 
         orientations : {1, 2, 4, 8}, optional
             The image as it is, also turned by half a turn, by quarter turns, and mirrored too.
-
-        core : tuple of slice, optional
-            The part (y, x) that is wanted; all by default.
 
         Returns
         -------
@@ -408,22 +397,15 @@ class GuidedUNet(PatchNetwork):
 
     where :math:`w_j` are the starlet planes of the noised residual. The U-Net gives offset and gains of every
     pixel. With an offset of zero this is a linear filter whose strength at each scale changes from place to
-    place, and such a filter is the exact denoiser of a Gaussian whose correlations change slowly. Norms and
-    nonlinear functions alone learn it badly, for they lose the amplitude of what they see.
+    place, the exact denoiser of a Gaussian whose correlations change slowly.
 
     Parameters
     ----------
-    channels : sequence of int, optional
-        The channels at each resolution, from fine to coarse.
+    channels, dropout, patch : sequence of int, float, int, optional
+        As for `RAUNet`.
 
     embedding_channels : int, optional
         The length of the conditioning vector.
-
-    dropout : float, optional
-        The dropout of the two coarsest resolutions.
-
-    patch : int, optional
-        The width in pixels of the patches that the finest features belong to, as in `RAUNet`.
     """
 
     def __init__(
@@ -434,12 +416,8 @@ class GuidedUNet(PatchNetwork):
         patch: int = 1,
     ):
         super().__init__()
-        self.config: dict[str, Any] = {
-            "channels": list(channels),
-            "embedding_channels": embedding_channels,
-            "dropout": dropout,
-            "patch": patch,
-        }
+        self.config: dict[str, Any] = {"channels": list(channels), "embedding_channels": embedding_channels}
+        self.config |= {"dropout": dropout, "patch": patch}
         self.stem = WhitenedStem(patch)
         in_channels = self.stem.channels + 3 * patch**2
         self.unet = AttentionUNet(in_channels, tuple(channels), embedding_channels, dropout)
@@ -478,14 +456,12 @@ class GuidedUNet(PatchNetwork):
         x : Tensor, shape (batch, 1, ny, nx)
             The noised residual, scaled to unit variance.
 
-        noise_level : Tensor, shape (batch,)
-            The noise level as the denoiser encodes it, of order one.
+        noise_level, noise_ratio : Tensor, shape (batch,)
+            The noise level as the denoiser encodes it, of order one, and the noise of the exposure to draw,
+            in units of the noise of the image.
 
         guide : Tensor, shape (batch or 1, n, ny / patch, nx / patch)
             The output of `encode`; that of one image serves a batch.
-
-        noise_ratio : Tensor, shape (batch,)
-            The noise of the exposure to draw, in units of the noise of the image.
 
         core : tuple of slice, optional
             The part (y, x) that is wanted; all by default.

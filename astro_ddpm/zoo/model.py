@@ -78,8 +78,7 @@ class Model:
         How it was trained, in words and numbers.
 
     temperature : float, optional
-        Multiplies the noise that the sampler starts from, and with it the spread of the samples (exactly so
-        for a Gaussian posterior). A number fitted on training pairs, 1 for none.
+        Multiplies the noise that the sampler starts from, and with it the spread of the samples.
 
     one_step : bool, optional
         Whether ``denoiser`` draws in one evaluation (`~astro_ddpm.diffusion.OneStepGenerator`) rather than
@@ -198,8 +197,7 @@ class Model:
 
         Where the model has a solver for this number of steps, `~astro_ddpm.diffusion.sample_fitted` draws
         with it, otherwise `~astro_ddpm.diffusion.sample_dpmpp_2m` on log-uniform levels, from the estimated
-        mean plus white noise. A model of one step makes its draws at once. The temperature multiplies the
-        noise.
+        mean plus white noise, times the temperature.
 
         Parameters
         ----------
@@ -296,9 +294,8 @@ class Model:
 
         where :math:`d` is the noise ratio and :math:`T` the temperature, which multiplies the noise of the
         exposure as well. The averages are over 17x17 pixels, since one pixel of a few draws tells its
-        variance badly; where bright and faint pixels are together, those of large :math:`s_0` count most. The
-        second term is a pseudo-draw that agrees with the RAUNet, which makes a single draw fall back on
-        :math:`T s_0`. At least a quarter of :math:`s_0^2` is left.
+        variance badly. The second term is a pseudo-draw that agrees with the RAUNet, which makes a single
+        draw fall back on :math:`T s_0`. At least a quarter of :math:`s_0^2` is left.
 
         Parameters
         ----------

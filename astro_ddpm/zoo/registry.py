@@ -152,11 +152,8 @@ def _make_networks(metadata: Mapping[str, str], device: str) -> dict[str, Any]:
 
 def _weights(networks: "Mapping[str, nn.Module]") -> "dict[str, Tensor]":
     """All weights of networks by their names in a file."""
-    return {
-        f"{part}.{key}": tensor
-        for part, network in networks.items()
-        for key, tensor in network.state_dict().items()
-    }
+    states = {part: network.state_dict() for part, network in networks.items()}
+    return {f"{part}.{key}": tensor for part, state in states.items() for key, tensor in state.items()}
 
 
 def _check_layout(file: Any, metadata: Mapping[str, str]) -> None:
@@ -164,9 +161,8 @@ def _check_layout(file: Any, metadata: Mapping[str, str]) -> None:
     if sum(map(len, metadata.values())) > MAX_METADATA:
         msg = f"the metadata are longer than {MAX_METADATA} characters"
         raise ValueError(msg)
-    expected = {
-        key: ("F32", list(tensor.shape)) for key, tensor in _weights(_make_networks(metadata, "meta")).items()
-    }
+    weights = _weights(_make_networks(metadata, "meta"))
+    expected = {key: ("F32", list(tensor.shape)) for key, tensor in weights.items()}
     slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     found = {key: (part.get_dtype(), part.get_shape()) for key, part in slices.items()}
     for key in sorted({*expected, *found}):
@@ -186,10 +182,8 @@ def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, s
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
         networks = _make_networks(metadata, "cpu")
     for part, network in networks.items():
-        prefix = f"{part}."
-        network.load_state_dict(
-            {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-        )
+        own = {key.removeprefix(f"{part}."): t for key, t in tensors.items() if key.startswith(f"{part}.")}
+        network.load_state_dict(own)
     return Model(
         **{PARTS[part]: network for part, network in networks.items()},
         name=path.stem,
