@@ -26,6 +26,7 @@ MAX_SKY = 5.0  # of the noise, above which a source fills the image
 MIN_PIXELS = 300
 MAX_STRUCTURE = 1.15  # of the noise: more scatter shows sources
 MIN_CORRELATION = 0.03
+SCENE_DOUBT = 0.25  # of the power of an estimated scene, which may be wrong by as much
 MANY_PIXELS = 1000
 FEW_RATIO, MANY_RATIO = 1.5, 1.2
 CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
@@ -215,7 +216,7 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     :math:`(z_{i,j} - z_{i+8,j} - z_{i,j+8} + z_{i+8,j+8}) / 2`, which is that of the noise at small lags, if
     pixels five apart are independent, whatever level and gradient the sky has. Only the emptiest boxes count,
     and what the estimated scene has there is subtracted. Differences beyond 4 standard deviations are left
-    out.
+    out. A correlation of less than a quarter of what was subtracted may be that of sources, so it is zero.
 
     Parameters
     ----------
@@ -245,16 +246,19 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     if use.sum() < MIN_PIXELS:
         return None
     use = use & (np.abs(contrast) < 4 * _robust(contrast[use]))
-    power, number = (_lagged_products(plane) for plane in (np.where(use, contrast, 0.0), use * 1.0))
-    if scene is not None:
-        power = power - _lagged_products(np.where(use, _contrast(scene, faint, LAG)[0], 0.0))
+    structure = contrast * 0 if scene is None else _contrast(scene, faint, LAG)[0]
+    planes = (np.where(use, plane, 0.0) for plane in (contrast, structure, np.ones_like(contrast)))
+    power, structure, number = map(_lagged_products, planes)
     number = np.maximum(number, 1)
-    correlation = power / number
-    correlation /= max(correlation[RADIUS, RADIUS], 0.1)
+    power, structure = (power - structure) / number, structure / number
+    variance = max(power[RADIUS, RADIUS], 0.1)
+    correlation, doubt = power / variance, SCENE_DOUBT * np.abs(structure) / variance
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
     lags = np.abs(np.arange(-RADIUS, RADIUS + 1))
     sure = np.where(np.maximum(lags[:, None], lags) == 1, 1.5, 3.0)  # neighbours are correlated often
-    kept = np.where(np.abs(correlation) > np.maximum(sure * error, MIN_CORRELATION), correlation, 0.0)
+    kept = np.where(
+        np.abs(correlation) > np.maximum(np.maximum(sure * error, MIN_CORRELATION), doubt), correlation, 0.0
+    )
     kept[RADIUS, RADIUS] = 1
     return kept if np.count_nonzero(kept) > 1 else None
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import convolve, gaussian_filter
 
 from astro_ddpm.datasets import make_galaxy_field
-from astro_ddpm.selfcheck import judge_noise
+from astro_ddpm.selfcheck import judge_noise, noise_autocorrelation
 
 KERNEL = np.outer([0.25, 1, 0.25], [0.25, 1, 0.25])
 
@@ -80,6 +80,19 @@ def test_correlation_is_measured():
     judgement = judge(noise)
     assert judgement.correlation is None
     assert judgement.power_spectrum(8) == pytest.approx(np.ones((8, 8)))
+
+
+@pytest.mark.parametrize("kernel", [np.ones((1, 1)), KERNEL])
+def test_an_estimated_scene_that_is_too_faint_is_no_noise(kernel):
+    white, clumps = np.random.default_rng(2).standard_normal((2, 200, 200))
+    clumps = gaussian_filter(clumps, 1.0)
+    clumps *= 0.8 / clumps.std()
+    noise = convolve(white, kernel, mode="wrap") / np.sqrt(np.sum(kernel**2))
+    found = noise_autocorrelation(clumps + noise, np.ones(white.shape, bool), scene=0.94 * clumps)
+    if kernel.size == 1:
+        assert found is None
+    else:
+        assert found[3, 4] == pytest.approx(0.5 / 1.125, abs=0.06)
 
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "rows"), (1, "columns")])
