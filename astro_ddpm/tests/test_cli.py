@@ -15,7 +15,8 @@ from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, OutOfDomainWarning, conf, enhance, zoo
-from astro_ddpm.cli import _flux_verdict, main
+from astro_ddpm.cli import _flux_verdict, _pixel_verdict, compare_fluxes, main
+from astro_ddpm.datasets import make_galaxy_field
 from astro_ddpm.pipeline import enhance_file
 
 from .helpers import SIGMA, make_image, toy_model
@@ -276,6 +277,26 @@ def test_verdict_of_the_demo_on_faint_sources(enhanced, said):
     table = QTable({"true": [4.0, 100], "input": [4.0, 100], "enhanced": [enhanced, 100]})
     table["input_err"], table["pull"] = 1.0, 0.0
     assert f"; the 1 fainter than 10 of these errors came out too {said} of them" in _flux_verdict(table)
+
+
+@pytest.fixture
+def field():
+    return make_galaxy_field((64, 64), n_galaxies=2, n_stars=1, bad_columns=0)
+
+
+def test_pixels_of_the_demo_before_and_after(field):
+    after = field.image.copy()
+    after.data = field.truth + 0.25 * field.image.uncertainty.array
+    said = re.search(r"rms error ([\d.]+) before and ([\d.]+) after", _pixel_verdict(field, after))
+    assert_allclose([float(number) for number in said.groups()], [1, 0.25], atol=0.1)
+
+
+def test_pulls_of_the_demo(field):
+    brighter = field.image.copy()
+    brighter.data = field.truth + 1.0
+    table = compare_fluxes(field, brighter)
+    assert np.all(table["pull"] > 0)  # apertures at the edge are less than whole
+    assert_allclose(np.max(table["pull"] * table["enhanced_err"].value), np.pi * 6**2, rtol=0.01)
 
 
 class TestEvaluate:

@@ -379,7 +379,7 @@ class TestDetectionThreshold:
         deep, image = pair
         image.mask = np.zeros(image.shape, bool)
         image.mask[3, 4] = True
-        assert np.argwhere(np.isinf(detection_threshold(deep, image))).tolist() == [[3, 4]]
+        assert np.argwhere(np.isposinf(detection_threshold(deep, image))).tolist() == [[3, 4]]
 
     def test_fewer_sources_in_noise_than_by_the_scatter_of_the_sky(self):
         image = noise_image((128, 128), seed=3)

@@ -87,6 +87,12 @@ class TestContent:
         pull = (enhanced.data - deep.data) / sigma
         assert_allclose(shown["Enhanced − reference"].get_array(), pull, rtol=1e-4, atol=1e-5)
 
+    def test_what_is_too_bright_is_red(self, field):
+        too_bright = CCDData(field.truth + 1.0, unit="adu", uncertainty=field.image.uncertainty)
+        (residual,) = (a for a in plot_comparison(too_bright, field.truth).axes if "−" in a.get_title())
+        red, _, blue, _ = residual.images[0].to_rgba(np.array([[2.0]]))[0, 0]
+        assert red > blue
+
     def test_mask(self, field, enhanced):
         shown = panels(plot_comparison(enhanced, image=field.image))
         for title in ("Input", "Input − enhanced"):
