@@ -35,7 +35,7 @@ DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
 NOISE_DOUBT = 0.1  # of its power where the image does not show it
 SKY = -1.5, -0.75  # minus the brightness about where the bias of the sky begins to be taken out, and is
-SKY_WIDTH = 9  # pixels about one of the sky
+SKY_WIDTH = 9  # pixels about one of the sky, without a source
 SKY_BOX = 32  # pixels
 
 
@@ -167,6 +167,13 @@ class Answer:
         from scipy.ndimage import maximum_filter
 
         return maximum_filter(self.local, SKY_WIDTH, mode="nearest")
+
+    @cached_property
+    def apart(self):
+        """1 where there is sky only, also about each pixel of that sky, so that fluxes are left alone."""
+        from scipy.ndimage import maximum_filter
+
+        return _ramp(-maximum_filter(self.brightest, SKY_WIDTH, mode="nearest"), SKY)
 
     @cached_property
     def power(self):
@@ -327,7 +334,7 @@ class Correction:
         if self.excess.any():
             variance = variance * answer.between(self.final)
         if self.sky:
-            mean = mean - self.sky * _ramp(-answer.brightest, SKY)
+            mean = mean - self.sky * answer.apart
         std = np.sqrt(np.maximum(variance, MIN_VARIANCE))
         valid = answer.valid
         return np.where(valid, mean, answer.mean), np.where(valid, std, answer.std), factor

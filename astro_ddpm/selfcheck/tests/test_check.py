@@ -1,9 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from astro_ddpm.selfcheck import check, check_answer, judge_noise, local_mean, pool_tables, sentence
+from astro_ddpm.selfcheck.calibrate import Answer, Correction
 
 SHAPE = 256, 256
 
@@ -94,8 +95,18 @@ def test_bias_of_the_sky_is_taken_out():
     z, x, mean, _, found = run(biased)
     noise = (z - x)[x < 0.1].mean()
     assert found.correction.sky == pytest.approx(0.1 - noise, abs=0.03)  # wings of sources count too
-    assert abs((z + mean - x)[x < 0.1].mean()) < 0.03
+    apart = maximum_filter(x, 21) < 0.1
+    assert abs((z + mean - x)[apart].mean()) < 0.03
     assert found.record()["sky_bias"] == pytest.approx(found.correction.sky, abs=1e-4)
+
+
+def test_bias_of_the_sky_is_not_taken_out_of_fluxes():
+    x = make_scene()
+    answer = Answer(x, np.ones(SHAPE, bool), np.zeros_like(x), np.full_like(x, 0.1))
+    changed = Correction(n_pixels=20, sky=0.1).apply(answer)[0]
+    near, apart = maximum_filter(x, 17) > 2, maximum_filter(x, 27) < 0.1
+    assert np.all(changed[near] == 0)
+    assert changed[apart] == pytest.approx(-0.1)
 
 
 def test_holes_do_not_count():
