@@ -5,6 +5,7 @@ The check without truth: Stein's estimate of the error of a result, and what fol
 
 from .calibrate import Answer, Correction, Probe, fit_correction, local_mean
 from .check import Check, Verifier, check_answer, choose_parts, pool_tables, sentence
+from .expansion import Expansion, fit_expansion, starlet_planes
 from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
 from .stein import Moments, colour, divergence, measure_noise_power, power_spectrum, random_signs
 
@@ -12,6 +13,7 @@ __all__ = [
     "Answer",
     "Check",
     "Correction",
+    "Expansion",
     "Moments",
     "NoiseJudgement",
     "Probe",
@@ -21,6 +23,7 @@ __all__ = [
     "colour",
     "divergence",
     "fit_correction",
+    "fit_expansion",
     "judge_noise",
     "local_mean",
     "measure_noise_power",
@@ -29,4 +32,5 @@ __all__ = [
     "power_spectrum",
     "random_signs",
     "sentence",
+    "starlet_planes",
 ]

@@ -6,6 +6,7 @@ All of it depends on how bright a place is, and on whether it is sharp: numbers 
 estimated brightness, for smooth and for sharp places, with straight lines between them.
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -379,10 +380,29 @@ class Probe:
 
     def __init__(self, answer, moved, signs, step, correlation=None):
         self.answer, self.moved, self.signs, self.step = answer, moved, signs, step
+        self.origin = self
         response = (moved.scene - answer.scene) / step
         self.noise, self.known = measure_noise_power(
             answer.z, answer.scene, response, answer.valid, correlation
         )
+
+    def with_answers(self, change):
+        """
+        Change the answers.
+
+        Parameters
+        ----------
+        change : callable
+            Returns another `Answer` for one.
+
+        Returns
+        -------
+        probe : `Probe`
+            With the other answers, and this one as its ``origin``.
+        """
+        probe = copy(self)
+        probe.answer, probe.moved = change(self.answer), change(self.moved)
+        return probe
 
     def corrected(self, correction):
         """

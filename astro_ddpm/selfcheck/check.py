@@ -9,6 +9,7 @@ from math import isfinite, prod
 import numpy as np
 
 from .calibrate import NODES, REACH, Answer, Correction, Probe, fit_correction, local_mean, positive_part
+from .expansion import fit_expansion
 from .judge import NoiseJudgement, judge_noise, noise_autocorrelation
 from .stein import STEP, Moments, colour, random_signs
 
@@ -187,7 +188,9 @@ class Verifier:
         return self.check.record()
 
 
-def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, parts=None, regions=None):
+def check_answer(
+    z, valid, mean, std, regressor, *, seed=0, judgement=None, parts=None, regions=None, expand=True
+):
     """
     Estimate the error of a regressor on an image, and correct its answer.
 
@@ -218,6 +221,9 @@ def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, part
     regions : ndarray of int, shape (ny, nx), optional
         Regions to be judged on their own, such as the segments of a catalog; 0 counts for none.
 
+    expand : bool, optional
+        Whether to add the terms of `fit_expansion` before anything else.
+
     Returns
     -------
     mean, std : ndarray of float32, shape (ny, nx)
@@ -242,8 +248,10 @@ def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, part
         here = answer.part(part)
         moved = Answer(shifted[part], valid[part], *regressor(shifted, part))
         probes.append(Probe(here, moved, signs[part], STEP, correlation))
+    expansion = fit_expansion(probes if expand else [], correlation)
+    probes = [probe.with_answers(expansion.apply) for probe in probes]
     correction = fit_correction(probes, correlation)
-    new_mean, new_std = _apply(correction, answer)
+    new_mean, new_std = _apply(correction, expansion, answer)
     number = np.bincount(_bins(z + new_mean, valid)[valid], minlength=len(EDGES) - 1)
     places = [_bins(p.answer.z + p.corrected(correction)[0], p.answer.valid) for p in probes]
     table, before, before_err = _tabulate(probes, correction, places, number)
@@ -299,18 +307,19 @@ def choose_parts(answer):
     return chosen
 
 
-def _apply(correction, answer, size=1024):
+def _apply(correction, expansion, answer, size=1024):
     """Correct a frame part by part, so that no more memory is needed."""
     if prod(answer.z.shape) <= WHOLE:
-        return correction.apply(answer)[:2]
+        return correction.apply(expansion.apply(answer))[:2]
     planes = answer.z, answer.valid, answer.mean, answer.std
     mean, std = np.empty_like(answer.mean), np.empty_like(answer.std)
+    reach = REACH + expansion.reach
     for y in range(0, mean.shape[0], size):
         for x in range(0, mean.shape[1], size):
             corner = y, x
-            outer = tuple(slice(max(i - REACH, 0), i + size + REACH) for i in corner)
+            outer = tuple(slice(max(i - reach, 0), i + size + reach) for i in corner)
             inner = tuple(slice(i - o.start, i - o.start + size) for i, o in zip(corner, outer, strict=True))
-            parts = correction.apply(Answer(*(plane[outer] for plane in planes)))
+            parts = correction.apply(expansion.apply(Answer(*(plane[outer] for plane in planes))))
             mean[y : y + size, x : x + size], std[y : y + size, x : x + size] = (p[inner] for p in parts[:2])
     return mean, std
 
@@ -331,11 +340,12 @@ def _tabulate(probes, correction, places, number, regions=False):
         answer = probe.answer
         place = np.clip(place, 0, n_sets - 1)
         mean, std, factor, div = probe.corrected(correction)
-        first_div = probe.corrected(identity)[3]
+        first = probe.origin
+        first_div = first.corrected(identity)[3]
         weight = answer.valid.astype(np.float32)
         new = Moments.collect([place], [weight], (probe.noise, div, mean**2, std**2), n_sets)
         old = Moments.collect(
-            [place], [weight], (probe.noise, first_div, answer.mean**2, answer.variance), n_sets
+            [place], [weight], (probe.noise, first_div, first.answer.mean**2, answer.variance), n_sets
         )
         after, before = (new, old) if after is None else (after + new, before + old)
         planes = (np.ones_like(mean), factor, mean, answer.std**2, std**2)
