@@ -210,7 +210,7 @@ def enhance(
     frame = _Frame.prepare(exposure, background, propagate=mask_treatment == "propagate")
     verify = verify and frame.is_large_enough
     measures = _check_domain(frame, noise_ratio, model.ranges, verify=verify)
-    verifier = Verifier(frame.data, frame.sigma, exposure.valid, seed) if verify else None
+    verifier = Verifier(frame.data, frame.sigma, exposure.valid) if verify else None
     frame = frame.filled()
 
     draw = {"n_samples": n_samples, "steps": steps, "seed": seed, "noise_ratio": noise_ratio}

@@ -115,6 +115,8 @@ class Verifier:
     """
     The check as a step of an enhancement.
 
+    Its signs are the same for every image, so the answer of a model that draws no samples depends on no seed.
+
     Parameters
     ----------
     data, sigma : ndarray, shape (ny, nx)
@@ -122,14 +124,11 @@ class Verifier:
 
     valid : ndarray of bool, shape (ny, nx)
         False for pixels that were not measured.
-
-    seed : int
-        The seed of the signs.
     """
 
-    def __init__(self, data, sigma, valid, seed):
+    def __init__(self, data, sigma, valid):
         usable = np.where(valid, sigma, 1)
-        self.z, self.valid, self.seed = np.where(valid, data, 0) / usable, valid, seed
+        self.z, self.valid = np.where(valid, data, 0) / usable, valid
         self.noise = judge_noise(self.z, valid, data, usable)
         self.check = None
 
@@ -151,9 +150,7 @@ class Verifier:
             The corrected answer.
         """
         z = z.astype(np.float32, copy=False)
-        mean, std, self.check = check_answer(
-            z, self.valid, mean, std, regressor, seed=self.seed, judgement=self.noise
-        )
+        mean, std, self.check = check_answer(z, self.valid, mean, std, regressor, judgement=self.noise)
         return mean, std
 
     @property

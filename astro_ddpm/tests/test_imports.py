@@ -31,6 +31,7 @@ ORDER = (
     "posterior",
     "domain",
     "listing",
+    "exposures",
     "selfcheck",
     "core",
     "evaluation",

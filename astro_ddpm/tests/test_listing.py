@@ -4,6 +4,7 @@ Tests for the listing module.
 """
 
 import pytest
+from astropy.utils.exceptions import AstropyDeprecationWarning
 
 from astro_ddpm.listing import read_listing
 
@@ -42,3 +43,12 @@ class TestReadListing:
         (tmp_path / "list.csv").write_text(text)
         with pytest.raises(ValueError, match="holds no pair"):
             read_listing(tmp_path / "list.csv")
+
+
+def test_old_name():
+    from astro_ddpm import exposures
+
+    with pytest.warns(AstropyDeprecationWarning, match="use astro_ddpm.listing"):
+        assert exposures.read_listing is read_listing
+    with pytest.raises(AttributeError, match="no attribute 'write_listing'"):
+        _ = exposures.write_listing

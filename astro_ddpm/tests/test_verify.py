@@ -146,3 +146,10 @@ def test_collection_pools_one_camera(field, tmp_path):
     pooled = manifest.meta["checks"]["camera"]
     assert sum(pooled["n_pixels"]) == 2 * np.count_nonzero(~field.image.mask)
     assert "networks" in pooled["sentence"]
+
+
+def test_without_samples_no_seed_matters():
+    field = make_galaxy_field((64, 64), n_galaxies=1, n_stars=0, seed=3)
+    one, other = (enhance(field.image, model="raunet", seed=seed) for seed in (1, 2))
+    assert np.array_equal(one.data, other.data)
+    assert np.array_equal(one.uncertainty.array, other.uncertainty.array)
