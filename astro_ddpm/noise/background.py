@@ -156,10 +156,8 @@ def find_sources(residual, valid):
         means, enough = _block_means(residual, valid & ~sources, scale)
         if min(means.shape) < MIN_SIDE:
             break
-        noise = _noise(means, enough, lag=1 if scale > 1 else 5)
-        noise = max(
-            noise, white / (scale if scale > 1 else 2 * np.sqrt(np.pi) * WIDTH)
-        )  # if it is not correlated
+        averaged = scale if scale > 1 else 2 * np.sqrt(np.pi) * WIDTH  # by which white noise becomes less
+        noise = max(_noise(means, enough, lag=1 if scale > 1 else 5), white / averaged)
         found = enough & (means > THRESHOLD * noise)
         found = binary_dilation(found, np.ones((3, 3)), iterations=2 if scale == 1 else 1)
         sources |= _enlarged(found, scale, residual.shape)

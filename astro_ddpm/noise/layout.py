@@ -14,10 +14,8 @@ MIN_BLOCKS = 9
 MAX_WIDTH = 512  # pixels, of the central part that is looked at
 MIN_BRIGHT = 10  # pixels of a block that are brighter than the sky
 BRIGHT = 5.0  # of the noise
-LOW, HIGH = (
-    np.array([1, 2, 1]) / 4,
-    np.array([-1, 2, -1]) / 4,
-)  # of neighbours: their mean, and what alternates
+LOW = np.array([1, 2, 1]) / 4  # the mean of neighbours
+HIGH = np.array([-1, 2, -1]) / 4  # what alternates from one to the next
 NOISE = 0.375  # of the noise of a pixel, what is left of it by both
 MIN_LEVEL, MIN_GAIN = 0.1, 0.05
 SURE = 8.0  # standard errors

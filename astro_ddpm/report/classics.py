@@ -8,6 +8,8 @@ strengths are those with the least error on the training pairs of the released m
 
 import numpy as np
 
+from astro_ddpm.selfcheck import starlet_planes
+
 __all__ = ["CLASSICS", "bm3d", "gaussian", "non_local_means", "starlet", "total_variation", "wavelet"]
 
 
@@ -23,28 +25,15 @@ def starlet(data, sigma, *, threshold=3.0, n_scales=4):
     r"""
     Keep the starlet coefficients above ``threshold`` times their own noise.
 
-    The starlet transform (isotropic undecimated wavelet of the B3 spline; Starck, Fadili & Murtagh 2007)
-    writes an image as a sum of ``n_scales`` details :math:`w_j` and a coarse image.
+    The starlet transform (isotropic undecimated wavelet of the B3 spline; Starck, Fadili & Murtagh 2007,
+    `~astro_ddpm.selfcheck.starlet_planes`) writes an image as a sum of ``n_scales`` details :math:`w_j` and a
+    coarse image.
     """
     noise = np.random.default_rng(0).standard_normal((256, 256))
-    coarse, clean = np.asarray(data, float), np.zeros(data.shape)
-    for scale in range(n_scales):
-        coarser, smoother = _spline(coarse, scale), _spline(noise, scale)
-        detail = coarse - coarser
-        clean += detail * (np.abs(detail) > threshold * sigma * (noise - smoother).std())
-        coarse, noise = coarser, smoother
-    return clean + coarse
-
-
-def _spline(data, scale):
-    """Convolve with the B3 spline whose taps are 2**scale pixels apart."""
-    from scipy.ndimage import convolve1d
-
-    taps = np.zeros(4 * 2**scale + 1)
-    taps[:: 2**scale] = np.array([1, 4, 6, 4, 1]) / 16
-    for axis in (0, 1):
-        data = convolve1d(data, taps, axis=axis, mode="mirror")
-    return data
+    data = np.asarray(data, float)
+    details = starlet_planes(data, n_scales)
+    limits = threshold * sigma * starlet_planes(noise, n_scales).std(axis=(1, 2), keepdims=True)
+    return data - np.where(np.abs(details) > limits, 0, details).sum(axis=0)
 
 
 def non_local_means(data, sigma):

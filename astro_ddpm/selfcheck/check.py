@@ -185,9 +185,7 @@ class Verifier:
         return self.check.record()
 
 
-def check_answer(
-    z, valid, mean, std, regressor, *, seed=0, judgement=None, parts=None, regions=None, expand=True
-):
+def check_answer(z, valid, mean, std, regressor, *, seed=0, judgement=None, parts=None, regions=None):
     """
     Estimate the error of a regressor on an image, and correct its answer.
 
@@ -218,9 +216,6 @@ def check_answer(
     regions : ndarray of int, shape (ny, nx), optional
         Regions to be judged on their own, such as the segments of a catalog; 0 counts for none.
 
-    expand : bool, optional
-        Whether to add the terms of `fit_expansion` before anything else.
-
     Returns
     -------
     mean, std : ndarray of float32, shape (ny, nx)
@@ -245,7 +240,7 @@ def check_answer(
         here = answer.part(part)
         moved = Answer(shifted[part], valid[part], *regressor(shifted, part))
         probes.append(Probe(here, moved, signs[part], STEP, correlation))
-    expansion = fit_expansion(probes if expand else [], correlation)
+    expansion = fit_expansion(probes, correlation)
     probes = [probe.with_answers(expansion.apply) for probe in probes]
     correction = fit_correction(probes, correlation)
     new_mean, new_std = _apply(correction, expansion, answer)

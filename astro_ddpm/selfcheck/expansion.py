@@ -38,32 +38,35 @@ DOUBT = 2.0  # variance of Stein's estimate of a gradient over that by the noise
 SHARED = 0.5  # of what says how far to trust the coefficients of a node belongs to the next one
 
 
-def starlet_planes(image):
+def starlet_planes(image, scales=SCALES):
     r"""
-    The planes of the starlet transform of the finest scales.
+    The planes of the starlet transform of the finest scales; what is left of the image is the smooth plane.
 
     .. math:: w_j = c_j - h_j * c_j, \qquad c_{j+1} = h_j * c_j
 
     with the B3-spline :math:`h_j`, its elements :math:`2^j` pixels apart (Starck & Murtagh 2006,
-    *Astronomical Image and Data Analysis*, section 2.3). Beyond the edges the image goes on as it ends.
+    *Astronomical Image and Data Analysis*, section 2.3). Beyond the edges lies the mirror image.
 
     Parameters
     ----------
-    image : ndarray, shape (ny, nx)
+    image : ndarray of float, shape (ny, nx)
         The image.
+
+    scales : int, optional
+        The number of planes.
 
     Returns
     -------
-    planes : ndarray, shape (3, ny, nx)
+    planes : ndarray, shape (scales, ny, nx)
         From fine to coarse.
     """
     from scipy.ndimage import correlate1d
 
-    planes = np.empty((SCALES, *image.shape), image.dtype)
+    planes = np.empty((scales, *image.shape), image.dtype)
     for scale, plane in enumerate(planes):
         spline = np.zeros(4 * 2**scale + 1, image.dtype)
         spline[:: 2**scale] = SPLINE
-        smooth = correlate1d(correlate1d(image, spline, 0, mode="nearest"), spline, 1, mode="nearest")
+        smooth = correlate1d(correlate1d(image, spline, 0, mode="mirror"), spline, 1, mode="mirror")
         np.subtract(image, smooth, out=plane)
         image = smooth
     return planes

@@ -252,13 +252,12 @@ def noise_autocorrelation(z, faint, noise=1.0, scene=None):
     number = np.maximum(number, 1)
     power, structure = (power - structure) / number, structure / number
     variance = max(power[RADIUS, RADIUS], 0.1)
-    correlation, doubt = power / variance, SCENE_DOUBT * np.abs(structure) / variance
+    correlation = power / variance
+    doubt = np.maximum(SCENE_DOUBT * np.abs(structure) / variance, MIN_CORRELATION)
     error = 1.5 / np.sqrt(number)  # each pixel is in four differences
     lags = np.abs(np.arange(-RADIUS, RADIUS + 1))
     sure = np.where(np.maximum(lags[:, None], lags) == 1, 1.5, 3.0)  # neighbours are correlated often
-    kept = np.where(
-        np.abs(correlation) > np.maximum(np.maximum(sure * error, MIN_CORRELATION), doubt), correlation, 0.0
-    )
+    kept = np.where(np.abs(correlation) > np.maximum(sure * error, doubt), correlation, 0.0)
     kept[RADIUS, RADIUS] = 1
     return kept if np.count_nonzero(kept) > 1 else None
 
