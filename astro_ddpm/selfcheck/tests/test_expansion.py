@@ -57,7 +57,7 @@ def test_planes_are_those_of_the_networks():
 
 @pytest.mark.parametrize("correlated", [False, True])
 def test_noise(correlated):
-    """Little more is left than if the truth were known."""
+    """Not much more is left than if the truth were known; correlated noise looks like kinds of places."""
     rng = np.random.default_rng(1)
     noise, correlation = rng.standard_normal(SHAPE).astype(np.float32), None
     if correlated:
