@@ -15,6 +15,7 @@ from torch import Tensor
 from astro_ddpm import zoo
 from astro_ddpm.diffusion import Denoiser, OneStepGenerator, stratified_levels
 from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.nn.raunet import turn, turn_back
 
 from .losses import WIDTH_SHARE, regression_losses
 from .muon import Muon, split_parameters
@@ -132,9 +133,10 @@ class RAUNetModule(TrainingModule):
     The width :math:`s` follows from :math:`\ln v + (r - m)^2 / v` with :math:`m` held fixed.
 
     A trained network may teach, which saves a new architecture most of the time: its mean :math:`m'` has no
-    noise. The loss of the mean is then that of :math:`r` plus :math:`\lambda` times that of :math:`m'`, where
-    :math:`\lambda` falls from 1 to 0 with the steps, so that in the end the target alone counts (Hinton et
-    al. 2015, *Distilling the Knowledge in a Neural Network*, for regression).
+    noise. The loss of the mean is then that of :math:`r` with the weight :math:`1 - \lambda` and that of
+    :math:`m'` with :math:`\lambda` (Hinton et al. 2015, *Distilling the Knowledge in a Neural Network*, for
+    regression). The teacher sees the image in another orientation at each step, of eight in turn, so what is
+    learned is its mean over orientations, which is better than any of its answers.
 
     Parameters
     ----------
@@ -154,7 +156,7 @@ class RAUNetModule(TrainingModule):
     Raises
     ------
     ValueError
-        If the network to start from has other channels.
+        If the network to start from has other channels, or ``teacher_share`` is not within 0 and 1.
     """
 
     def __init__(
@@ -168,10 +170,14 @@ class RAUNetModule(TrainingModule):
         patch: int = 1,
         teacher: str | None = None,
         muon_rate: float | None = None,
+        teacher_share: float = 0.8,
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
+        if not 0 <= teacher_share <= 1:
+            msg = f"teacher_share must be from 0 to 1, not {teacher_share}"
+            raise ValueError(msg)
         self.save_hyperparameters()
-        self.weighting = weighting
+        self.weighting, self.teacher_share = weighting, teacher_share
         self.network = RAUNet(channels, dropout, patch)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
@@ -192,16 +198,21 @@ class RAUNetModule(TrainingModule):
         mean, std = self.network(batch["z"], batch["valid"])
         return batch["residual"] - mean, std.square() + batch["depth"].reshape(-1, 1, 1, 1).square()
 
+    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean of the teacher, which sees the images in the orientation of this step."""
+        code = self.global_step % 8
+        z, valid = (turn(batch[name], code).contiguous() for name in ("z", "valid"))
+        return turn_back(self.teacher(z, valid)[0], code)  # compiles as it is where gradients may flow
+
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses of mean and width."""
         error, variance = self._errors(batch)
         use = _use(batch)
         mean_loss, width_loss = regression_losses(error, variance, use, self.weighting)
         if self.teacher is not None:
-            taught = self.teacher(batch["z"], batch["valid"])[0]  # compiles as it is where gradients may flow
-            share = 1 - self.global_step / self.trainer.estimated_stepping_batches
-            error = error + taught - batch["residual"]
-            mean_loss = mean_loss + share * regression_losses(error, variance, use, self.weighting)[0]
+            share, taught_error = self.teacher_share, error + self._taught(batch) - batch["residual"]
+            taught_loss = regression_losses(taught_error, variance, use, self.weighting)[0]
+            mean_loss = (1 - share) * mean_loss + share * taught_loss
         return mean_loss, width_loss
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from astro_ddpm import zoo
 from astro_ddpm.diffusion import multiscale_square
 from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.nn.raunet import turn_back
 from astro_ddpm.training import DDPMModule, RAUNetModule
 from astro_ddpm.training.modules import copy_shared_weights, restore_module
 
@@ -148,22 +149,40 @@ class TestRAUNetModule:
         assert slope(0.8 * best) < -0.1
         assert slope(1.2 * best) > 0.1
 
-    @pytest.mark.parametrize("done", [0, 3, 10])
-    def test_teacher(self, monkeypatch, tmp_path, done):
-        # beside the target the mean of the teacher counts, the less the more steps are done
-        teacher = zoo.Model(RAUNet((4, 6, 8)))
-        zoo.save(teacher, tmp_path / "teacher.safetensors")
+    @pytest.mark.parametrize("step", [0, 3, 13])
+    def test_teacher(self, monkeypatch, tmp_path, step):
+        # the target counts with one fifth, the mean of the teacher, turned back, with the rest
+        zoo.save(zoo.Model(RAUNet((4, 6, 8))), tmp_path / "teacher.safetensors")
         module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors"))
-        module._trainer = SimpleNamespace(global_step=done, estimated_stepping_batches=10)
+        module._trainer = SimpleNamespace(global_step=step)
         batch, logs = make_batch(), record_logs(module, monkeypatch)
         mean, taught = torch.randn(2, 4, 1, 16, 16)
         std = torch.randn(4, 1, 16, 16).exp()
         module.network, module.teacher = Fixed(mean, std), Fixed(taught, std)
         module.training_step(batch, 0)
         scale = (std**2 + 0.3**2) ** 0.25
-        expected = multiscale_square((batch["residual"] - mean) / scale)
-        expected += (1 - done / 10) * multiscale_square((taught - mean) / scale)
+        expected = 0.2 * multiscale_square((batch["residual"] - mean) / scale)
+        expected += 0.8 * multiscale_square((turn_back(taught, step % 8) - mean) / scale)
         assert_allclose(logs["mean_loss"].detach(), expected.detach(), rtol=1e-5)
+
+    def test_what_is_taught_is_the_mean_over_orientations(self, tmp_path):
+        teacher = RAUNet((4, 6, 8))
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+        zoo.save(zoo.Model(teacher), tmp_path / "teacher.safetensors")
+        module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors"))
+        batch, taught = make_batch(), []
+        for step in range(8):
+            module._trainer = SimpleNamespace(global_step=step)
+            taught.append(module._taught(batch).detach())
+        mean = module.teacher.estimate(batch["z"], batch["valid"], 8)[0]
+        assert_allclose(torch.stack(taught).mean(dim=0), mean.detach(), atol=1e-4)
+        assert torch.stack(taught).std(dim=0).max() > 0.01
+
+    def test_impossible_share_of_the_teacher(self):
+        with pytest.raises(ValueError, match=r"teacher_share must be from 0 to 1, not 1\.2"):
+            RAUNetModule(CHANNELS, teacher_share=1.2)
 
     def test_teacher_stays_as_it_is(self, tmp_path):
         zoo.save(zoo.Model(RAUNet((4, 6, 8), dropout=0.5)), tmp_path / "teacher.safetensors")
