@@ -166,6 +166,7 @@ class Denoiser(nn.Module):
         std: Tensor,
         *condition: Tensor,
         weight: Tensor | None = None,
+        target: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         r"""
         Error of the denoiser with the weight that makes every noise level count the same.
@@ -189,6 +190,10 @@ class Denoiser(nn.Module):
         weight : Tensor, broadcastable to ``x``, optional
             Multiplies the error. It must not depend on ``x``, or D is no longer an expectation.
 
+        target : callable, optional
+            Of the noised image, what D shall return in place of ``x``: what another denoiser says of it, if that
+            is to teach.
+
         Returns
         -------
         loss : Tensor, shape ()
@@ -196,6 +201,6 @@ class Denoiser(nn.Module):
         """
         noised = add_noise(x, sigma, noise)
         centred, sigma, total, raw = self._raw(noised, sigma, mean, std, condition)
-        target = (x - mean - (std / total).square() * centred) * total / (sigma * std)
-        error = raw - target
+        wanted = x if target is None else target(noised)
+        error = raw - (wanted - mean - (std / total).square() * centred) * total / (sigma * std)
         return multiscale_square(error if weight is None else weight * error)

@@ -6,6 +6,7 @@ Lightning modules: what a training step is for each of the networks.
 import math
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Self
 
 import pytorch_lightning as pl
@@ -33,6 +34,15 @@ def _load_start(name: str) -> RAUNet | GuidedUNet:
     """Return the network of a model that draws, or the RAUNet of one that does not."""
     model = _load(name)
     return model.denoiser or model.regressor
+
+
+def _load_teacher(name: str) -> GuidedUNet:
+    """Return the network of a model that denoises, which stays as it is."""
+    model = _load(name)
+    if model.denoiser is None or model.one_step:
+        msg = f"teacher {name} is a model of kind {model.kind}, which has no denoiser to teach"
+        raise ValueError(msg)
+    return model.denoiser.eval().requires_grad_(False)
 
 
 def _eager():
@@ -121,6 +131,12 @@ def _use(batch: dict[str, Tensor]) -> Tensor:
     return batch.get("use", torch.ones_like(batch["z"]))
 
 
+def _check_share(teacher_share: float) -> None:
+    if not 0 <= teacher_share <= 1:
+        msg = f"teacher_share must be from 0 to 1, not {teacher_share}"
+        raise ValueError(msg)
+
+
 class RAUNetModule(TrainingModule):
     r"""
     Training of the RAUNet: posterior mean by least squares, its width by Gaussian likelihood.
@@ -173,9 +189,7 @@ class RAUNetModule(TrainingModule):
         teacher_share: float = 0.8,
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
-        if not 0 <= teacher_share <= 1:
-            msg = f"teacher_share must be from 0 to 1, not {teacher_share}"
-            raise ValueError(msg)
+        _check_share(teacher_share)
         self.save_hyperparameters()
         self.weighting, self.teacher_share = weighting, teacher_share
         self.network = RAUNet(channels, dropout, patch)
@@ -238,13 +252,16 @@ class RAUNetModule(TrainingModule):
 
 
 class DDPMModule(TrainingModule):
-    """
+    r"""
     Training of the diffusion model, guided by a trained RAUNet that stays as it is.
 
     The denoiser is preconditioned by the mean of the RAUNet and by its width and the depth in
     quadrature; its network starts with the weights of a RAUNet, or of another denoiser, where the shapes
     agree. The error of a pixel is weighted by the square root of that width, halfway between what is best
     for the sky and for bright cores.
+
+    A trained denoiser may teach a smaller one, as for `RAUNetModule`: the target is the residual with the weight
+    :math:`1 - \lambda` and what the teacher says of the noised residual with :math:`\lambda`.
 
     Parameters
     ----------
@@ -265,8 +282,19 @@ class DDPMModule(TrainingModule):
         The network that the new one starts from, or the model that holds it, of which it is the network that
         draws, if there is one; by default the guide.
 
+    teacher : str, optional
+        The model whose denoiser teaches, a name or a ``.safetensors`` file; by default none.
+
+    teacher_share : float, optional
+        The weight :math:`\lambda` of what the teacher says.
+
     learning_rate, warmup_steps, muon_rate : float, int, float, optional
         As for `TrainingModule`.
+
+    Raises
+    ------
+    ValueError
+        If ``teacher`` does not denoise, or ``teacher_share`` is not within 0 and 1.
     """
 
     network: GuidedUNet
@@ -281,8 +309,11 @@ class DDPMModule(TrainingModule):
         patch: int | None = None,
         start: str | RAUNet | GuidedUNet | None = None,
         muon_rate: float | None = None,
+        teacher: str | None = None,
+        teacher_share: float = 0.8,
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
+        _check_share(teacher_share)
         self.save_hyperparameters(ignore=["raunet", "start"])
         raunet = _load(raunet).regressor if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
@@ -292,26 +323,39 @@ class DDPMModule(TrainingModule):
         copy_shared_weights(start, self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.denoiser = Denoiser(self.network)
+        self.teacher, self.teacher_share = _load_teacher(teacher) if teacher else None, teacher_share
 
     def parts(self) -> dict[str, torch.nn.Module]:
         """Return both networks."""
         return {"regressor": self.raunet, "denoiser": self.network}
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return mean and width of the target, what guides the network, and the depth."""
+        """Return mean and width of the scene, the width of the target, and what guides the network."""
         z, valid, depth = batch["z"], batch["valid"], batch["depth"]
         mean, scene_std = self.raunet.estimate(z, valid)  # no gradient, for its weights need none
         std = torch.sqrt(scene_std.square() + depth.reshape(-1, 1, 1, 1).square())
-        return mean, std, self.network.encode(z, valid, mean, scene_std), depth
+        return mean, scene_std, std, self.network.encode(z, valid, mean, scene_std)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of one batch at random noise levels."""
-        mean, std, guide, depth = self._condition(batch)
+        mean, scene_std, std, guide = self._condition(batch)
         sigma = stratified_levels(len(mean), generator=generator, device=mean.device)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         use = _use(batch)
         weight = std.sqrt() * use / use.mean().sqrt()
-        return self.denoiser.loss(batch["residual"], sigma, noise, mean, std, guide, depth, weight=weight)
+        target = None if self.teacher is None else partial(self._taught, batch, sigma, mean, scene_std, std)
+        condition = sigma, noise, mean, std, guide, batch["depth"]
+        return self.denoiser.loss(batch["residual"], *condition, weight=weight, target=target)
+
+    def _taught(self, batch, sigma, mean, scene_std, std, noised: Tensor) -> Tensor:
+        """Return the target mixed with what the teacher, in the orientation of this step, says."""
+        code = self.global_step % 8
+        planes = batch["z"], batch["valid"], mean, scene_std, std, noised
+        z, valid, mean, scene_std, std, noised = (turn(plane, code).contiguous() for plane in planes)
+        with torch.no_grad():
+            guide = self.teacher.encode(z, valid, mean, scene_std)
+            taught = Denoiser(self.teacher)(noised, sigma, mean, std, guide, batch["depth"])
+        return torch.lerp(batch["residual"], turn_back(taught, code), self.teacher_share)
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
@@ -339,9 +383,10 @@ class CRPSModule(DDPMModule):
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of one batch for two draws."""
-        mean, std, guide, depth = self._condition(batch)
+        mean, _, std, guide = self._condition(batch)
         noise = torch.randn((2, *mean.shape), generator=generator, device=mean.device)
-        return OneStepGenerator(self.network).loss(batch["residual"], noise, mean, std, guide, depth)
+        generate = OneStepGenerator(self.network)
+        return generate.loss(batch["residual"], noise, mean, std, guide, batch["depth"])
 
 
 def restore_module(model: zoo.Model) -> TrainingModule:

@@ -4,6 +4,7 @@ Tests for the modules module.
 """
 
 import math
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -243,7 +244,8 @@ class TestDDPMModule:
         batch["depth"] = torch.tensor([0.1, 0.5, 1.0, 2.0])
         calls = []
 
-        def loss(x, sigma, noise, mean, std, guide, depth, weight):
+        def loss(x, sigma, noise, mean, std, guide, depth, weight, target):
+            assert target is None
             calls.append((x, sigma, noise, mean, std, guide, depth, weight))
             return x.sum()
 
@@ -261,6 +263,36 @@ class TestDDPMModule:
         assert_allclose(weight, std.sqrt(), rtol=1e-6)
         expected = module.network.encode(batch["z"], batch["valid"], expected_mean, scene_std)
         assert_allclose(guide.detach(), expected.detach(), rtol=1e-4, atol=1e-5)
+
+    def test_teacher(self, raunet, tmp_path):
+        # a network like the teacher has no loss, unless the teacher sees the image turned; without a share of
+        # the teacher the loss is that of the target, and in between a quadratic function of the share
+        file, batch = tmp_path / "teacher.safetensors", make_batch()
+        teacher = DDPMModule(raunet)
+        with torch.no_grad():
+            for parameter in teacher.network.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        zoo.save(zoo.Model(raunet, deepcopy(teacher.network)), file)
+
+        def loss(share, step=0, start=None):
+            module = DDPMModule(raunet, start=start, teacher=str(file), teacher_share=share, dropout=0.0).eval()
+            module._trainer = SimpleNamespace(global_step=step)
+            return float(module.loss(batch, set_rng(2)).detach())
+
+        assert loss(1.0, 0, teacher.network) < 1e-8
+        assert loss(1.0, 8, teacher.network) < 1e-8
+        assert loss(1.0, 3, teacher.network) > 1e-4
+        plain = DDPMModule(raunet, dropout=0.0).eval()
+        assert_allclose(loss(0.0), float(plain.loss(batch, set_rng(2)).detach()), rtol=1e-6)
+        values = [loss(share) for share in (0.0, 0.25, 0.5, 0.75)]
+        assert_allclose(np.diff(values, 3), 0, atol=1e-5)
+        assert abs(np.diff(values, 2)[0]) > 1e-3
+
+    def test_teacher_must_denoise(self, raunet, tmp_path):
+        file = tmp_path / "raunet.safetensors"
+        zoo.save(zoo.Model(raunet), file)
+        with pytest.raises(ValueError, match="of kind raunet, which has no denoiser"):
+            DDPMModule(raunet, teacher=str(file))
 
     def test_loss_repeats_with_the_generator(self, raunet):
         module, batch = DDPMModule(raunet).eval(), make_batch()
