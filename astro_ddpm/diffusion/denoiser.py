@@ -191,8 +191,8 @@ class Denoiser(nn.Module):
             Multiplies the error. It must not depend on ``x``, or D is no longer an expectation.
 
         target : callable, optional
-            Of the noised image, what D shall return in place of ``x``: what another denoiser says of it, if that
-            is to teach.
+            A function of the noised image, what D shall return in place of ``x``: the answer of another
+            denoiser, if that is to teach.
 
         Returns
         -------

@@ -260,8 +260,8 @@ class DDPMModule(TrainingModule):
     agree. The error of a pixel is weighted by the square root of that width, halfway between what is best
     for the sky and for bright cores.
 
-    A trained denoiser may teach a smaller one, as for `RAUNetModule`: the target is the residual with the weight
-    :math:`1 - \lambda` and what the teacher says of the noised residual with :math:`\lambda`.
+    A trained denoiser may teach a smaller one, as for `RAUNetModule`: the target is the residual with the
+    weight :math:`1 - \lambda` and what the teacher says of the noised residual with :math:`\lambda`.
 
     Parameters
     ----------

@@ -275,7 +275,8 @@ class TestDDPMModule:
         zoo.save(zoo.Model(raunet, deepcopy(teacher.network)), file)
 
         def loss(share, step=0, start=None):
-            module = DDPMModule(raunet, start=start, teacher=str(file), teacher_share=share, dropout=0.0).eval()
+            options = {"teacher": str(file), "teacher_share": share, "dropout": 0.0}
+            module = DDPMModule(raunet, start=start, **options).eval()
             module._trainer = SimpleNamespace(global_step=step)
             return float(module.loss(batch, set_rng(2)).detach())
 
