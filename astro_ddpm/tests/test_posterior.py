@@ -204,7 +204,7 @@ class TestExpectedTime:
         assert self.sample(toy_model(), caplog, tile_size=48) == ""
 
 
-@pytest.mark.skipif(not knows_bfloat16(torch.device("cpu")), reason="bfloat16 needs a processor with AMX")
+@pytest.mark.skipif(not knows_bfloat16(torch.device("cpu")), reason="the processor only emulates bfloat16")
 def test_precision():
     z = 3 * np.random.default_rng(0).standard_normal((40, 40)).astype("f4")
     draws = {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from astro_ddpm import __version__, zoo
-from astro_ddpm.core import choose_device
+from astro_ddpm.core import choose_device, knows_bfloat16
 from astro_ddpm.domain import measure_image
 from astro_ddpm.nddata import Exposure
 from astro_ddpm.noise import correlated_noise, fill_frame, frame_sigma, frame_sky, whiten
@@ -460,15 +460,6 @@ def _places(frames):
     return [level for level in levels if level.shape[1] >= FEW_PIXELS]
 
 
-def _has_bfloat16(device):
-    """Whether the processor multiplies matrices of bfloat16; where it does not, that takes far longer."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
-
-
 class _Training:
     """The training of a regressor, with a state that can be kept."""
 
@@ -483,7 +474,7 @@ class _Training:
         self.network = deepcopy(start).eval().requires_grad_(True)  # without dropout, which draws
         self.parameters = list(self.network.parameters())
         self.device = self.parameters[0].device
-        self.half = _has_bfloat16(self.device)
+        self.half = knows_bfloat16(self.device)
         self.optimizer = torch.optim.AdamW(self.parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0)
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [p.detach().clone() for p in self.parameters]

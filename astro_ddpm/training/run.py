@@ -16,6 +16,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from astro_ddpm import __version__, zoo
+from astro_ddpm.core import knows_bfloat16
 from astro_ddpm.utils import require
 
 from .data import PairDataModule
@@ -216,14 +217,7 @@ def find_config(name):
 
 def check_precision(precision, device):
     """Refuse bfloat16 where it would be emulated, which is slower than float32 and less precise."""
-    if not precision.startswith("bf16"):
-        return
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = getattr(torch.cpu, "get_capabilities", dict)()
-        native = device.type != "cpu" or any(able.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
-    if not native:
+    if precision.startswith("bf16") and not knows_bfloat16(device):
         lack = f"which this {device.type} lacks; use 32-true"
         msg = f"trainer.precision {precision} needs hardware with bfloat16, {lack}"
         raise ValueError(msg)
