@@ -28,6 +28,15 @@ RENAMED = {
     "n_samples": "--samples",
     "noise_ratio": "--noise-ratio",
 }
+# What the package says of its arguments in other ways.
+PHRASES = {
+    "uncertainty=": "--stddev, --variance or --weight",
+    "saturation=": "--saturation",
+    "background='photutils'": "--background photutils",
+    'background={"box_size": ...}': "--background photutils:PIXELS",
+    "set again=True": "use --again",
+    "set overwrite": "use --overwrite",
+}
 
 
 def _parser():
@@ -620,7 +629,9 @@ def _name_options(message, args):
         subject, must, rest = message.partition(" ")
     subject = re.sub(r"^(trainer|data|model)(?=\.\w)", r"--\1", subject)
     message = re.sub(r"\w+", option, subject) + must + re.sub(r"\w*_\w*", option, rest)
-    return message.replace("set overwrite", "use --overwrite")
+    for phrase, option_text in PHRASES.items():
+        message = message.replace(phrase, option_text)
+    return message
 
 
 def main(args=None):

@@ -195,7 +195,7 @@ def enhance(
     from .selfcheck import Verifier
 
     _check_options(n_samples, steps, seed, noise_ratio, mask_treatment, tile_size, batch_size)
-    exposure = Exposure.parse(image, uncertainty).check().without_constant_areas()
+    exposure = Exposure.parse(image, uncertainty).without_constant_areas().check()
     exposure.warn_of_raw()
     if "DDPMVERS" in exposure.ccd.meta and not again:
         msg = "image has been enhanced already (DDPMVERS in its header); set again=True to do it once more"

@@ -130,7 +130,7 @@ class Exposure:
             raise ValueError(msg)
         data = _float_data(ccd.data, name)
         if data.ndim != 2:
-            msg = f"{name} must be two-dimensional (ny, nx), not of shape {data.shape}"
+            msg = f"{name} must be two-dimensional (ny, nx), a plane of a cube, not of shape {data.shape}"
             raise ValueError(msg)
         if data.size == 0:
             msg = f"{name} is empty: its shape is {data.shape}"

@@ -6,6 +6,8 @@ Find the extensions of a FITS file.
 import re
 from pathlib import Path
 
+from astro_ddpm.utils import require
+
 __all__ = ["find_image", "find_plane", "split_extension"]
 
 
@@ -41,6 +43,7 @@ def find_image(hdus, ext=None):
         names = [_name(hdu) for hdu in hdus]
         msg = f"ext {ext!r} is not in {hdus.filename()}, which has 0 to {len(hdus) - 1} named {names}"
         raise ValueError(msg)
+    require(hdus[found[0]].is_image, f"ext {ext!r} of {hdus.filename()} is a table, not an image")
     return found[0]
 
 

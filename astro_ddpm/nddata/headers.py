@@ -51,7 +51,7 @@ def mend_cards(header):
     Make a header one that can be written, in place, and warn if cards were changed.
 
     Letters that FITS forbids in keywords become ``_``, those that it forbids in texts a blank or ``?``. What
-    cannot be mended is left out.
+    cannot be mended is left out; values that are none, such as a date without quotes, become texts.
     """
     changed = []
     for index in reversed(range(len(header))):
@@ -73,12 +73,21 @@ def _mended(card):
     """Return a card as FITS allows it, or None."""
     keyword = re.sub(r"[^A-Z0-9_-]", "_", card.rawkeyword.strip().upper())[:8]
     try:
-        value, comment = card.value, card.comment
+        value, comment = _content(card)
         mended = fits.Card(keyword, _plain(value), _plain(comment))
         fits.Card.fromstring(str(mended)).verify("exception")
     except (fits.VerifyError, ValueError):
         return None
     return mended
+
+
+def _content(card):
+    """Return value and comment of a card; a value that is none of FITS, such as a date, as text."""
+    try:
+        return card.value, card.comment
+    except fits.VerifyError:
+        value, _, comment = card.image[10:].partition(" / ")
+        return value.strip(" '"), comment.strip()
 
 
 def _plain(text):

@@ -13,7 +13,9 @@ from astro_ddpm.noise import sigma_from_uncertainty
 
 __all__ = ["parse_unit", "plain_values", "std_in_unit", "std_unit"]
 
-COUNTS = re.compile(r"(adu|dn|electrons?|counts?) *(/ *s(?:ec)?)?", re.IGNORECASE)
+# In capitals, S would be siemens.
+COUNTS = re.compile(r"(adu|dn|electron|e-|count|ct|photon|(?:nano)?maggy)s?(/s(?:ec|econd)?)?")
+NAMES = {"dn": "DN", "e-": "electron"}
 
 
 def parse_unit(text):
@@ -21,14 +23,14 @@ def parse_unit(text):
     text = str(text).strip()
     if text in CCDData.known_invalid_fits_unit_strings:
         return CCDData.known_invalid_fits_unit_strings[text]
+    match = COUNTS.fullmatch("".join(text.lower().replace("maggies", "maggy").split()))
+    if match:
+        unit = u.Unit(NAMES.get(match[1], match[1]))
+        return unit / u.s if match[2] else unit
     try:
         return u.Unit(text)
     except ValueError:
-        match = COUNTS.fullmatch(text)
-    if match:
-        unit = u.Unit(match[1].lower().rstrip("s"))
-        return unit / u.s if match[2] else unit
-    return None
+        return None
 
 
 def plain_values(value):

@@ -34,7 +34,7 @@ from astro_ddpm.nddata import (
     split_extension,
     std_unit,
 )
-from astro_ddpm.utils import check_output, require
+from astro_ddpm.utils import check_output, require, warn_user
 
 from .reduction import enhance_ccd
 
@@ -173,6 +173,11 @@ def read_ccd(path, *, ext=None, stddev=None, variance=None, weight=None, mask=No
         ccd.uncertainty = _noise_plane(name, values, header.get("BUNIT"), ccd.unit)
     if mask is not None:
         bad = _bad_pixels(*bits[:2], ignore_bits)
+        if 0.5 < bad.mean() < 1:
+            warn_user(
+                f"mask {mask} marks {bad.mean():.0%} of the pixels as bad. It must be zero at good pixels; "
+                "if it holds bits, name those that do no harm in ignore_bits"
+            )
         ccd.mask = bad if ccd.mask is None else ccd.mask | bad
     return ccd
 

@@ -38,6 +38,7 @@ GAIN_UNIT = u.electron / u.adu
 FRAMES = ("NCOMBINE", "NCOMB", "NIMAGES", "NCOADD", "COADDS", "STACKCNT", "NFRAMES")
 MIN_SCATTER = 0.3  # of the variance: that of 23 frames
 SCATTER_WIDTH = 3.0  # pixels
+MAX_SATURATED = 0.2  # of the pixels, beyond which the keyword is in another unit
 TOO_LARGE, TOO_SMALL = 1.5, 0.4  # noise by the gain / noise of the sky, which sources may exceed
 
 
@@ -70,7 +71,8 @@ def enhance_ccd(
 
     saturation : float, `~astropy.units.Quantity`, str or `ccdproc.Keyword`, optional
         The level from which on pixels are masked, in the unit of the image, or the header keyword that
-        holds it in adu; by default SATURATE or SATLEVEL if it is in the header.
+        holds it in adu; by default SATURATE or SATLEVEL if it is in the header and at most a fifth of the
+        pixels reach it.
 
     add_keyword : bool, None, str, dict or `ccdproc.Keyword`, optional
         What to write to the header: with True all that is needed to repeat the step, unless
@@ -162,8 +164,14 @@ def prepare_ccd(ccd, gain=None, read_noise=None, saturation=None, **options):
     prepared, record = copy(ccd), {}
     prepared.data = np.asarray(ccd.data)  # ccdproc 2.4 may leave a Quantity
     level = _saturation(saturation, ccd, gain)
+    saturated = np.asarray(ccd.data) >= (np.inf if level is None else level)
+    if saturation is None and saturated.mean() > MAX_SATURATED:
+        warn_user(
+            f"the saturation in the header, {level:g}, is reached by {saturated.mean():.0%} of the pixels "
+            "and is not used; give saturation="
+        )
+        level = None
     if level is not None:
-        saturated = np.asarray(ccd.data) >= level
         prepared.mask = saturated if ccd.mask is None else saturated | np.asarray(ccd.mask, bool)
         record["saturation"] = level
     if ccd.uncertainty is not None:

@@ -209,6 +209,7 @@ class TestEnhance:
         assert main([*args, "--quiet"]) == 0
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("astro-ddpm: warning: the image has no uncertainty")
+        assert line.endswith("better give --stddev, --variance or --weight")
 
     def test_interrupt(self, monkeypatch, capsys):
         def interrupt():

@@ -58,6 +58,9 @@ class TestCards:
             ("READ/N  =                  3.5", "READ_N", 3.5),
             ("AIR MASS=                  1.2", "AIR_MASS", 1.2),
             ("BAND    = 'r'      / a\ttab", "BAND", "r"),
+            ("DATE-OBS= 2020-01-01T00:00:00 / start", "DATE-OBS", "2020-01-01T00:00:00"),
+            ("AIRMASS =                  1,5", "AIRMASS", "1,5"),
+            ("TARGET  = 'M 31", "TARGET", "M 31"),
         ],
     )
     def test_illegal_cards(self, tmp_path, card, keyword, value):

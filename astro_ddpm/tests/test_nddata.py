@@ -310,6 +310,12 @@ class TestReadImage:
             ("Counts / s", "count / s"),
             ("DN", "DN"),
             ("mJy", "mJy"),
+            ("DN/S", "DN / s"),
+            ("e-", "electron"),
+            ("e- / sec", "electron / s"),
+            ("cts/second", "count / s"),
+            ("PHOTONS", "photon"),
+            ("nanomaggies", "nmgy"),
         ],
     )
     def test_units(self, tmp_path, bunit, unit):
@@ -416,6 +422,10 @@ class TestReadImage:
             read_image(tmp_path / "empty.fits")
         with pytest.raises(FileNotFoundError):
             read_image(tmp_path / "missing.fits")
+        table = fits.BinTableHDU(np.zeros(1, [("x", "f4")]), name="EVENTS")
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "table.fits")
+        with pytest.raises(ValueError, match="is a table, not an image"):
+            read_image(tmp_path / "table.fits", "EVENTS")
 
 
 class TestEnhancedCCDData:
@@ -539,9 +549,9 @@ class TestEnhancedCCDData:
 
     def test_unit_that_nobody_knows(self, tmp_path):
         hdus = make_enhanced(unit=u.dimensionless_unscaled).to_hdu()
-        hdus[0].header["BUNIT"] = "nanomaggies"
+        hdus[0].header["BUNIT"] = "furlongs?"
         hdus.writeto(tmp_path / "image.fits")
-        with pytest.warns(AstropyUserWarning, match="BUNIT 'nanomaggies' is not a unit"):
+        with pytest.warns(AstropyUserWarning, match="BUNIT 'furlongs.' is not a unit"):
             assert EnhancedCCDData.read(tmp_path / "image.fits").unit == u.dimensionless_unscaled
         assert EnhancedCCDData.read(tmp_path / "image.fits", unit="nmgy").unit == u.Unit("nmgy")
 

@@ -382,7 +382,7 @@ class _Frame(NoisyFrame):
 
 def _read(image, uncertainty, background, name):
     """Read a frame as `enhance` does, and judge its noise."""
-    exposure = Exposure.parse(image, uncertainty, name=name).check().without_constant_areas()
+    exposure = Exposure.parse(image, uncertainty, name=name).without_constant_areas().check()
     exposure.warn_of_raw()
     if exposure.is_enhanced or "DDPMVERS" in exposure.ccd.meta:
         msg = f"{name} has been enhanced; adapt to frames as they were observed"

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import NDData, StdDevUncertainty
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astro_ddpm import EnhancedCCDData, enhance, zoo
 from astro_ddpm.cli import main
 from astro_ddpm.pipeline import enhance_file
-from astro_ddpm.pipeline.files import make_record
+from astro_ddpm.pipeline.files import make_record, read_ccd
 from astro_ddpm.tests.helpers import SIGMA, make_image, toy_model
 
 MODEL = toy_model(samples=False)
@@ -284,6 +285,12 @@ class TestBits:
         assert_array_equal(
             run(folder, stddev="[ERR]", mask="[DQ]", ignore_bits=0).mask.any(axis=0).nonzero()[0], [3, 7, 9]
         )
+
+    def test_mask_that_marks_good_pixels(self, folder, quality):
+        fits.PrimaryHDU((quality == 0).astype(np.uint8)).writeto(folder / "good.fits")
+        with pytest.warns(AstropyUserWarning, match="good.fits marks 92% of the pixels as bad"):
+            ccd = read_ccd(folder / "chips.fits", mask=folder / "good.fits")
+        assert_array_equal(ccd.mask, quality == 0)
 
     def test_integers_that_are_read_as_floats(self, folder, quality):
         plane = fits.ImageHDU(quality)

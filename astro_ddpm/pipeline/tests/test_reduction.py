@@ -391,6 +391,15 @@ class TestSaturation:
         assert prepared.mask is None
         assert "saturation" not in record
 
+    def test_of_another_unit(self, ccd):
+        ccd.meta["SATURATE"] = np.quantile(ccd.data, 0.7)
+        with pytest.warns(AstropyUserWarning, match="reached by 30% of the pixels and is not used"):
+            prepared, record = prepare(ccd)
+        assert prepared.mask is None
+        assert "saturation" not in record
+        prepared, _ = prepare(ccd, saturation="SATURATE")
+        assert prepared.mask.mean() == pytest.approx(0.3, abs=1e-3)
+
     @pytest.mark.parametrize("saturation", [0, -5 * u.adu, np.nan * u.adu, np.inf])
     def test_impossible(self, ccd, saturation):
         with pytest.raises(ValueError, match="saturation must be a positive number"):
