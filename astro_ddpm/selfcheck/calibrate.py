@@ -36,6 +36,7 @@ DOUBT = 1.3  # times the scatter that noise gives to a local average
 NOISE_ERROR = 0.003  # of the power of the noise: nobody knows it better
 NOISE_DOUBT = 0.1  # of its power where the image does not show it
 SKY = -1.5, -0.75  # minus the brightness about where the bias of the sky begins to be taken out, and is
+DARK = -1.5  # brightness below which places are no sky, but columns and strips that see none
 SKY_WIDTH = 9  # pixels about one of the sky, without a source
 SKY_BOX = 32  # pixels
 
@@ -170,6 +171,13 @@ class Answer:
         return maximum_filter(self.local, SKY_WIDTH, mode="nearest")
 
     @cached_property
+    def darkest(self):
+        """The brightness of the darkest place about each pixel."""
+        from scipy.ndimage import minimum_filter
+
+        return minimum_filter(self.local, SKY_WIDTH, mode="nearest")
+
+    @cached_property
     def apart(self):
         """1 where there is sky only, also about each pixel of that sky, so that fluxes are left alone."""
         from scipy.ndimage import maximum_filter
@@ -189,7 +197,8 @@ class Answer:
     @cached_property
     def _node(self):
         last = len(POSITIONS) - 1
-        place = np.interp(np.arcsinh(self.local), POSITIONS, np.arange(last + 1.0)).astype(np.float32)
+        brightness = np.where(self.local < DARK, -self.local, self.local)
+        place = np.interp(np.arcsinh(brightness), POSITIONS, np.arange(last + 1.0)).astype(np.float32)
         node = np.minimum(place.astype(np.intp), last - 1)
         return node, place - node.astype(np.float32)
 

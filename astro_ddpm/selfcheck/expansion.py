@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .calibrate import N_SETS, NODES, PHOTONS, SKY, Answer
+from .calibrate import DARK, N_SETS, NODES, PHOTONS, SKY, Answer
 from .stein import ERROR_BLOCK, divergence, power_spectrum
 
 __all__ = ["Expansion", "fit_expansion", "starlet_planes"]
@@ -242,7 +242,7 @@ def _noise_powers(probes, correlation, size=64):
     """Power of the noise of the planes in the sky, over that stated, and its errors; None without sky."""
     total, number = np.zeros(SCALES), 0
     for probe in probes:
-        sky = probe.answer.valid & (probe.answer.brightest < -SKY[1])
+        sky = probe.answer.valid & (probe.answer.brightest < -SKY[1]) & (probe.answer.darkest > DARK)
         total += np.square(starlet_planes(probe.answer.z))[:, sky].sum(axis=1)
         number += np.count_nonzero(sky)
     if number < MIN_SKY:

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from astro_ddpm.nn import Starlet
 from astro_ddpm.noise import correlated_noise
@@ -104,6 +104,18 @@ def test_wrong_noise_does_little_harm(stated):
     probe = probe_of(x, noise, smooth_by(3.0))
     found = fit_expansion([probe]).apply(probe.answer)
     assert rms(found, x) < 1.1 * rms(probe.answer, x)
+
+
+@pytest.mark.parametrize("depth", [-4, -8, -50, -300])
+def test_dark_columns_are_no_noise(depth):
+    """Dead columns and a strip at the edge that sees no sky do not change what the terms do to the sky."""
+    dark = np.zeros(SHAPE, bool)
+    dark[:, 100:260:50] = dark[:12] = True
+    noise = np.random.default_rng(6).standard_normal(SHAPE)
+    probe = probe_of(depth * dark, noise, smooth_by(0.7))
+    found = fit_expansion([probe]).apply(probe.answer)
+    sky = ~maximum_filter(dark, 41)
+    assert rms(found, 0, sky) < 0.4 * rms(probe.answer, 0, sky)
 
 
 def test_too_little_sky():
