@@ -14,7 +14,7 @@ from .background import measure_sky, warn_of_bowls
 from .correlation import independent_lag
 from .holes import fill_holes
 from .pixels import detect_self_noise
-from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, in_steps, measure_banding
+from .sky import MIN_BANDING, detect_pedestal, estimate_sky_sigma, is_discrete, measure_banding
 from .whitening import largest_value, whiten
 
 __all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky"]
@@ -110,7 +110,7 @@ def frame_sigma(data, sigma, valid, unit, raw=None):
         The unit of the frame, for messages.
 
     raw : ndarray, shape (ny, nx), optional
-        The frame with its sky. If its values go in steps the noise is measured there.
+        The frame with its sky. If its values go in steps, or many are the lowest, the noise is that of it.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def frame_sigma(data, sigma, valid, unit, raw=None):
         seem to be subtracted.
     """
     if sigma is None:
-        value = _measure_sigma(raw if raw is not None and in_steps(raw[valid]) else data, ~valid)
+        value = _measure_sigma(raw if raw is not None and is_discrete(raw[valid]) else data, ~valid)
         warn_user(
             f"the image has no uncertainty: uniform noise of {_text(value, unit)} was measured in its "
             "sky. The photon noise of sources is not in it; better give uncertainty="

@@ -115,6 +115,11 @@ def in_steps(values):
     return bool(step and step > MIN_STEP * np.std(values))
 
 
+def is_discrete(values):
+    """Tell whether values go in steps, or many are the lowest: those of no photon, or cut there."""
+    return in_steps(values) or bool(np.mean(values == values.min()) > MIN_CUT)
+
+
 def smear(values):
     """
     Spread values that go in steps evenly over their steps, as they were before they were rounded.

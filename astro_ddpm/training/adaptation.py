@@ -389,7 +389,7 @@ def _read(image, uncertainty, background, name):
         raise ValueError(msg)
     sky = frame_sky(background, exposure.data, exposure.valid, exposure.unit)
     data = exposure.data - np.asarray(sky, exposure.data.dtype)
-    sigma = frame_sigma(data, exposure.sigma, exposure.valid, exposure.unit)
+    sigma = frame_sigma(data, exposure.sigma, exposure.valid, exposure.unit, exposure.data)
     usable = np.where(exposure.valid, sigma, 1)
     judgement = judge_noise(np.where(exposure.valid, data, 0) / usable, exposure.valid, data, usable)
     digest = hashlib.sha256(str(data.shape).encode())
