@@ -309,7 +309,14 @@ class RAUNet(PatchNetwork):
     patch : int, optional
         The width in pixels of the patches that the finest features belong to: with 2 hardly anything is lost,
         and most of the time is saved. Above 1 only the starlet planes are filtered.
+
+    Attributes
+    ----------
+    joint : bool
+        Whether :math:`v` learns from the loss of the mean too; by default only from that of the width.
     """
+
+    joint = False
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), dropout: float = 0.0, patch: int = 1):
         super().__init__()
@@ -339,7 +346,7 @@ class RAUNet(PatchNetwork):
             valid = valid[..., *core]
             blend = 1 / (1 + valid * variance)
             step = self._step(planes, valid, weights)
-            return blend.detach() * step, torch.sqrt(variance * blend)  # the width learns from its own loss
+            return (blend if self.joint else blend.detach()) * step, torch.sqrt(variance * blend)
 
     def _step(self, planes: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
         """Return how far the prediction is from the image, from its offset and gains."""

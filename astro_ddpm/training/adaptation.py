@@ -5,6 +5,7 @@ A camera teaches itself: a model fitted to noisy frames, without any deep image.
 
 import hashlib
 import logging
+import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from astro_ddpm import __version__, zoo
 from astro_ddpm.core import choose_device, knows_bfloat16
 from astro_ddpm.domain import measure_image
 from astro_ddpm.nddata import Exposure
-from astro_ddpm.noise import correlated_noise, fill_frame, frame_sigma, frame_sky, whiten
+from astro_ddpm.noise import fill_frame, frame_sigma, frame_sky, whiten
 from astro_ddpm.selfcheck import judge_noise
 from astro_ddpm.selfcheck.check import EDGES
 from astro_ddpm.utils import atomic_path, check_output, progress, warn_user
@@ -136,7 +137,7 @@ def adapt(
     names=None,
     steps=400,
     minutes=10.0,
-    learning_rate=2e-4,
+    learning_rate=1e-3,
     seed=0,
     device=None,
     overwrite=False,
@@ -146,10 +147,12 @@ def adapt(
     Fit a model to a camera from its noisy frames alone.
 
     A frame with the noise :math:`\sigma` is split into :math:`y_1 = y + k \sigma \epsilon` and
-    :math:`y_2 = y - \sigma \epsilon / k`, where :math:`\epsilon` has the autocorrelation that is measured
-    in the frame. Their noises are independent, so the mean that predicts :math:`y_2` from :math:`y_1` best is
-    the posterior mean (Pang et al. 2021, *Recorrupted-to-Recorrupted*), and the width follows from the
-    Gaussian likelihood of :math:`y_2` with the variance :math:`s^2 + \sigma^2 (1 + k^{-2})`.
+    :math:`y_2 = y - \sigma \epsilon / k`, where :math:`\epsilon` is as strong and as correlated as the noise
+    of the frame is measured to be. Their noises are independent, so the mean that predicts :math:`y_2` from
+    :math:`y_1` best is the posterior mean (Pang et al. 2021, *Recorrupted-to-Recorrupted*), and the width
+    follows from the Gaussian likelihood of :math:`y_2` with the variance :math:`s^2 + \sigma^2 (1 + k^{-2})`.
+    Each pixel is blended with what its surroundings predict by the width of the prediction
+    (`~astro_ddpm.nn.RAUNet`), so the width learns from both losses.
 
     All weights of the regressor are trained on crops of the frames, chosen so that all levels of brightness
     occur, and a quarter of scenes with known truth (`SceneDataset`), so that nothing is forgotten. Two fifths
@@ -184,7 +187,7 @@ def adapt(
         The largest time. The training stops after three quarters of it.
 
     learning_rate : float, optional
-        The learning rate of AdamW.
+        The largest learning rate of AdamW. It falls along a cosine, to zero after the last of the ``steps``.
 
     seed : int, optional
         Selects all that is drawn. The same seed gives the same file on the same machine, unless the time
@@ -261,10 +264,10 @@ def adapt(
     parts = [Part(frames[i], part, [seed, n], device) for n, (i, part) in enumerate(choose_parts(frames))]
     regressor = deepcopy(model.regressor).to(device)
     _measure_correlation(frames, parts, regressor)
-    training = _Training(regressor, frames, parts, seed, learning_rate)
+    training = _Training(regressor, frames, parts, seed, learning_rate, steps)
     training.state_file = output.with_name(f".{output.name}.{_digest(model, frames, training)}.state")
     deadline = start + 60 * TRAINING_TIME * minutes
-    training.run(steps, deadline, progress_bar)
+    training.run(deadline, progress_bar)
     if not training.best_step:
         training.state_file.unlink(missing_ok=True)
         return Adaptation(
@@ -362,7 +365,6 @@ class _Frame(NoisyFrame):
     name: str = ""
     sha256: str = ""
     measures: dict | None = None
-    ratio: float = 1.0
     noise_fault: str = ""
 
     def fault(self):
@@ -399,10 +401,10 @@ def _read(image, uncertainty, background, name):
         whiten(*fill_frame(data, sigma, exposure.valid)).astype(np.float32),
         exposure.valid,
         judgement.correlation,
+        1 / judgement.ratio,
         name=name,
         sha256=digest.hexdigest(),
         measures=measure_image(data, sigma, exposure.mask, exposure.ccd.psf),
-        ratio=judgement.ratio,
         noise_fault="; ".join(judgement.warnings(stated=exposure.sigma is not None)),
     )
 
@@ -413,7 +415,7 @@ def _measure_correlation(frames, parts, regressor):
         own = [part for part in parts if part.frame is frame]
         if frame.correlation is not None and own:
             largest = max(own, key=lambda part: np.count_nonzero(part.valid))
-            frame.correlation = largest.correlation(regressor, 1 / frame.ratio)
+            frame.correlation = largest.correlation(regressor)
 
 
 class _FrameCrops(ExampleDataset):
@@ -441,9 +443,9 @@ class _FrameCrops(ExampleDataset):
         part = slice(top, top + SIZE), slice(left, left + SIZE)
         valid = frame.valid[part]
         factor = log_uniform(rng, *SPLIT)
-        noise = correlated_noise((SIZE, SIZE), frame.kernel, rng)
+        noise = frame.draw_noise((SIZE, SIZE), rng)
         planes = split_exposure(frame.z[part], np.ones_like(noise), factor, noise)
-        return *planes, 1 / factor, valid, valid & (frame.purpose(part) == TEACH)
+        return *planes, frame.noise / factor, valid, valid & (frame.purpose(part) == TEACH)
 
 
 def _places(frames):
@@ -463,15 +465,16 @@ def _places(frames):
 class _Training:
     """The training of a regressor, with a state that can be kept."""
 
-    def __init__(self, start, frames, parts, seed, learning_rate):
+    def __init__(self, start, frames, parts, seed, learning_rate, steps):
         import torch
 
-        self.frames, self.seed, self.learning_rate = frames, seed, learning_rate
+        self.frames, self.seed, self.learning_rate, self.steps = frames, seed, learning_rate, steps
         self.places = _places(frames)
         self.parts = [part for part in parts if (part.purpose == CHOOSE).any()]
         self.scenes = SceneDataset(seed, 0, 10**6, SIZE, depth_range=SCENE_DEPTH)
         self.start = start
         self.network = deepcopy(start).eval().requires_grad_(True)  # without dropout, which draws
+        self.network.joint = True
         self.parameters = list(self.network.parameters())
         self.device = self.parameters[0].device
         self.half = knows_bfloat16(self.device)
@@ -481,16 +484,16 @@ class _Training:
         self.step, self.best_step, self.best_score = 0, 0, 0.0
         self.reference = [part.loss(start, JUDGED_SPLITS[1:], 1) for part in self.parts]
 
-    def run(self, steps, deadline, show):
+    def run(self, deadline, show):
         """Train until the blocks that choose gain no more, or steps or time are over."""
         self._restore()
-        with progress(steps, show=show) as advance:
+        with progress(self.steps, show=show) as advance:
             for _ in range(self.step):
                 advance()
-            while self.step < steps and time.monotonic() < deadline:
+            while self.step < self.steps and time.monotonic() < deadline:
                 self._take_step()
                 advance()
-                if self.step % EVERY == 0 or self.step == steps:
+                if self.step % EVERY == 0 or self.step == self.steps:
                     self._look()
                     if self.step - self.best_step >= PATIENCE * EVERY:
                         break
@@ -498,7 +501,7 @@ class _Training:
     def _take_step(self):
         import torch
 
-        from .losses import WIDTH_SHARE, regression_losses
+        from .losses import regression_losses
 
         crops = _FrameCrops(self.frames, self.places, self.seed, self.step)
         rows = [
@@ -508,8 +511,9 @@ class _Training:
         batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
         batch = {name: plane.to(self.device) for name, plane in batch.items()}
         self.step += 1
+        falling = (1 + math.cos(math.pi * (self.step - 1) / self.steps)) / 2
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * min(1, self.step / WARMUP)
+            group["lr"] = self.learning_rate * min(1, self.step / WARMUP) * falling
         z = batch["z"].contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean, std = self.network(z, batch["valid"])
@@ -517,7 +521,7 @@ class _Training:
         error = batch["residual"] - mean.float()
         mean_loss, width_loss = regression_losses(error, variance, batch["use"], WEIGHTING, (1,))
         self.optimizer.zero_grad(set_to_none=True)
-        (mean_loss + WIDTH_SHARE * width_loss).backward()
+        (mean_loss + width_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         decay = min(MEMORY, self.step / (self.step + 4))
@@ -585,7 +589,7 @@ class _Training:
 
 def _digest(model, frames, training):
     """A name for all that decides what a training does."""
-    words = [model.sha256, training.seed, training.learning_rate, __version__]
+    words = [model.sha256, training.seed, training.learning_rate, training.steps, __version__]
     return hashlib.sha256(repr(words + [frame.sha256 for frame in frames]).encode()).hexdigest()[:12]
 
 

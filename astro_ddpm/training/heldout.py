@@ -29,16 +29,17 @@ N_BINS = len(EDGES) - 1
 @dataclass(eq=False)
 class NoisyFrame:
     """
-    A frame in units of its noise, ``z``, holes filled, shape (ny, nx), float32.
+    A frame in units of its stated noise, ``z``, holes filled, shape (ny, nx), float32.
 
     ``valid`` is False for pixels that were not measured. ``correlation`` is the autocorrelation of the noise,
-    shape (7, 7), None for white noise. ``blocks``, shape (ny / 32, nx / 32), says what each block is for
-    (`hold_out`).
+    shape (7, 7), None for white noise, and ``noise`` its standard deviation as measured. ``blocks``, shape
+    (ny / 32, nx / 32), says what each block is for (`hold_out`).
     """
 
     z: np.ndarray
     valid: np.ndarray
     correlation: np.ndarray | None = None
+    noise: float = 1.0
     blocks: np.ndarray | None = None
 
     @property
@@ -48,6 +49,10 @@ class NoisyFrame:
             return np.ones((1, 1))
         root = np.sqrt(power_spectrum(self.correlation, 32))
         return np.fft.fftshift(np.fft.ifft2(root).real)[1:, 1:]
+
+    def draw_noise(self, shape, rng):
+        """Draw noise like that of the frame."""
+        return self.noise * correlated_noise(shape, self.kernel, rng)
 
     @property
     def brightness(self):
@@ -108,17 +113,18 @@ class Part:
         r"""
         Return how badly a regressor predicts one half of the split part from the other, shape (ny, nx).
 
-        This is the mean of :math:`\ln v + (r - m)^2 / v` with :math:`v = s^2 + k^{-2}` over the ``factors`` k
-        to split by, each with noise of both signs. It is least for mean and width of the posterior.
+        This is the mean of :math:`\ln v + (r - m)^2 / v` with :math:`v = s^2 + (\nu / k)^2` over the
+        ``factors`` k to split by, each with noise of both signs; :math:`\nu` is the measured noise over the
+        stated one. It is least for mean and width of the posterior.
         """
         rng = np.random.default_rng([self.seed, 7])
         total = np.zeros(self.z.shape)
         for factor in factors:
-            noise = correlated_noise(self.z.shape, self.frame.kernel, rng)
+            noise = self.frame.draw_noise(self.z.shape, rng)
             for sign in (1, -1):
                 data, sigma, target = split_exposure(self.z, np.ones_like(self.z), factor, sign * noise)
                 mean, std = self.ask(regressor, data / sigma, orientations)
-                variance = np.square(std) + factor**-2.0
+                variance = np.square(std) + (self.frame.noise / factor) ** 2
                 total += np.log(variance) + np.square((target - data) / sigma - mean) / variance
         return total / (2 * len(factors))
 
@@ -129,15 +135,11 @@ class Part:
         here, moved = (Answer(z, self.valid, *self.ask(regressor, z)) for z in (self.z, self.z + change))
         return Probe(here, moved, signs, STEP, self.frame.correlation)
 
-    def correlation(self, regressor, noise):
-        """
-        Return the autocorrelation of the noise, shape (7, 7), without that of the scene, or None.
-
-        The regressor estimates the scene. ``noise`` is the standard deviation of the noise.
-        """
+    def correlation(self, regressor):
+        """Return the autocorrelation of the noise, shape (7, 7), without that of the scene, or None."""
         answer = Answer(self.z, self.valid, *self.ask(regressor, self.z))
         return noise_autocorrelation(
-            self.z, self.valid & (answer.local < SKY_BRIGHTNESS), noise, answer.scene
+            self.z, self.valid & (answer.local < SKY_BRIGHTNESS), self.frame.noise, answer.scene
         )
 
 

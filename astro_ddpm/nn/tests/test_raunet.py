@@ -442,6 +442,15 @@ class TestBlend:
         assert_allclose(mean[valid == 0], 3)
         assert_allclose(std[valid == 0], variance**0.5, rtol=1e-9)
 
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_width_learns_from_the_mean_if_joint(self, joint):
+        network, (z, valid) = self.network(3.0, [], 0.5), image(9, 12)
+        network.joint = joint
+        mean, std = network(z, valid)
+        (mean + 0 * std).sum().backward()
+        expected = -2 * (valid * mean * std**2).sum()  # of 3 / (1 + v), with the logarithm of the root of v
+        assert_allclose(network.std_head[2].bias.grad, joint * expected.detach(), rtol=1e-9)
+
     def test_starlet_planes_taken_away_leave_the_smooth_one(self):
         network = self.network(0.0, [], 1e-12)
         with torch.no_grad():

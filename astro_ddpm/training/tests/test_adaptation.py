@@ -114,6 +114,22 @@ class TestLearning:
         assert len(figure.axes) == 4
 
 
+@pytest.mark.parametrize("level", [0.8, 1.2])
+def test_noises_of_input_and_target_are_independent(monkeypatch, level):
+    # though the noise is not as large as was stated
+    monkeypatch.setattr(adaptation._FrameCrops, "sky_share", 0)
+    monkeypatch.setattr(adaptation._FrameCrops, "hole_share", 0)
+    noise = np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32)
+    frame = NoisyFrame(level * noise, np.ones(noise.shape, bool), noise=level)
+    hold_out([frame], 0)
+    places = adaptation._places([frame])
+    examples = [adaptation._FrameCrops([frame], places, 0, step)[0] for step in range(30)]
+    z, residual, depth = (np.stack([e[name] for e in examples]) for name in ("z", "residual", "depth"))
+    target = z + residual
+    assert abs(np.mean(z * target)) < 0.02
+    assert np.mean(target**2 / depth[:, None, None, None] ** 2) == pytest.approx(1, rel=0.03)
+
+
 def test_interrupted_and_repeated_gives_the_same_file(tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "EVERY", 5)
     options = {"steps": 15, "learning_rate": 1e-2, "seed": 4}
