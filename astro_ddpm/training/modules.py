@@ -166,6 +166,12 @@ class RAUNetModule(TrainingModule):
         The models whose RAUNets to start from and to be taught by, each a name or a ``.safetensors`` file; by
         default random weights and none.
 
+    teacher_share : float, optional
+        The weight :math:`\lambda` of what the teacher says.
+
+    joint : bool, optional
+        Whether the width learns from the loss of the mean too, since each pixel is blended by it.
+
     learning_rate, warmup_steps, muon_rate : float, int, float, optional
         As for `TrainingModule`.
 
@@ -187,12 +193,14 @@ class RAUNetModule(TrainingModule):
         teacher: str | None = None,
         muon_rate: float | None = None,
         teacher_share: float = 0.8,
+        joint: bool = False,
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
         _check_share(teacher_share)
         self.save_hyperparameters()
         self.weighting, self.teacher_share = weighting, teacher_share
         self.network = RAUNet(channels, dropout, patch)
+        self.network.joint = joint
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             given = _load(start).regressor

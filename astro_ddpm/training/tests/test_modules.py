@@ -185,6 +185,15 @@ class TestRAUNetModule:
         with pytest.raises(ValueError, match=r"teacher_share must be from 0 to 1, not 1\.2"):
             RAUNetModule(CHANNELS, teacher_share=1.2)
 
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_joint(self, joint):
+        # the last layer of the width starts at zero, so its bias is what can learn first
+        module = RAUNetModule(CHANNELS, dropout=0.0, joint=joint)
+        torch.nn.init.constant_(module.network.mean_head[2].bias, 0.5)
+        module._losses(make_batch())[0].backward()
+        learns = module.network.std_head[2].bias.grad
+        assert (learns is not None and bool(learns.abs().sum() > 0)) == joint
+
     def test_teacher_stays_as_it_is(self, tmp_path):
         zoo.save(zoo.Model(RAUNet((4, 6, 8), dropout=0.5)), tmp_path / "teacher.safetensors")
         module = RAUNetModule(CHANNELS, teacher=str(tmp_path / "teacher.safetensors")).train()
