@@ -638,11 +638,14 @@ def main(args=None):
     """Run the command line with arguments, those of the process by default; return the exit code."""
     from astropy.utils.exceptions import AstropyUserWarning
 
-    args = _parser().parse_args(args)
+    args, said = _parser().parse_args(args), set()
 
     def complain(kind, message):
         message = " ".join(str(message).split())
-        sys.stderr.write(f"astro-ddpm: {kind}: {_name_options(message, args)}\n")
+        line = f"astro-ddpm: {kind}: {_name_options(message, args)}\n"
+        if line not in said:  # astropy warns of a header whenever it reads it
+            said.add(line)
+            sys.stderr.write(line)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AstropyUserWarning)

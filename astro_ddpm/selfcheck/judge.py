@@ -32,6 +32,8 @@ FEW_RATIO, MANY_RATIO = 1.5, 1.2
 CROWDED_RATIO = 0.75  # faint sources look like noise: less than that must be stated
 MAX_WIDTH = 2048  # of the central part that is measured
 MAX_STEP = 0.7  # of the noise
+DARK = 4.0  # of the noise: what is darker than all about it by more is no Gaussian noise
+MAX_DARK = 1e-3  # of the pixels; of Gaussian noise a hundredth of that
 CAUSES = (
     "the weight is an exposure time; a variance was read as sigma; GAIN is a setting of the camera, not "
     "electron per adu; a mean of N frames has the header of one; the error plane is that of a drizzled image"
@@ -59,6 +61,9 @@ class NoiseJudgement:
 
     step : float
         The step of the values in units of the noise; 0 if there is none.
+
+    dark : float
+        The share of the pixels of the sky that are darker than all about them by 4 times the noise.
     """
 
     ratio: float
@@ -67,6 +72,7 @@ class NoiseJudgement:
     rows: float
     columns: float
     step: float
+    dark: float = 0.0
 
     def power_spectrum(self, size=64):
         """
@@ -116,6 +122,12 @@ class NoiseJudgement:
                 f"the values of the image come in steps of {self.step:.2g} of its noise, which is then no "
                 "longer Gaussian"
             )
+        if self.dark > MAX_DARK:
+            texts.append(
+                f"{self.dark:.1%} of the pixels of the sky are darker than all about them by more than "
+                f"{DARK:g} times the noise: dead pixels, or noise that is not Gaussian. The result keeps "
+                "them, and its errors are larger than it states; mask them before"
+            )
         return texts
 
 
@@ -147,7 +159,8 @@ def judge_noise(z, valid, data=None, sigma=None):
     step = 0.0 if data is None else _step(data[centre], sigma[centre], valid)
     correlation = noise_autocorrelation(z, faint, measured)
     rows, columns = (0.0, 0.0) if full else np.divide(measure_banding(z, ~faint), measured)
-    return NoiseJudgement(1 / measured, number, correlation, float(rows), float(columns), step)
+    dark = _dark_share(z, faint, measured)
+    return NoiseJudgement(1 / measured, number, correlation, float(rows), float(columns), step, dark)
 
 
 def _faint(z, valid):
@@ -158,6 +171,17 @@ def _faint(z, valid):
     level = gaussian_filter(z, 2) / weight
     low, middle = np.quantile(level[valid], [0.16, 0.5])
     return valid & (level < middle + 2 * (middle - low))
+
+
+def _dark_share(z, faint, noise):
+    """Share of the pixels of the sky that are much darker than it, and than the four pixels two away."""
+    inner = slice(2, -2)
+    about = [z[:-4, inner], z[4:, inner], z[inner, :-4], z[inner, 4:]]
+    use = faint[inner, inner]
+    if not use.any():
+        return 0.0
+    level = np.minimum.reduce([*about, np.full(use.shape, np.quantile(z[faint], 0.16))])
+    return float(np.mean((z[inner, inner] < level - DARK * noise)[use]))
 
 
 def _contrast(z, use, lag):

@@ -211,6 +211,12 @@ class TestEnhance:
         assert line.startswith("astro-ddpm: warning: the image has no uncertainty")
         assert line.endswith("better give --stddev, --variance or --weight")
 
+    def test_warnings_are_said_once(self, tmp_path, quiet, capsys):
+        fits.setval(tmp_path / "image.fits", "BLANK", value=-1)  # of no use for floating-point numbers
+        assert main(quiet) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert sum("Invalid 'BLANK' keyword" in line for line in lines) == 1
+
     def test_interrupt(self, monkeypatch, capsys):
         def interrupt():
             raise KeyboardInterrupt

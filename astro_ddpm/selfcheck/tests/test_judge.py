@@ -115,6 +115,20 @@ def test_steps_of_values(step, told):
     assert any("steps" in text for text in judgement.warnings()) is told
 
 
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.02])
+def test_dark_pixels(share):
+    z = make_image("field")
+    dead = np.random.default_rng(5).uniform(size=z.shape) < share
+    judgement = judge(np.where(dead, z - 9, z))
+    assert judgement.dark == pytest.approx(share, rel=0.4)
+    assert any("darker than all about them" in text for text in judgement.warnings()) is bool(share)
+
+
+def test_noise_of_long_tails():
+    noise = np.random.default_rng(6).standard_t(3, (256, 256))
+    assert any("not Gaussian" in text for text in judge(noise).warnings(stated=False))
+
+
 def test_holes_do_not_count():
     z = make_image("field")
     valid = np.ones(z.shape, bool)
