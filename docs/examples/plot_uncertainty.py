@@ -44,9 +44,9 @@ plt.show()
 #
 # Apertures of growing radius on three sources: the scatter of the fluxes of
 # the samples, and what the pixels would give if each erred on its own. That is
-# the uncertainty plane and the noise of the exposure, added in quadrature. In
-# small apertures both agree. In large ones they do not, since the errors of
-# neighbouring pixels go together.
+# the uncertainty plane and the noise of the exposure, added in quadrature. The
+# larger the aperture, the more they differ, since the errors of neighbouring
+# pixels go together.
 
 from photutils.aperture import CircularAperture
 
