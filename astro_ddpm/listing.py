@@ -20,9 +20,10 @@ def read_listing(listing):
     Parameters
     ----------
     listing : str or path-like
-        A text file whose first two columns are the paths of a shallow and a deep FITS image, relative to the
-        folder of the file. Columns are separated by commas, semicolons or tabs; blanks around them, empty
-        lines and a first line that names the columns do not matter.
+        A text file with the paths of a shallow and a deep FITS image, relative to the folder of the file, in
+        the columns that a first line names ``shallow`` and ``deep``, otherwise in the first two. Columns are
+        separated by commas, semicolons or tabs; blanks around them, empty lines and comments (``#``) do not
+        matter.
 
     Returns
     -------
@@ -35,13 +36,16 @@ def read_listing(listing):
         If a line does not hold two paths, or the file no pair; the message tells the number of the line.
     """
     listing = Path(listing)
-    lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    lines = [re.sub("^ *#.*", "", line) for line in listing.read_text(encoding="utf-8-sig").splitlines()]
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     rows = [[cell.strip() for cell in row] for row in map(partial(_split, delimiter), lines)]
     rows = {number: row for number, row in enumerate(rows, 1) if any(row)}
-    if rows and not all(FITS_NAME.search(cell) for cell in rows[min(rows)][:2]):
-        del rows[min(rows)]
+    if rows and not any(FITS_NAME.search(cell) for cell in rows[min(rows)]):
+        names = [name.lower() for name in rows.pop(min(rows))]
+        if {"shallow", "deep"} <= {*names}:
+            columns = names.index("shallow"), names.index("deep")
+            rows = {number: [row[i] for i in columns if i < len(row)] for number, row in rows.items()}
     for number, row in rows.items():
         if len(row) < 2 or not all(row[:2]):
             msg = f"line {number} of listing {listing} must hold two paths, not {lines[number - 1]!r}"

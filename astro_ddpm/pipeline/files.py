@@ -130,7 +130,7 @@ def enhance_file(
 
     ValueError
         If more than one plane of noise is given, a file lacks the extension or several could be meant, shapes
-        differ, ``ignore_bits`` makes no sense, or `enhance_ccd` refuses.
+        differ, ``ignore_bits`` makes no sense, ``output`` is one of the inputs, or `enhance_ccd` refuses.
 
     OSError
         If a file cannot be read or written.
@@ -141,8 +141,9 @@ def enhance_file(
     """
     output = Path(output)
     check_output(output, overwrite)
-    planes = {"stddev": stddev, "variance": variance, "weight": weight}
-    planes |= {"mask": mask, "ignore_bits": ignore_bits}
+    planes = {"stddev": stddev, "variance": variance, "weight": weight, "mask": mask}
+    _keep_inputs(output, path, *filter(None, planes.values()))
+    planes["ignore_bits"] = ignore_bits
     ccd = read_ccd(path, ext=ext, **planes)
     path, ext = _split(path, ext)
     record = make_record(path, ext=ext, **planes, **options)
@@ -153,6 +154,14 @@ def enhance_file(
     enhanced.write(output, format="fits", overwrite=overwrite)
     log.info("%s enhanced and written to %s", path, output)
     return enhanced
+
+
+def _keep_inputs(output, image, *planes):
+    """Refuse to write a result over a file that it is made from."""
+    for plane in (image, *planes):
+        file = Path(split_extension(plane, image)[0])
+        is_lost = output.exists() and file.exists() and output.samefile(file)
+        require(not is_lost, f"output {output} is an input, which would be lost; choose another name")
 
 
 def read_ccd(path, *, ext=None, stddev=None, variance=None, weight=None, mask=None, ignore_bits=None):

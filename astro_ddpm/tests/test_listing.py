@@ -25,6 +25,9 @@ class TestReadListing:
             "\ufeffwide\tdeep\r\nw/1.fits\td/1.fits\r\nw/2.fits\td/2.fits",
             "w/1.fits, d/1.fits\n , \n\nw/2.fits , d/2.fits\n  \n",
             'wide,deep\n"w/1.fits", "d/1.fits"\nw/2.fits,d/2.fits\n',
+            "Deep, Shallow\nd/1.fits,w/1.fits\nd/2.fits,w/2.fits\n",
+            "id;shallow;seeing;deep\n1;w/1.fits;0.8;d/1.fits\n2;w/2.fits;0.7;d/2.fits\n",
+            "# pairs, of 2019\nw/1.fits,d/1.fits\n# w/3.fits,d/3.fits\nw/2.fits,d/2.fits\n",
         ],
     )
     def test_as_people_write_them(self, tmp_path, text):
@@ -32,7 +35,10 @@ class TestReadListing:
         pairs = read_listing(tmp_path / "list.csv")
         assert pairs == [(tmp_path / f"w/{i}.fits", tmp_path / f"d/{i}.fits") for i in (1, 2)]
 
-    @pytest.mark.parametrize(("text", "line"), [("a,b\n\nw.fits,d.fits\nw.fits\n", 4), ("a;b\nw.fits;\n", 2)])
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [("a,b\n\nw.fits,d.fits\nw.fits\n", 4), ("a;b\nw.fits;\n", 2), ("deep,shallow\nd.fits\n", 2)],
+    )
     def test_line_without_a_pair(self, tmp_path, text, line):
         (tmp_path / "list.csv").write_text(text)
         with pytest.raises(ValueError, match=f"line {line} of listing .* must hold two paths"):

@@ -176,6 +176,16 @@ class TestPlanes:
         assert not (folder / "out.fits").exists()
 
 
+@pytest.mark.parametrize("name", ["chips.fits", "weight.fits", "link.fits"])
+def test_inputs_are_not_overwritten(folder, name):
+    (folder / "link.fits").symlink_to(folder / "weight.fits")
+    before = (folder / name).read_bytes()
+    options = {"model": MODEL, "ext": "SCI", "weight": folder / "weight.fits", "overwrite": True}
+    with pytest.raises(ValueError, match=r"output .* is an input, which would be lost"):
+        enhance_file(folder / "chips.fits", folder / name, **options)
+    assert (folder / name).read_bytes() == before
+
+
 class TestUnitsOfPlanes:
     @pytest.fixture
     def write(self, folder):
