@@ -22,6 +22,7 @@ __all__ = ["fill_frame", "find_self_noise", "frame_sigma", "frame_sky"]
 PART = 1024  # pixels on a side of the parts in which noise is measured and holes are filled
 FILL_RADIUS = 128  # pixels
 MIN_MEASURED = 4  # pixels round a hole
+MAX_LOWEST = 0.5  # of the pixels, that have the lowest value: less than 0.7 photons per pixel
 MAX_SNR = 1e15  # the networks see float32
 MAX_SELF_NOISE = 0.01  # bright fluxes were off by a fifth of their error then
 
@@ -120,8 +121,8 @@ def frame_sigma(data, sigma, valid, unit, raw=None):
     Warns
     -----
     `~astropy.utils.exceptions.AstropyUserWarning`
-        If the noise was measured, if it seems to be computed from each pixel alone, or if the sky does not
-        seem to be subtracted.
+        If the noise was measured, if it seems to be computed from each pixel alone, if most pixels have the
+        lowest value, or if the sky does not seem to be subtracted.
     """
     if sigma is None:
         value = _measure_sigma(raw if raw is not None and is_discrete(raw[valid]) else data, ~valid)
@@ -140,6 +141,14 @@ def frame_sigma(data, sigma, valid, unit, raw=None):
     for tile in make_tiles(data.shape, PART):
         use = valid[tile.core]
         _check_range(data[tile.core][use], sigma[tile.core][use], largest_value(data.dtype))
+    values = (data if raw is None else raw)[valid]
+    share = np.mean(values == values.min())
+    if share > MAX_LOWEST:
+        warn_user(
+            f"{share:.0%} of the pixels have the lowest value, as if they saw no photon: their noise is not "
+            "Gaussian, and the networks take photons for sources. Rebin the image before "
+            "(astropy.nddata.block_reduce)"
+        )
     thin, _ = _thin_out(valid)
     level = detect_pedestal(data[thin], sigma[thin], ~valid[thin])
     if level:
