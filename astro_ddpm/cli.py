@@ -187,7 +187,7 @@ def _add_adapt(commands):
     add("-o --output", "OUT", "the .safetensors file to write; with --groupby a folder", required=True)
     add("--groupby", "KEYWORD", cameras, nargs="+")
     add("--minutes", None, "time (%(default)s)", type=POSITIVE, default=10.0)
-    add("--steps", None, "steps at most (%(default)s)", type=_whole(1), default=400)
+    add("--steps", None, "steps at most (%(default)s)", type=_whole(1), default=200)
     adapt.add_argument("--picture", action="store_true", help=picture)
     _add_planes(adapt, add)
     _add_common(adapt, "--seed", "--device", "--model", "--overwrite", "--quiet")

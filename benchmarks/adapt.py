@@ -237,7 +237,7 @@ def main():
             command.add_argument("folder", metavar="DATA")
         command.add_argument("--cameras", nargs="+", default=["kepler", "kpno09", "vista_h", "apogee"])
         command.add_argument("--model", default="raunet")
-        command.add_argument("--steps", type=int, default=400)
+        command.add_argument("--steps", type=int, default=200)
         command.add_argument("--minutes", type=float, default=10.0)
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--size", type=int, default=256)

@@ -40,8 +40,8 @@ SCENE_DEPTH = 0.1, 0.5
 WEIGHTING = 1.0  # of the loss of the mean: the noise of the targets differs by far more than that of pixels
 WARMUP = 20  # steps
 MEMORY = 0.99  # of the average of the weights
-EVERY = 25  # steps between two looks at the blocks that choose
-PATIENCE = 4  # looks without gain
+EVERY = 50  # steps between two looks at the blocks that choose
+PATIENCE = 3  # looks without gain
 MIN_PIXELS = 16_000  # valid ones of all frames
 MAX_REACH = 0.15  # the largest correlation of noise three pixels away
 MAX_CORRELATION = 0.85  # of neighbours
@@ -135,7 +135,7 @@ def adapt(
     uncertainty=None,
     background=None,
     names=None,
-    steps=400,
+    steps=200,
     minutes=10.0,
     learning_rate=1e-3,
     seed=0,
@@ -154,10 +154,11 @@ def adapt(
     Each pixel is blended with what its surroundings predict by the width of the prediction
     (`~astro_ddpm.nn.RAUNet`), so the width learns from both losses.
 
-    All weights of the regressor are trained on crops of the frames, chosen so that all levels of brightness
-    occur, and a quarter of scenes with known truth (`SceneDataset`), so that nothing is forgotten. Two fifths
-    of the blocks of 32 pixels are held out. Some choose when to stop, and how far to go from the old weights
-    towards the new ones. The others judge: the new model is written only if it is better there.
+    All weights of the regressor are trained on crops of the frames, chosen so that rare levels of brightness
+    occur, but not so often that their noise is learned by heart, and a quarter of scenes with known truth
+    (`SceneDataset`), so that nothing is forgotten. Two fifths of the blocks of 32 pixels are held out. Some
+    choose when to stop, and how far to go from the old weights towards the new ones. The others judge: the
+    new model is written only if it is better there.
 
     Parameters
     ----------
@@ -419,13 +420,15 @@ def _measure_correlation(frames, parts, regressor):
 
 
 class _FrameCrops(ExampleDataset):
-    """Split crops of frames. All levels of brightness are equally likely."""
+    """Split crops of frames. Levels of brightness are as likely as the root of the number of their pixels."""
 
     sky_share, hole_share = 0.2, 0.1
 
     def __init__(self, frames, places, seed, step):
         super().__init__(seed, step, SIZE, stream=0)
         self.frames, self.places = frames, places
+        shares = np.sqrt([place.shape[1] for place in places])
+        self.shares = shares / shares.sum()
 
     def __len__(self):
         return CROPS
@@ -435,7 +438,7 @@ class _FrameCrops(ExampleDataset):
 
     def _draw(self, row, rng):
         """Draw an example: image, noise, target and depth."""
-        place = self.places[rng.integers(len(self.places))]
+        place = self.places[rng.choice(len(self.places), p=self.shares)]
         number, y, x = place[:, rng.integers(place.shape[1])]
         frame = self.frames[number]
         corner = np.array([y, x]) - rng.integers(SIZE // 4, SIZE - SIZE // 4, 2)
