@@ -126,7 +126,7 @@ class TiledModel:
     def pace(self):
         """Return the seconds that the estimate of all tiles takes, and one evaluation for one draw."""
         z, valid = self._measured(self.tiles[len(self.tiles) // 2].outer)
-        estimate = _fastest(lambda: self.model.regressor(z, valid)) * self.model.orientations
+        estimate = _fastest(lambda: self.model.regressor(z, valid)) * self.model.passes
         draw = 0.0
         if self.model.draws_samples:
             guide, one = self.model.denoiser.encode(z, valid, z, valid + 1), z.new_ones(1)

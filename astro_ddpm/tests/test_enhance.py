@@ -652,7 +652,7 @@ class TestOptions:
 
     def test_one_sample(self, monkeypatch):
         # has no scatter, so the uncertainty is that of the RAUNet in all orientations
-        monkeypatch.setattr(zoo.Model, "orientations", 4)
+        monkeypatch.setattr(zoo.Model, "passes", 4)
         one = enhance(make_image(), **(OPTIONS | {"n_samples": 1}))
         raunet = enhance(make_image(), model=RAUNET)
         assert_allclose(one.uncertainty.array, raunet.uncertainty.array, rtol=1e-4)

@@ -24,6 +24,7 @@ from astro_ddpm.diffusion import (
     sample_fitted,
 )
 from astro_ddpm.nn import GuidedUNet, RAUNet
+from astro_ddpm.nn.raunet import ORIENTATIONS
 from astro_ddpm.utils import renamed_argument, warn_user
 
 __all__ = ["Model"]
@@ -87,11 +88,15 @@ class Model:
     solver : `~astro_ddpm.diffusion.FittedSolver`, optional
         Draws in few evaluations, of which it is fitted to the denoiser for a certain number.
 
+    orientations : {1, 2, 4, 8}, optional
+        In how many orientations of the image the regressor is averaged; by default 2, or 4 if the model draws
+        samples, which takes much longer anyway.
+
     Raises
     ------
     ValueError
-        If an entry of ``ranges`` is not a pair of ascending numbers, or the default noise ratio or
-        ``temperature`` is not positive.
+        If an entry of ``ranges`` is not a pair of ascending numbers, the default noise ratio or
+        ``temperature`` is not positive, or ``orientations`` is none of its numbers.
 
     TypeError
         If ``training`` is not a dictionary.
@@ -106,6 +111,7 @@ class Model:
     temperature: float = 1.0
     one_step: bool = False
     solver: FittedSolver | None = None
+    orientations: int | None = None
 
     def __post_init__(self) -> None:
         ranges = {name.replace("depth", "noise_ratio"): limits for name, limits in self.ranges.items()}
@@ -117,6 +123,9 @@ class Model:
                 msg = f"ranges[{name!r}] must be [low, high], not {limits}"
                 raise ValueError(msg)
         _check_positive("temperature", self.temperature)
+        if self.orientations not in (None, *ORIENTATIONS):
+            msg = f"orientations must be one of {', '.join(map(str, ORIENTATIONS))}, not {self.orientations}"
+            raise ValueError(msg)
         if not isinstance(self.training, dict):
             msg = f"training must be a dictionary, not {type(self.training).__name__}"
             raise TypeError(msg)
@@ -136,9 +145,9 @@ class Model:
         return self.denoiser is not None
 
     @property
-    def orientations(self) -> int:
-        """In how many orientations of the image the regressor is averaged."""
-        return 4 if self.draws_samples else 2
+    def passes(self) -> int:
+        """How often the regressor is evaluated: once for each orientation."""
+        return self.orientations or (4 if self.draws_samples else 2)
 
     @property
     def default_steps(self) -> int:
@@ -175,11 +184,11 @@ class Model:
         """
         Estimate mean and standard deviation of the whitened residual, in units of the noise of the image.
 
-        `~astro_ddpm.nn.RAUNet.estimate` averages two orientations of the image, or four if the model draws
-        samples, which takes much longer anyway. ``z`` and ``valid`` are the whitened image and its
-        validity, shape (batch, 1, ny, nx), and ``core`` is the part (y, x) that is wanted, all by default.
+        `~astro_ddpm.nn.RAUNet.estimate` averages ``orientations`` of the image. ``z`` and ``valid`` are the
+        whitened image and its validity, shape (batch, 1, ny, nx), and ``core`` is the part (y, x) that is
+        wanted, all by default.
         """
-        return self.regressor.estimate(z, valid, self.orientations, core)
+        return self.regressor.estimate(z, valid, self.passes, core)
 
     @renamed_argument("depth", "noise_ratio")
     def draw(

@@ -192,6 +192,7 @@ def _build(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, s
         training=json.loads(metadata["training"]),
         temperature=float(metadata.get("temperature", 1)),
         one_step=metadata.get("one_step") == "True",
+        orientations=int(metadata["orientations"]) if "orientations" in metadata else None,
         solver=FittedSolver.from_dict(json.loads(metadata["solver"])) if "solver" in metadata else None,
     )
 
@@ -243,6 +244,8 @@ def save(model: "Model", path: "str | os.PathLike[str]", *, overwrite: bool = Fa
     }
     if model.solver is not None:
         metadata["solver"] = json.dumps(model.solver.to_dict())
+    if model.orientations is not None:
+        metadata["orientations"] = str(model.orientations)
     with atomic_path(path, overwrite=overwrite) as partial:
         partial.write_bytes(to_bytes(tensors, metadata))
     return sha256

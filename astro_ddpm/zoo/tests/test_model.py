@@ -93,12 +93,19 @@ class TestModel:
         assert Model(model.regressor).ranges is not model.ranges
 
     def test_estimate_looks_from_all_sides_where_samples_are_drawn(self, model, image):
-        for each, orientations in ((model, 4), (dataclasses.replace(model, denoiser=None), 2)):
+        without = dataclasses.replace(model, denoiser=None)
+        cases = (model, 4), (without, 2), (dataclasses.replace(without, orientations=1), 1)
+        for each, orientations in cases:
+            assert each.passes == orientations
             mean, std = each.estimate(*image)
             assert mean.shape == std.shape == (1, 1, *SHAPE)
             assert (std > 0).all()
             for a, b in zip((mean, std), model.regressor.estimate(*image, orientations), strict=True):
                 assert_array_equal(a, b)
+
+    def test_impossible_orientations(self, model):
+        with pytest.raises(ValueError, match="orientations must be one of 1, 2, 4, 8, not 3"):
+            dataclasses.replace(model, orientations=3)
 
     def test_to(self, model, image):
         assert model.to("cpu") is model

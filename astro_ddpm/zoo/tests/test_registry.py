@@ -113,6 +113,12 @@ class TestRoundTrip:
         assert zoo.load(path).solver == solver
         assert zoo.load(path).default_steps == 2
 
+    def test_orientations(self, saved, tmp_path):
+        assert zoo.load(saved).orientations is None
+        path = tmp_path / "fast.safetensors"
+        zoo.save(replace(zoo.load(saved), orientations=1), path)
+        assert zoo.load(path).orientations == zoo.load(path).passes == 1
+
     def test_old_names(self, tmp_path):
         old = {"depth": [0.02, 0.5], "default_depth": 0.3}
         path = tmp_path / "old.safetensors"
@@ -379,6 +385,8 @@ class TestDamage:
             {"ranges": '{"default_noise_ratio": -1}'},
             {"ranges": "[1, 2]"},
             {"training": '"words"'},
+            {"orientations": "3"},
+            {"orientations": "all"},
             {"solver": "[]"},
             {"solver": '{"levels": [1], "weights": [[[0, 0, NaN]]], "widths": [0.1, 1]}'},
             {"solver": '{"levels": [1], "weights": [[[0, 0]]], "widths": [0.1, 1]}'},
