@@ -290,6 +290,10 @@ class DDPMModule(TrainingModule):
         The network that the new one starts from, or the model that holds it, of which it is the network that
         draws, if there is one; by default the guide.
 
+    log_levels : tuple of float, optional
+        Mean and standard deviation of the natural logarithm of the noise levels, as for
+        `~astro_ddpm.diffusion.stratified_levels`.
+
     teacher : str, optional
         The model whose denoiser teaches, a name or a ``.safetensors`` file; by default none.
 
@@ -319,10 +323,12 @@ class DDPMModule(TrainingModule):
         muon_rate: float | None = None,
         teacher: str | None = None,
         teacher_share: float = 0.8,
+        log_levels: tuple[float, float] = (-0.7, 1.4),
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
         _check_share(teacher_share)
         self.save_hyperparameters(ignore=["raunet", "start"])
+        self.log_levels = log_levels
         raunet = _load(raunet).regressor if isinstance(raunet, str) else raunet
         self.raunet = raunet.eval().requires_grad_(False)
         start = _load_start(start) if isinstance(start, str) else start or raunet
@@ -347,7 +353,7 @@ class DDPMModule(TrainingModule):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of one batch at random noise levels."""
         mean, scene_std, std, guide = self._condition(batch)
-        sigma = stratified_levels(len(mean), generator=generator, device=mean.device)
+        sigma = stratified_levels(len(mean), *self.log_levels, generator=generator, device=mean.device)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         use = _use(batch)
         weight = std.sqrt() * use / use.mean().sqrt()
