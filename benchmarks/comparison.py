@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from astropy.table import QTable
 
+from astro_ddpm.report import figures
+
 BINS = ("sky", "lsb", "mid", "hi")
 WORDS = {"sky": "sky (below 1)", "lsb": "outskirts (1 to 5)", "mid": "5 to 30", "hi": "above 30"}
 SHAPES = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
@@ -23,13 +25,7 @@ NAMES = {
     "raunet": "``raunet``",
     "ddpm": "``ddpm``, mean",
     "ddpm sample": "``ddpm``, one sample",
-    "gaussian": "Gaussian filter",
-    "starlet": "starlets",
-    "bm3d": "BM3D",
-    "nlm": "non-local means",
-    "tv": "total variation",
-    "wavelet": "wavelets",
-}
+} | figures.WORDS
 PICTURES = ("excess", "spectra", "first_1", "first_2", "worst_1", "worst_2")
 
 

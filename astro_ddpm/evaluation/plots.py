@@ -82,9 +82,12 @@ def draw_panels(
 
     ny, nx = next(panel.plane.shape for panel in panels if panel)
     without_bar = {kind for kind, scale in scales.items() if scale.label}
-    n_rows, height = -(-len(panels) // n_columns), panel_size * ny / nx + (0.8 if without_bar else 0.3)
+    kinds = [panel and panel.kind for panel in panels]
+    rows_with_bar = {kinds.index(kind) // n_columns for kind in without_bar & {*kinds}}
+    n_rows = -(-len(panels) // n_columns)
+    height = n_rows * (panel_size * ny / nx + 0.3) + 0.5 * len(rows_with_bar)
     layout = ConstrainedLayoutEngine(compress=True, w_pad=0.05, h_pad=0.05)
-    figure = Figure(figsize=(n_columns * panel_size, n_rows * height), layout=layout)
+    figure = Figure(figsize=(n_columns * panel_size, height), layout=layout)
     for number, panel in enumerate(panels, start=1):
         if panel is None:
             continue

@@ -12,11 +12,19 @@ from astro_ddpm.evaluation.plots import Panel, draw_panels, flux_scale, residual
 from .tables import sigma_of
 
 _COLORS = {"input": "#888888", "raunet": "#2a6fbb", "ddpm": "#c8452d", "bm3d": "#3a8f5c"}
+WORDS = {
+    "gaussian": "Gaussian filter",
+    "starlet": "starlets",
+    "bm3d": "BM3D",
+    "nlm": "non-local means",
+    "tv": "total variation",
+    "wavelet": "wavelets",
+}
 _OTHERS = ("#8a5fb0", "#b8860b", "#4fb0ae", "#d477a5", "#6b7b3a", "#a0522d")
 
 
 def _color(method, methods):
-    others = [name for name in methods if name not in _COLORS]
+    others = [name for name in methods if name.removesuffix(" samples") not in _COLORS]
     return _COLORS.get(method) or _OTHERS[others.index(method) % len(_OTHERS)]
 
 
@@ -72,8 +80,10 @@ def _planes(pair, images):
         if getattr(image, "samples", None) is not None
     }
     planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference, **samples}
-    planes |= {name: image.data for name, image in images.items()}
-    planes |= {f"{name} residual": (image.data - reference) / sigma for name, image in images.items()}
+    planes |= {WORDS.get(name, name): image.data for name, image in images.items()}
+    planes |= {
+        f"{WORDS.get(name, name)} residual": (image.data - reference) / sigma for name, image in images.items()
+    }
     return [(title, np.asarray(plane)[part]) for title, plane in planes.items()]
 
 
@@ -91,7 +101,7 @@ def plot_excess(pixels):
     for number, method in enumerate(methods):
         values = [float(v) for v in pixels["excess"][pixels["method"] == method]]
         place = np.arange(len(values)) + (number - (len(methods) - 1) / 2) * width
-        ax.bar(place, values, 0.9 * width, label=method, color=_color(method, methods))
+        ax.bar(place, values, 0.9 * width, label=WORDS.get(method, method), color=_color(method, methods))
     ax.axhline(1, color="#888888", lw=1, ls="--")
     labels = ["sky\n< 1 σ", "faint\n1–5 σ", "middle\n5–30 σ", "bright\n> 30 σ"]
     ax.set(xticks=np.arange(len(BINS)), ylabel="noise left / noise of the input", ylim=(0, 1.5))
@@ -152,21 +162,21 @@ def plot_pulls(fluxes, methods):
 
 def plot_spectra(spectra):
     """Show the ratio of powers and the correlation with the reference, from `spectrum_rows`."""
-    figure, (left, right) = _axes(1, 2, size=(9, 3.8))
+    figure, (upper, lower) = _axes(2, 1, size=(6.6, 6.6), sharex=True)
     methods = _few(list(dict.fromkeys(spectra["method"])))
     for method in methods:
         pick = spectra["method"] == method
         base = method.removesuffix(" samples")
-        style = {"color": _color(base, methods), "ls": "-" if base == method else ":", "label": method}
+        style = {"color": _color(base, methods), "ls": "-" if base == method else ":", "label": WORDS.get(method, method)}
         frequency = spectra["frequency"][pick].value
-        left.plot(frequency, spectra["ratio"][pick], **style)
-        right.plot(frequency, spectra["correlation"][pick], **style)
-    left.axhline(1, color="#888888", lw=1, ls="--")
-    left.set(yscale="log", ylabel="power / power of the reference")
-    right.set(ylim=(-0.05, 1.02), ylabel="correlation with the reference")
-    for ax in (left, right):
-        ax.set_xlabel("frequency (cycles per pixel)")
-    right.legend(frameon=False, fontsize="x-small")
+        upper.plot(frequency, spectra["ratio"][pick], **style)
+        lower.plot(frequency, spectra["correlation"][pick], **style)
+    upper.axhline(1, color="#888888", lw=1, ls="--")
+    upper.set(yscale="log", ylabel="power / power of the reference")
+    upper.yaxis.set_major_formatter("{x:g}")
+    lower.set(ylim=(-0.05, 1.02), ylabel="correlation with the reference")
+    lower.set_xlabel("frequency (cycles per pixel)")
+    upper.legend(frameon=False, fontsize="small")
     return figure
 
 

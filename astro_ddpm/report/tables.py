@@ -15,13 +15,14 @@ import numpy as np
 from astropy.stats import mad_std, poisson_conf_interval
 from astropy.table import QTable, vstack
 from photutils.aperture import CircularAperture
-from scipy.ndimage import label
+from scipy.ndimage import label, uniform_filter
 
 from astro_ddpm.evaluation.calibration import BINS, binned_scores, calibration_table
 from astro_ddpm.evaluation.images import image_metrics, power_ratio
 from astro_ddpm.evaluation.photometry import aperture_photometry
 from astro_ddpm.evaluation.sources import NoSourceError, recovered_photometry
 from astro_ddpm.nddata import std_in_unit
+from astro_ddpm.noise.holes import fill_holes
 
 STRUCTURE = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
 LEVELS = tuple(np.arange(0.05, 1, 0.05).round(2).tolist())
@@ -49,6 +50,16 @@ def sky_noise(pair):
 def have_samples(images):
     """Tell whether all images have samples."""
     return all(getattr(image, "samples", None) is not None for image in images)
+
+
+def _whole(planes, pair, sky):
+    """Return the arcsinh of planes in units of the noise of the sky, smoothly continued into masked pixels."""
+    scaled = np.arcsinh(np.asarray(planes, float) / sky)
+    valid = np.broadcast_to(~hidden(pair), scaled.shape)
+    whole = fill_holes(scaled, np.ones_like(scaled), valid)[0]
+    for _ in range(0 if valid.all() else 100):
+        whole = np.where(valid, whole, uniform_filter(whole, (1,) * (whole.ndim - 2) + (3, 3)))
+    return whole
 
 
 class Pixels:
@@ -373,8 +384,9 @@ def image_rows(pairs, results):
         for method, images in results.items():
             error = pixels.gather([images[number].data]) - pixels.truth
             row = {"method": method, "pair": pair.name, "rmse": np.sqrt(np.mean(error**2))}
-            scaled = np.arcsinh(images[number].data / sky)
-            rows.append(row | image_metrics(scaled, reference, mask=hidden(pair)))
+            row |= image_metrics(np.arcsinh(images[number].data / sky), reference, mask=hidden(pair))
+            whole = (_whole(plane, pair, sky) for plane in (images[number].data, pair.reference.data))
+            rows.append(row | {"spectral_mse": image_metrics(*whole)["spectral_mse"]})
     return QTable(rows)
 
 
@@ -382,7 +394,9 @@ def spectrum_rows(pairs, results, n_bins=14):
     r"""
     Compute power spectra beside those of the references, one row per method and bin: medians over the pairs.
 
-    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`.
+    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`. Masked
+    pixels are filled from their surroundings: the edges of a hole in a bright core are the same in all images
+    and would drown what differs at high frequencies.
     Samples, where there are any, appear as a method of their own.
     """
     tables, skies = [], [sky_noise(pair) for pair in pairs]
@@ -393,8 +407,8 @@ def spectrum_rows(pairs, results, n_bins=14):
         for name, stack in planes.items():
             spectra = []
             for plane, pair, sky in zip(stack, pairs, skies, strict=True):
-                scaled, reference = np.arcsinh(plane / sky), np.arcsinh(pair.reference.data / sky)
-                spectra.append(power_ratio(scaled, reference, mask=hidden(pair), n_bins=n_bins))
+                whole = (_whole(values, pair, sky) for values in (plane, pair.reference.data))
+                spectra.append(power_ratio(*whole, n_bins=n_bins))
             table = QTable({"method": [name] * n_bins, "frequency": spectra[0]["frequency"]})
             for key in ("ratio", "correlation"):
                 table[key] = np.median([numbers(spectrum[key]) for spectrum in spectra], axis=0)

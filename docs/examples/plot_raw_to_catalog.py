@@ -228,7 +228,8 @@ def measure(image, error=None):
 sources = SourceCatalog(deep.data, segments, wcs=deep.wcs)
 table = sources.to_table(columns=["label", "x_centroid", "y_centroid"])
 if deep.wcs is not None:
-    table["sky"] = sources.sky_centroid
+    sky = sources.sky_centroid
+    table["ra"], table["dec"] = sky.ra, sky.dec
 flux, radius, _ = measure(deep.data)
 flux_of_samples, radius_of_samples, _ = zip(
     *map(measure, deep.samples), strict=True
@@ -248,9 +249,8 @@ table["flux_before"], table["flux_before_err"] = (
 )
 if truth is not None:
     table["flux_true"] = measure(truth[part] * gain.value)[0] * deep.unit
-for name in table.colnames:
-    if name not in ("label", "sky"):
-        table[name].info.format = ".1f"
+for name in table.colnames[1:]:
+    table[name].info.format = ".5f" if name in ("ra", "dec") else ".1f"
 table.sort("flux", reverse=True)
 table.pprint(max_lines=20, max_width=-1)
 

@@ -67,7 +67,7 @@ CASES = {
 
 def draw(cases, path):
     """Enhance some cases and draw a row for each."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     grid = figure.subplots(len(cases), 4)
     for axes, (title, make) in zip(grid, cases.items(), strict=True):
         image, truth = make()
@@ -84,13 +84,13 @@ def draw(cases, path):
         picture = axes[3].imshow(
             error, cmap="RdBu_r", norm=Normalize(-6, 6), origin="lower", interpolation="nearest"
         )
-        axes[0].set_ylabel(title)
+        axes[0].set_ylabel(title, fontsize="small")
         for ax in axes:
             ax.set(xticks=[], yticks=[])
     for ax, name in zip(grid[0], ("Input", "Enhanced", "Truth", "Error"), strict=True):
         ax.set_title(name)
     figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.6, label="error / stated error")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=140)
 
 
 def main():

@@ -141,10 +141,10 @@ class TestFigures:
     def test_spectra(self):
         spectra = QTable({"method": ["a"], "ratio": [0.5], "correlation": [0.9]})
         spectra["frequency"] = [0.1] * u.cycle / u.pix
-        left, right = figures.plot_spectra(spectra).axes
-        assert left.lines[0].get_ydata()[0] == 0.5
-        assert right.lines[0].get_ydata()[0] == 0.9
-        assert left.get_ylabel() == "power / power of the reference"
+        upper, lower = figures.plot_spectra(spectra).axes
+        assert upper.lines[0].get_ydata()[0] == 0.5
+        assert lower.lines[0].get_ydata()[0] == 0.9
+        assert upper.get_ylabel() == "power / power of the reference"
 
     def test_excess(self):
         pixels = QTable({"method": ["input"] * 4 + ["a"] * 4, "bin": ["sky", "lsb", "mid", "hi"] * 2})

@@ -228,6 +228,13 @@ class TestSigns:
         smooth = {"smooth": [image_of(gaussian_filter(scene, 2), SIGMA) for _ in pairs]}
         assert measures.spectrum_rows(pairs, smooth)["ratio"][-1] < 0.2
 
+    def test_edges_of_holes_are_no_structure(self, pairs, scene):
+        mask = scene > 100
+        holes = [Pair(p.name, p.image, image_of(p.reference.data, SIGMA, mask=mask), DEPTH) for p in pairs]
+        smooth = {"smooth": [image_of(gaussian_filter(scene, 2), SIGMA) for _ in pairs]}
+        assert measures.spectrum_rows(holes, smooth)["ratio"][-1] < 0.01
+        assert np.all(measures.image_rows(holes, smooth)["spectral_mse"] > 1)
+
 
 class TestStructure:
     """Test source_rows, structure_summary, image_rows and spectrum_rows."""
