@@ -80,10 +80,8 @@ def _planes(pair, images):
         if getattr(image, "samples", None) is not None
     }
     planes = {"Input": np.where(pair.image.mask, np.nan, pair.image.data), "Reference": reference, **samples}
-    planes |= {WORDS.get(name, name): image.data for name, image in images.items()}
-    planes |= {
-        f"{WORDS.get(name, name)} residual": (image.data - reference) / sigma for name, image in images.items()
-    }
+    named = {WORDS.get(name, name): image.data for name, image in images.items()}
+    planes |= named | {f"{name} residual": (data - reference) / sigma for name, data in named.items()}
     return [(title, np.asarray(plane)[part]) for title, plane in planes.items()]
 
 
@@ -167,7 +165,8 @@ def plot_spectra(spectra):
     for method in methods:
         pick = spectra["method"] == method
         base = method.removesuffix(" samples")
-        style = {"color": _color(base, methods), "ls": "-" if base == method else ":", "label": WORDS.get(method, method)}
+        style = {"color": _color(base, methods), "ls": "-" if base == method else ":"}
+        style["label"] = WORDS.get(method, method)
         frequency = spectra["frequency"][pick].value
         upper.plot(frequency, spectra["ratio"][pick], **style)
         lower.plot(frequency, spectra["correlation"][pick], **style)

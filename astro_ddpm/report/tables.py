@@ -53,7 +53,7 @@ def have_samples(images):
 
 
 def _whole(planes, pair, sky):
-    """Return the arcsinh of planes in units of the noise of the sky, smoothly continued into masked pixels."""
+    """Return the arcsinh of planes over the noise of the sky, smoothly continued into masked pixels."""
     scaled = np.arcsinh(np.asarray(planes, float) / sky)
     valid = np.broadcast_to(~hidden(pair), scaled.shape)
     whole = fill_holes(scaled, np.ones_like(scaled), valid)[0]
@@ -394,9 +394,9 @@ def spectrum_rows(pairs, results, n_bins=14):
     r"""
     Compute power spectra beside those of the references, one row per method and bin: medians over the pairs.
 
-    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`. Masked
-    pixels are filled from their surroundings: the edges of a hole in a bright core are the same in all images
-    and would drown what differs at high frequencies.
+    Like the metrics of `image_rows` they are those of :math:`\mathrm{arcsinh}(x / \sigma_\mathrm{sky})`.
+    Masked pixels are filled from their surroundings: the edges of a hole in a bright core are the same in all
+    images and would drown what differs at high frequencies.
     Samples, where there are any, appear as a method of their own.
     """
     tables, skies = [], [sky_noise(pair) for pair in pairs]
