@@ -291,7 +291,7 @@ def classical(data: np.ndarray, threads: int) -> list[Contender]:
 def infer_frame(size: int, threads: int) -> list[Contender]:
     """Return ways to denoise a frame, ours as a user calls them: at the defaults, with the check."""
     ccd = make_ccd(size)
-    models = ("raunet", "ddpm") if size <= LARGE else ("raunet",)
+    models = ("raunet", "raunet-fast", "ddpm") if size <= LARGE else ("raunet", "raunet-fast")
     calls = [timed(partial(enhance, ccd, model=zoo.load(name), seed=1)) for name in models]
     ours = [Contender(f"enhance, {name}", call) for name, call in zip(models, calls, strict=True)]
     return ours + classical(ccd.data, threads)

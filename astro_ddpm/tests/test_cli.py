@@ -362,7 +362,7 @@ class TestProcess:
         run = [sys.executable, "-m", "astro_ddpm"]
         out = subprocess.run([*run, "models"], check=True, capture_output=True, text=True).stdout
         lines = [line for line in out.splitlines() if not line.startswith(" ")]
-        assert [re.match(r"\w+", line)[0] for line in lines] == zoo.list_models()
+        assert [re.match(r"[\w-]+", line)[0] for line in lines] == zoo.list_models()
         assert [" (default): " in line for line in lines] == [name == "ddpm" for name in zoo.list_models()]
         for line, name in zip(lines, zoo.list_models(), strict=True):
             assert ("samples" in line) == (zoo.load(name).draws_samples)

@@ -41,7 +41,7 @@ def list_models() -> list[str]:
     --------
     >>> from astro_ddpm import zoo
     >>> zoo.list_models()
-    ['ddpm', 'raunet']
+    ['ddpm', 'raunet', 'raunet-fast']
     """
     return sorted(path.stem for path in HOME.glob("*.safetensors"))
 
