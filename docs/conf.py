@@ -64,7 +64,8 @@ numpydoc_validation_exclude = set(pyproject["tool"]["numpydoc_validation"]["excl
 # Every cross-reference must resolve. Those into other projects need the network, which only Read
 # the Docs is sure to have; elsewhere they stay plain text, and the build does not depend on it.
 nitpicky = True
-others = "astropy|ccdproc|collections|dask|matplotlib|numpy|pathlib|photutils|pytorch_lightning|scipy|torch"
+others = "astropy|ccdproc|dask|matplotlib|numpy|photutils|pytorch_lightning|scipy|torch"
+others += "|collections|dataclasses|pathlib"  # of Python itself
 nitpick_ignore = [  # bases that nobody calls
     ("py:class", "astro_ddpm.training.examples.ExampleDataset"),
     ("py:class", "astro_ddpm.nn.raunet.PatchNetwork"),
