@@ -36,7 +36,7 @@ STAMP = 64  # pixels on a side of the stamp of which samples are drawn
 SAMPLES = 16
 DEPTH = 0.2
 GROUPS = ("train-raunet", "train-denoiser", "raunet", "ddpm", "frames", "import")
-LARGE = 1024  # pixels on a side of a frame beyond which ddpm is not run but extrapolated
+LARGE = 1024  # pixels on a side of a frame beyond which times are extrapolated
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = time.perf_counter
 
@@ -291,7 +291,7 @@ def classical(data: np.ndarray, threads: int) -> list[Contender]:
 def infer_frame(size: int, threads: int) -> list[Contender]:
     """Return ways to denoise a frame, ours as a user calls them: at the defaults, with the check."""
     ccd = make_ccd(size)
-    models = ("raunet", "raunet-fast", "ddpm") if size <= LARGE else ("raunet", "raunet-fast")
+    models = ("raunet", "raunet-fast", "ddpm")
     calls = [timed(partial(enhance, ccd, model=zoo.load(name), seed=1)) for name in models]
     ours = [Contender(f"enhance, {name}", call) for name, call in zip(models, calls, strict=True)]
     return ours + classical(ccd.data, threads)
@@ -310,18 +310,17 @@ def share_of_matrix_rate(size: int, name: str, seconds: float) -> float:
     return counter.get_total_flops() / seconds / matrix_rate()
 
 
-def write_frames(path: Path, groups: dict[int, dict], shares: dict[str, float], threads: int) -> None:
+def write_frames(path: Path, sizes, groups: dict[int, dict], shares: dict[str, float], threads: int) -> None:
     """Write the table of the documentation: seconds of frames, by contender."""
     seconds = {size: {c["name"]: c["median"] for c in group["contenders"]} for size, group in groups.items()}
-    names = list(dict.fromkeys(name for times in seconds.values() for name in times))
-    largest = max((size for size in seconds if size <= LARGE), default=0)
-    rows = [["frame", *names]]
-    for size, times in seconds.items():
-        known = {name: f"{times[name]:.3g} s" for name in times}
-        if largest and size > LARGE:  # ddpm takes the same for each pixel
-            ratio = (size / largest) ** 2
-            known = {name: f"about {ratio * value:.0f} s" for name, value in seconds[largest].items()} | known
-        rows.append([f"{size} x {size}", *(known.get(name, "") for name in names)])
+    largest = max(seconds)
+    rows = [["frame", *seconds[largest]]]
+    for size in sizes:
+        if size in seconds:
+            times = [f"{value:.3g} s" for value in seconds[size].values()]
+        else:  # each pixel takes the same
+            times = [f"about {(size / largest) ** 2 * value:.0f} s" for value in seconds[largest].values()]
+        rows.append([f"{size} x {size}", *times])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     line = " ".join("=" * width for width in widths)
     text = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -487,6 +486,10 @@ def parse(argv=None) -> argparse.Namespace:
     for name in ("size", "frame"):
         if getattr(args, name) % 8:
             parser.error(f"argument --{name}: must be a multiple of 8, which the other U-Nets need")
+    if min(args.sizes) > LARGE:
+        parser.error(
+            f"argument --sizes: must hold one of at most {LARGE}, from which larger ones are extrapolated"
+        )
     if args.json and args.json.exists():
         parser.error(f"argument --json: {args.json} exists")
     return args
@@ -495,16 +498,15 @@ def parse(argv=None) -> argparse.Namespace:
 def frames(args: argparse.Namespace) -> list[dict]:
     """Time frames of several sizes, large ones once, and write their table if that is wanted."""
     groups = {}
-    for size in args.sizes:
+    for size in (size for size in args.sizes if size <= LARGE):
         contenders = infer_frame(size, args.threads)
         groups[size] = report(
             f"A frame of {size}x{size} pixels",
             contenders,
             take_turns(contenders, args.repeats if size <= 256 else 1),
         )
-    size = max((size for size in args.sizes if size <= LARGE), default=None)
-    shares = {}
-    for contender in groups[size]["contenders"] if size else []:
+    size, shares = max(groups), {}
+    for contender in groups[size]["contenders"]:
         title, _, name = contender["name"].partition(", ")
         if title == "enhance":
             shares[contender["name"]] = share_of_matrix_rate(size, name, contender["median"])
@@ -512,7 +514,7 @@ def frames(args: argparse.Namespace) -> list[dict]:
                 f"{contender['name']}: {100 * shares[contender['name']]:.0f} % of the rate of matrix products"
             )
     if args.table:
-        write_frames(args.table, groups, shares, args.threads)
+        write_frames(args.table, args.sizes, groups, shares, args.threads)
     return list(groups.values())
 
 
