@@ -598,7 +598,7 @@ def models_command(_):
         if model.draws_samples:
             use = "samples of the posterior, for the errors of fluxes, sizes and shapes"
         elif model.passes == 1:
-            use = "mean and uncertainty in half of the time, with a little more noise left"
+            use = "mean and uncertainty in 0.6 of the time, with a little more noise left"
         _say(f"{name}{' (default)' if name == conf.default_model else ''}: {use}")
         for key, text in labels.items():
             if key in model.ranges:
