@@ -220,11 +220,11 @@ class RAUNetModule(TrainingModule):
         mean, std = self.network(batch["z"], batch["valid"])
         return batch["residual"] - mean, std.square() + batch["depth"].reshape(-1, 1, 1, 1).square()
 
-    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+    def _taught(self, teacher: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean of the teacher, which sees the images in the orientation of this step."""
         code = self.global_step % 8
         z, valid = (turn(batch[name], code).contiguous() for name in ("z", "valid"))
-        return turn_back(self.teacher(z, valid)[0], code)  # compiles as it is where gradients may flow
+        return turn_back(teacher(z, valid)[0], code)  # compiles as it is where gradients may flow
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses of mean and width."""
@@ -232,7 +232,7 @@ class RAUNetModule(TrainingModule):
         use = _use(batch)
         mean_loss, width_loss = regression_losses(error, variance, use, self.weighting)
         if self.teacher is not None:
-            share, taught_error = self.teacher_share, error + self._taught(batch) - batch["residual"]
+            share, taught_error = self.teacher_share, error + self._taught(self.teacher, batch) - batch["residual"]
             taught_loss = regression_losses(taught_error, variance, use, self.weighting)[0]
             mean_loss = (1 - share) * mean_loss + share * taught_loss
         return mean_loss, width_loss
@@ -357,18 +357,19 @@ class DDPMModule(TrainingModule):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         use = _use(batch)
         weight = std.sqrt() * use / use.mean().sqrt()
-        target = None if self.teacher is None else partial(self._taught, batch, sigma, mean, scene_std, std)
+        seen = batch, sigma, mean, scene_std, std
+        target = None if self.teacher is None else partial(self._taught, self.teacher, seen)
         condition = sigma, noise, mean, std, guide, batch["depth"]
         return self.denoiser.loss(batch["residual"], *condition, weight=weight, target=target)
 
-    def _taught(self, batch, sigma, mean, scene_std, std, noised: Tensor) -> Tensor:
+    def _taught(self, teacher: GuidedUNet, seen: tuple, noised: Tensor) -> Tensor:
         """Return the target mixed with what the teacher, in the orientation of this step, says."""
-        code = self.global_step % 8
+        code, (batch, sigma, mean, scene_std, std) = self.global_step % 8, seen
         planes = batch["z"], batch["valid"], mean, scene_std, std, noised
         z, valid, mean, scene_std, std, noised = (turn(plane, code).contiguous() for plane in planes)
         with torch.no_grad():
-            guide = self.teacher.encode(z, valid, mean, scene_std)
-            taught = Denoiser(self.teacher)(noised, sigma, mean, std, guide, batch["depth"])
+            guide = teacher.encode(z, valid, mean, scene_std)
+            taught = Denoiser(teacher)(noised, sigma, mean, std, guide, batch["depth"])
         return torch.lerp(batch["residual"], turn_back(taught, code), self.teacher_share)
 
     def training_step(self, batch, batch_index):

@@ -176,7 +176,7 @@ class TestRAUNetModule:
         batch, taught = make_batch(), []
         for step in range(8):
             module._trainer = SimpleNamespace(global_step=step)
-            taught.append(module._taught(batch).detach())
+            taught.append(module._taught(module.teacher, batch).detach())
         mean = module.teacher.estimate(batch["z"], batch["valid"], 8)[0]
         assert_allclose(torch.stack(taught).mean(dim=0), mean.detach(), atol=1e-4)
         assert torch.stack(taught).std(dim=0).max() > 0.01
