@@ -55,15 +55,8 @@ ENHANCE_DEFAULTS = {
 NOT_IN_DIGEST = {"model", "seed", "tile_size", "batch_size", "memory_limit", "device", "progress_bar"}
 NOT_IN_DIGEST |= {"add_keyword", "again"}
 # Named bits of LSST and HSC that say something of good pixels.
-GOOD_BITS: tuple[str, ...] = (
-    "DETECTED",
-    "DETECTED_NEGATIVE",
-    "BRIGHT_OBJECT",
-    "NOT_DEBLENDED",
-    "INEXACT_PSF",
-    "CLIPPED",
-)
-GOOD_BITS += ("REJECTED", "SENSOR_EDGE")
+GOOD_BITS = {"DETECTED", "DETECTED_NEGATIVE", "BRIGHT_OBJECT", "NOT_DEBLENDED", "INEXACT_PSF", "CLIPPED"}
+GOOD_BITS |= {"REJECTED", "SENSOR_EDGE"}
 MEANINGS = {
     "DDPMFSHA": "other contents of the input or its planes",
     "DDPMOPTS": "other options",

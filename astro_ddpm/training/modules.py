@@ -232,8 +232,8 @@ class RAUNetModule(TrainingModule):
         use = _use(batch)
         mean_loss, width_loss = regression_losses(error, variance, use, self.weighting)
         if self.teacher is not None:
-            share, taught_error = self.teacher_share, error + self._taught(self.teacher, batch) - batch["residual"]
-            taught_loss = regression_losses(taught_error, variance, use, self.weighting)[0]
+            share, taught = self.teacher_share, self._taught(self.teacher, batch) - batch["residual"]
+            taught_loss = regression_losses(error + taught, variance, use, self.weighting)[0]
             mean_loss = (1 - share) * mean_loss + share * taught_loss
         return mean_loss, width_loss
 
