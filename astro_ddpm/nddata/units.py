@@ -14,7 +14,7 @@ from astro_ddpm.noise import sigma_from_uncertainty
 __all__ = ["parse_unit", "plain_values", "std_in_unit", "std_unit"]
 
 # In capitals, S would be siemens.
-COUNTS = re.compile(r"(adu|dn|electron|e-|count|ct|photon|(?:nano)?maggy)s?(/s(?:ec|econd)?)?")
+COUNTS = re.compile(r"(adu|dn|electron|e-|count|ct|photon|(?:nano)?maggy)s?( */ *s(?:ec|econd)?)?")
 NAMES = {"dn": "DN", "e-": "electron"}
 
 
@@ -23,7 +23,7 @@ def parse_unit(text):
     text = str(text).strip()
     if text in CCDData.known_invalid_fits_unit_strings:
         return CCDData.known_invalid_fits_unit_strings[text]
-    match = COUNTS.fullmatch("".join(text.lower().replace("maggies", "maggy").split()))
+    match = COUNTS.fullmatch(text.lower().replace("maggies", "maggy"))
     if match:
         unit = u.Unit(NAMES.get(match[1], match[1]))
         return unit / u.s if match[2] else unit

@@ -22,7 +22,7 @@ from astro_ddpm.evaluation.images import image_metrics, power_ratio
 from astro_ddpm.evaluation.photometry import aperture_photometry
 from astro_ddpm.evaluation.sources import NoSourceError, recovered_photometry
 from astro_ddpm.nddata import std_in_unit
-from astro_ddpm.noise.holes import fill_holes
+from astro_ddpm.noise import fill_holes
 
 STRUCTURE = ("half_light_radius", "ellipticity", "concentration", "asymmetry", "gini", "m20")
 LEVELS = tuple(np.arange(0.05, 1, 0.05).round(2).tolist())

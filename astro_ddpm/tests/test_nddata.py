@@ -316,6 +316,8 @@ class TestReadImage:
             ("cts/second", "count / s"),
             ("PHOTONS", "photon"),
             ("nanomaggies", "nmgy"),
+            ("count / sec", "ct / s"),
+            ("ct s", "ct s"),
         ],
     )
     def test_units(self, tmp_path, bunit, unit):

@@ -306,10 +306,11 @@ class DDPMModule(TrainingModule):
     Raises
     ------
     ValueError
-        If ``teacher`` does not denoise, or ``teacher_share`` is not within 0 and 1.
+        If ``teacher`` does not denoise or this is no denoiser, or ``teacher_share`` is not within 0 and 1.
     """
 
     network: GuidedUNet
+    can_be_taught = True
 
     def __init__(
         self,
@@ -327,6 +328,9 @@ class DDPMModule(TrainingModule):
     ):
         super().__init__(learning_rate, warmup_steps, muon_rate)
         _check_share(teacher_share)
+        if teacher and not self.can_be_taught:
+            msg = "teacher must be None: a generator of one step is not taught"
+            raise ValueError(msg)
         self.save_hyperparameters(ignore=["raunet", "start"])
         self.log_levels = log_levels
         raunet = _load(raunet).regressor if isinstance(raunet, str) else raunet
@@ -351,14 +355,15 @@ class DDPMModule(TrainingModule):
         return mean, scene_std, std, self.network.encode(z, valid, mean, scene_std)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """Return the loss of one batch at random noise levels."""
+        """Return the loss of one batch at random noise levels; a teacher is heard in training only."""
         mean, scene_std, std, guide = self._condition(batch)
         sigma = stratified_levels(len(mean), *self.log_levels, generator=generator, device=mean.device)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         use = _use(batch)
         weight = std.sqrt() * use / use.mean().sqrt()
-        seen = batch, sigma, mean, scene_std, std
-        target = None if self.teacher is None else partial(self._taught, self.teacher, seen)
+        target = None
+        if self.training and self.teacher is not None:
+            target = partial(self._taught, self.teacher, (batch, sigma, mean, scene_std, std))
         condition = sigma, noise, mean, std, guide, batch["depth"]
         return self.denoiser.loss(batch["residual"], *condition, weight=weight, target=target)
 
@@ -389,8 +394,11 @@ class CRPSModule(DDPMModule):
     Training of a generator of one step by the fair CRPS, the baseline for the diffusion model.
 
     It has the network and the guide of the diffusion model, but draws in one evaluation. Two draws are made
-    of each image of a batch. The parameters are those of `DDPMModule`.
+    of each image of a batch. The parameters are those of `DDPMModule`, but there is no teacher, and
+    ``log_levels`` has no meaning.
     """
+
+    can_be_taught = False
 
     def parts(self) -> dict:
         """Return both networks, and that they draw in one step."""

@@ -17,7 +17,7 @@ from astro_ddpm import zoo
 from astro_ddpm.diffusion import multiscale_square
 from astro_ddpm.nn import GuidedUNet, RAUNet
 from astro_ddpm.nn.raunet import turn_back
-from astro_ddpm.training import DDPMModule, RAUNetModule
+from astro_ddpm.training import CRPSModule, DDPMModule, RAUNetModule
 from astro_ddpm.training.modules import copy_shared_weights, restore_module
 
 CHANNELS = (4, 6)
@@ -285,7 +285,7 @@ class TestDDPMModule:
 
         def loss(share, step=0, start=None):
             options = {"teacher": str(file), "teacher_share": share, "dropout": 0.0}
-            module = DDPMModule(raunet, start=start, **options).eval()
+            module = DDPMModule(raunet, start=start, **options).train()
             module._trainer = SimpleNamespace(global_step=step)
             return float(module.loss(batch, set_rng(2)).detach())
 
@@ -297,6 +297,18 @@ class TestDDPMModule:
         values = [loss(share) for share in (0.0, 0.25, 0.5, 0.75)]
         assert_allclose(np.diff(values, 3), 0, atol=1e-5)
         assert abs(np.diff(values, 2)[0]) > 1e-3
+        taught = DDPMModule(raunet, teacher=str(file), dropout=0.0).eval()
+        assert taught.loss(batch, set_rng(2)) == plain.loss(batch, set_rng(2))  # in validation
+
+    def test_levels(self, raunet, monkeypatch):
+        module, seen = DDPMModule(raunet, log_levels=(2.0, 0.1)), []
+        monkeypatch.setattr(module.denoiser, "loss", lambda x, sigma, *_, **__: seen.append(sigma) or x.sum())
+        module.loss(make_batch(n=64), set_rng(0))
+        assert_allclose([seen[0].log().mean(), seen[0].log().std()], [2.0, 0.1], atol=0.02)
+
+    def test_one_step_is_not_taught(self, raunet):
+        with pytest.raises(ValueError, match="teacher must be None"):
+            CRPSModule(raunet, teacher="ddpm")
 
     def test_teacher_must_denoise(self, raunet, tmp_path):
         file = tmp_path / "raunet.safetensors"
